@@ -1,0 +1,294 @@
+"""The two networks as data: layers, TF-Slim variable names, shapes, strides, endpoints, parameter and MAC counts.
+
+A network is a straight list of `ConvUnit`s (convolution, batch norm, perhaps ReLU6, perhaps a residual sum), then
+global mean pooling and, where there are classes, a 1x1 convolution with bias. Everything else (the inference graph,
+the Keras model, the readers' expected tensors) is derived from this list. Imports errors only; pure arithmetic.
+
+Sources: tensorflow/models research/slim nets/mobilenet_v1.py, nets/mobilenet/mobilenet_v2.py and conv_blocks.py;
+arXiv 1704.04861 (table 1) and 1801.04381 (table 2).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import isfinite, prod
+from typing import Literal
+
+from mobilenet_hub.errors import InputError
+
+BATCH_NORM_EPSILON = 1e-3  # slim.batch_norm's default, also that of mobilenet_v1_arg_scope
+WEIGHT_DECAY = 4e-5  # on full convolutions only; slim's term is WEIGHT_DECAY * sum(w**2) / 2
+WEIGHT_STDDEV = 0.09  # truncated normal initializer of every kernel
+INPUT_CHANNELS = 3
+INPUT_SCALE = 2.0
+IMAGENET_CLASSES = 1001  # index 0 is background
+
+Padding = Literal["same", "symmetric", "bottom_right"]
+BATCH_NORM_LEAVES = ("gamma", "beta", "moving_mean", "moving_variance")
+STATISTICS = ("moving_mean", "moving_variance")
+
+# (nominal depth, stride) of Conv2d_0 and of the depthwise-separable blocks Conv2d_1..13: mobilenet_v1.py, _CONV_DEFS.
+_V1_STEM = (32, 2)
+_V1_BLOCKS = (
+    (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2),
+    (512, 1), (512, 1), (512, 1), (512, 1), (512, 1), (1024, 2), (1024, 1),
+)  # fmt: skip
+
+# (expansion, nominal depth, repeats, stride of the first): mobilenet_v2.py, V2_DEF; arXiv 1801.04381, table 2.
+_V2_STEM = (32, 2)
+_V2_BLOCKS = (
+    (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
+)  # fmt: skip
+_V2_LAST = 1280
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One TF-Slim variable: its shape in TensorFlow's layout and how training treats it."""
+
+    name: str
+    shape: tuple[int, ...]
+    trainable: bool  # False for the moving statistics
+    regularized: bool  # True for the kernels of full convolutions, the classifier's included
+
+
+@dataclass(frozen=True, slots=True)
+class ConvUnit:
+    """A convolution without bias, batch norm, then ReLU6 (`relu6`) and a residual sum (`adds`) where they are set."""
+
+    scope: str  # TF-Slim variable scope, e.g. "MobilenetV2/expanded_conv_1/expand"
+    depthwise: bool
+    kernel_size: int
+    stride: int
+    in_channels: int
+    out_channels: int
+    relu6: bool
+    endpoints: tuple[str, ...]  # slim's names for the output of this unit, e.g. ("layer_3", "layer_3/output")
+    adds: int | None = None  # index of the unit whose output is added to this one's, after batch norm
+
+    @property
+    def kernel(self) -> Variable:
+        """The kernel: [k, k, in, out], or [k, k, in, 1] where depthwise."""
+        leaf, last = ("depthwise_weights", 1) if self.depthwise else ("weights", self.out_channels)
+        shape = (self.kernel_size, self.kernel_size, self.in_channels, last)
+        return Variable(f"{self.scope}/{leaf}", shape, trainable=True, regularized=not self.depthwise)
+
+    @property
+    def batch_norm(self) -> tuple[Variable, ...]:
+        """Gamma, beta, moving_mean and moving_variance, each [out]."""
+        return tuple(
+            Variable(f"{self.scope}/BatchNorm/{leaf}", (self.out_channels,), leaf not in STATISTICS, False)
+            for leaf in BATCH_NORM_LEAVES
+        )
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One MobileNet: its units in order, and what follows them.
+
+    Every unit takes the output of the one before it; the first takes images scaled to [-1, 1].
+    """
+
+    name: str  # "mobilenet_v1" or "mobilenet_v2"
+    scope: str  # "MobilenetV1" or "MobilenetV2"
+    depth_multiplier: float
+    num_classes: int  # 0 where there is no classifier
+    units: tuple[ConvUnit, ...]
+    dropout_rate: float  # before the classifier, in training only
+    # What follows differs from TF-Slim only in networks imported from peers that compute differently.
+    batch_norm_epsilon: float = BATCH_NORM_EPSILON
+    padding: Padding = "same"
+    input_scale: float = INPUT_SCALE  # images in [0, 1] enter the first unit as images * input_scale - 1
+    hidden_units: int = 0  # width of a dense ReLU layer between the features and the classifier; 0: none
+
+    @property
+    def num_features(self) -> int:
+        """The length of the feature vector."""
+        return self.units[-1].out_channels
+
+    @property
+    def hidden(self) -> tuple[Variable, ...]:
+        """The hidden layer's weights [1, 1, features, hidden units] and biases [hidden units]; empty: there is none."""
+        return self._dense("Hidden", self.num_features, self.hidden_units) if self.num_classes else ()
+
+    @property
+    def classifier(self) -> tuple[Variable, ...]:
+        """The classifier's weights [1, 1, inputs, classes] and biases [classes]; empty where there is none."""
+        return self._dense("Conv2d_1c_1x1", self.hidden_units or self.num_features, self.num_classes)
+
+    def _dense(self, layer: str, inputs: int, outputs: int) -> tuple[Variable, ...]:
+        if not outputs:
+            return ()
+        scope = f"{self.scope}/Logits/{layer}"
+        return (
+            Variable(f"{scope}/weights", (1, 1, inputs, outputs), trainable=True, regularized=True),
+            Variable(f"{scope}/biases", (outputs,), trainable=True, regularized=False),
+        )
+
+    @cached_property
+    def variables(self) -> dict[str, Variable]:
+        """Every variable by its TF-Slim name, in the order in which TF-Slim makes them."""
+        units = (variable for unit in self.units for variable in (unit.kernel, *unit.batch_norm))
+        return {variable.name: variable for variable in (*units, *self.hidden, *self.classifier)}
+
+    @cached_property
+    def endpoints(self) -> tuple[str, ...]:
+        """Slim's endpoint names in order: the units', then global_pool and, with a classifier, Logits, Predictions."""
+        names = tuple(name for unit in self.units for name in unit.endpoints)
+        return (*names, "global_pool", *(("Logits", "Predictions") if self.num_classes else ()))
+
+    def output_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
+        """Return (height, width) after each unit for images of that size."""
+        sizes = []
+        for unit in self.units:
+            height = output_size(height, unit.kernel_size, unit.stride, self.padding)
+            width = output_size(width, unit.kernel_size, unit.stride, self.padding)
+            sizes.append((height, width))
+        return tuple(sizes)
+
+    def endpoint_shapes(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
+        """Return each endpoint's shape without the batch axis: [h, w, c], [1, 1, c] for global_pool, [classes]."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for unit, size in zip(self.units, self.output_sizes(height, width), strict=True):
+            shapes.update({name: (*size, unit.out_channels) for name in unit.endpoints})
+        shapes["global_pool"] = (1, 1, self.num_features)
+        if self.num_classes:
+            shapes["Logits"] = shapes["Predictions"] = (self.num_classes,)
+        return shapes
+
+    def macs(self, height: int, width: int) -> int:
+        """Return the multiply-accumulates of one image's convolutions and, where there is one, the classifier."""
+        total = sum(prod(v.shape) for v in (*self.hidden, *self.classifier) if v.regularized)
+        for unit, (out_height, out_width) in zip(self.units, self.output_sizes(height, width), strict=True):
+            total += out_height * out_width * prod(unit.kernel.shape)
+        return total
+
+    def parameters(self, trainable: bool | None = None) -> int:
+        """Return the number of parameters: all, the trainable ones (True), or the moving statistics (False)."""
+        return sum(prod(v.shape) for v in self.variables.values() if trainable in (None, v.trainable))
+
+    def published_parameters(self) -> int:
+        """Count parameters as the README tables of TF-Slim do, for comparison with their Mparams columns.
+
+        V2 counts kernels and the classifier. V1 counts beta and the moving statistics besides, but not gamma:
+        its figures come from a scope with scale=False.
+        """
+        skipped = {"mobilenet_v1": ("gamma",), "mobilenet_v2": BATCH_NORM_LEAVES}[self.name]
+        return sum(prod(v.shape) for v in self.variables.values() if not v.name.endswith(skipped))
+
+
+def mobilenet_v1(depth_multiplier: float = 1.0, num_classes: int = IMAGENET_CLASSES) -> Architecture:
+    """Return MobileNet V1 at any depth multiplier > 0; 0 classes gives the feature vector network.
+
+    Depths are truncated, not rounded, and at least 8 (mobilenet_v1.py: `max(int(d * multiplier), min_depth)`).
+
+    Raises:
+        InputError: the depth multiplier is not a positive number, or the number of classes is negative.
+
+    Example:
+        >>> mobilenet_v1(0.25).num_features
+        256
+    """
+    _check(depth_multiplier, num_classes)
+    scope = "MobilenetV1"
+
+    def depth(nominal: int) -> int:
+        return max(int(nominal * depth_multiplier), 8)
+
+    def unit(name: str, depthwise: bool, kernel: int, stride: int, channels: int, out: int) -> ConvUnit:
+        return ConvUnit(f"{scope}/{name}", depthwise, kernel, stride, channels, out, True, (name,))
+
+    channels = depth(_V1_STEM[0])
+    units = [unit("Conv2d_0", False, 3, _V1_STEM[1], INPUT_CHANNELS, channels)]
+    for i, (nominal, stride) in enumerate(_V1_BLOCKS, start=1):
+        units.append(unit(f"Conv2d_{i}_depthwise", True, 3, stride, channels, channels))
+        units.append(unit(f"Conv2d_{i}_pointwise", False, 1, 1, channels, depth(nominal)))
+        channels = depth(nominal)
+    return Architecture("mobilenet_v1", scope, depth_multiplier, num_classes, tuple(units), dropout_rate=0.001)
+
+
+def mobilenet_v2(depth_multiplier: float = 1.0, num_classes: int = IMAGENET_CLASSES) -> Architecture:
+    """Return MobileNet V2 at any depth multiplier > 0; 0 classes gives the feature vector network.
+
+    Depths are rounded to multiples of 8 from the exact product (conv_blocks.py, `_make_divisible`), and multipliers
+    below 1 do not shrink the last convolution (`finegrain_classification_mode`), as in every published module.
+
+    Raises:
+        InputError: the depth multiplier is not a positive number, or the number of classes is negative.
+
+    Example:
+        >>> mobilenet_v2(1.4).num_features
+        1792
+    """
+    _check(depth_multiplier, num_classes)
+    scope = "MobilenetV2"
+    channels = make_divisible(_V2_STEM[0] * depth_multiplier)
+    units = [ConvUnit(f"{scope}/Conv", False, 3, _V2_STEM[1], INPUT_CHANNELS, channels, True, ("layer_1",))]
+    blocks = ((t, depth, stride if i == 0 else 1) for t, depth, n, stride in _V2_BLOCKS for i in range(n))
+    for index, (expansion, nominal, stride) in enumerate(blocks):
+        out = make_divisible(nominal * depth_multiplier)
+        units.extend(_inverted_residual(scope, index, len(units) - 1, channels, expansion, stride, out))
+        channels = out
+    last = _V2_LAST if depth_multiplier < 1 else make_divisible(_V2_LAST * depth_multiplier)
+    units.append(ConvUnit(f"{scope}/Conv_1", False, 1, 1, channels, last, True, ("layer_19",)))
+    return Architecture("mobilenet_v2", scope, depth_multiplier, num_classes, tuple(units), dropout_rate=0.2)
+
+
+def _inverted_residual(
+    scope: str, index: int, before: int, channels: int, expansion: int, stride: int, out: int
+) -> Iterator[ConvUnit]:
+    """Yield one block of conv_blocks.expanded_conv: expand (not where expansion is 1), depthwise, linear project."""
+    scope = f"{scope}/expanded_conv" + (f"_{index}" if index else "")
+    layer = f"layer_{index + 2}"
+    inner = make_divisible(channels * expansion) if expansion > 1 else channels
+    if inner > channels:
+        yield ConvUnit(f"{scope}/expand", False, 1, 1, channels, inner, True, (f"{layer}/expansion_output",))
+    yield ConvUnit(f"{scope}/depthwise", True, 3, stride, inner, inner, True, (f"{layer}/depthwise_output",))
+    residual = before if stride == 1 and channels == out else None
+    yield ConvUnit(f"{scope}/project", False, 1, 1, inner, out, False, (layer, f"{layer}/output"), residual)
+
+
+BUILDERS = {"mobilenet_v1": mobilenet_v1, "mobilenet_v2": mobilenet_v2}
+
+
+def architecture(name: str, depth_multiplier: float, num_classes: int) -> Architecture:
+    """Return the network of that name ("mobilenet_v1" or "mobilenet_v2").
+
+    Raises:
+        InputError: another name, a depth multiplier that is not a positive number, or a negative number of classes.
+    """
+    if name not in BUILDERS:
+        raise InputError(f"architecture {name!r} is unknown; use one of {', '.join(BUILDERS)}")
+    return BUILDERS[name](depth_multiplier, num_classes)
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """Round to the nearest multiple of `divisor`, never below it, nor more than 10 % below `value` (conv_blocks.py)."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+def pad_amounts(size: int, kernel_size: int, stride: int, padding: Padding = "same") -> tuple[int, int]:
+    """Return the zeros (before, after) one axis of length `size`.
+
+    "same" is TensorFlow's rule: ceil(size / stride) outputs, the odd zero after. "symmetric" is PyTorch's
+    (kernel - 1) // 2 on both sides; "bottom_right" is keras.applications' V1: like "same" of an even size, always.
+    """
+    if padding == "symmetric":
+        return (kernel_size - 1) // 2, (kernel_size - 1) // 2
+    if padding == "bottom_right" and stride > 1:
+        size -= size % stride
+    total = max((-(-size // stride) - 1) * stride + kernel_size - size, 0)
+    return total // 2, total - total // 2
+
+
+def output_size(size: int, kernel_size: int, stride: int, padding: Padding = "same") -> int:
+    """Return the length of one axis after a convolution."""
+    return (size + sum(pad_amounts(size, kernel_size, stride, padding)) - kernel_size) // stride + 1
+
+
+def _check(depth_multiplier: float, num_classes: int) -> None:
+    if not (isinstance(depth_multiplier, int | float) and isfinite(depth_multiplier) and depth_multiplier > 0):
+        raise InputError(f"the depth multiplier must be a number above 0, not {depth_multiplier!r}")
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 0:
+        raise InputError(f"the number of classes must be 0 (features only) or more, not {num_classes!r}")

@@ -1,0 +1,49 @@
+"""Where the tests find the reference data that lies beside the project, and the golden weights made from it."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# The reference data is not part of the project: a checkout without it still runs every test that needs none of it.
+SHARED = Path(os.environ.get("MOBILENET_HUB_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+def need(relative: str) -> Path:
+    """Return a path of the reference data, or skip the test that asked for it."""
+    path = SHARED / relative
+    if not path.exists():
+        pytest.skip(f"needs the reference data {relative}, which is not beside this checkout")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """A function from a relative path to the reference file or folder; skips where it is absent."""
+    return need
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """The module of golden weights and images (golden.py of the reference data)."""
+    spec = importlib.util.spec_from_file_location("golden", need("golden/golden.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def published():
+    """The outputs that TF-Slim computes with the golden weights: key -> array."""
+    with np.load(need("golden/published.npz")) as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(autouse=True)
+def isolated_home(tmp_path_factory, monkeypatch):
+    """Keep every test away from the caches of the person who runs it, and offline."""
+    monkeypatch.setenv("MOBILENET_HUB_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("MOBILENET_HUB_OFFLINE", "1")
+    monkeypatch.delenv("TFHUB_CACHE_DIR", raising=False)
