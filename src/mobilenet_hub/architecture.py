@@ -150,7 +150,7 @@ class Architecture:
         """Return each endpoint's shape without the batch axis: [h, w, c], [1, 1, c] for global_pool, [classes]."""
         shapes: dict[str, tuple[int, ...]] = {}
         for unit, size in zip(self.units, self.output_sizes(height, width), strict=True):
-            shapes.update({name: (*size, unit.out_channels) for name in unit.endpoints})
+            shapes.update(dict.fromkeys(unit.endpoints, (*size, unit.out_channels)))
         shapes["global_pool"] = (1, 1, self.num_features)
         if self.num_classes:
             shapes["Logits"] = shapes["Predictions"] = (self.num_classes,)
