@@ -1,0 +1,111 @@
+"""The house rules that a machine can hold: floors, light imports, and a public surface that is what it says."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mobilenet_hub
+
+PACKAGE = Path(mobilenet_hub.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+HEAVY = {
+    "keras",
+    "tensorflow",
+    "torch",
+    "jax",
+    "openvino",
+    "pyarrow",
+    "h5py",
+    "onnx",
+    "onnxruntime",
+    "tqdm",
+    "PIL",
+    "nncf",
+}
+
+# From the ground up; a file may import from its own floor and from those below.
+FLOORS = (
+    ("errors",),
+    ("catalog", "architecture", "labels", "handles", "published"),
+    ("images", "sources"),
+    ("weights",),
+    ("store",),
+    ("graph", "engine"),
+    ("batch_norm", "layers", "models"),
+    ("hub",),
+    ("classify", "embed", "pipeline", "shards", "quantize", "bench"),
+    ("train", "evaluate", "report"),
+    ("export",),
+    ("cli",),
+)
+
+
+def room(module: str) -> str:
+    return module.removeprefix("mobilenet_hub").lstrip(".").split(".")[0]
+
+
+def floor(name: str) -> int:
+    for level, rooms in enumerate(FLOORS):
+        if name in rooms:
+            return level
+    raise AssertionError(f"{name} stands on no floor of the house: give it one in FLOORS")
+
+
+def imports(file: Path, *, top_level_only: bool = False) -> set[str]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            if node.module == "mobilenet_hub":
+                found.update(f"mobilenet_hub.{alias.name}" for alias in node.names)
+    return found
+
+
+def inner_imports(file: Path) -> set[str]:
+    rooms = {room(name) for name in imports(file) if name.startswith("mobilenet_hub.")}
+    return rooms - {""} - {"__version__"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_imports_go_one_way(file):
+    own = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if own == "__init__":
+        return
+    above = {name for name in inner_imports(file) if floor(name) > floor(own)}
+    assert not above, f"{own} imports from floors above it: {sorted(above)}"
+
+
+def test_nothing_heavy_comes_with_the_package_or_the_help():
+    code = (
+        "import sys, mobilenet_hub, mobilenet_hub.cli.main as m\n"
+        "try: m.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        f"print(sorted(set(sys.modules) & {HEAVY | {'numpy'}!r}), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_every_public_name_is_there():
+    assert "__version__" in mobilenet_hub.__all__
+    with pytest.raises(AttributeError, match="no_such_name"):
+        mobilenet_hub.no_such_name  # noqa: B018
+    for name, owner in mobilenet_hub._OWNERS.items():
+        file = PACKAGE / Path(*owner.split("."))
+        source = file.with_suffix(".py") if file.with_suffix(".py").exists() else file / "__init__.py"
+        tree = ast.parse(source.read_text(encoding="utf-8"))
+        named = {getattr(node, "name", None) for node in tree.body}
+        named |= {
+            alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+        }
+        named |= {
+            t.id for node in tree.body if isinstance(node, ast.Assign) for t in node.targets if isinstance(t, ast.Name)
+        }
+        assert name in named, f"{owner} does not define {name}"
