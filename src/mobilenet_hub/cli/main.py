@@ -1,0 +1,141 @@
+"""The command `mobilenet`: finds the command's file, parses, runs, and turns errors into one line and an exit status.
+
+Each command is a file of this folder with `configure(parser)` and `run(args) -> int`; only the one asked for is
+imported, so `mobilenet --help` stays quick. Imports the standard library and errors at the top, nothing else.
+
+Exit status: 0 done, 1 done but some inputs were bad (each named), 2 not done, 130 interrupted.
+"""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+from mobilenet_hub import __version__
+from mobilenet_hub.errors import MobileNetHubError
+
+COMMANDS: dict[str, str] = {
+    "models": "list the published modules: size, features, MACs, parameters, accuracy, what is in the cache",
+    "info": "say everything about one module",
+    "pull": "fetch modules into the cache, verified",
+    "cache": "show, verify and tidy the cache of modules",
+    "convert": "turn any supported weights file or folder into a module folder",
+    "classify": "label images with scores",
+    "embed": "write the feature vectors of many images to Parquet or NPY; resumable",
+    "train": "train a classifier on class folders of images, with a report",
+    "evaluate": "measure a module on class folders: accuracy, confusion matrix, worst mistakes",
+    "export": "write a module as SavedModel, ONNX, OpenVINO, LiteRT or Keras, each re-run and compared",
+    "bench": "measure speed here: decoding, inference, end to end",
+    "doctor": "show versions, CPU features, backends and the cache",
+}
+
+_EXIT_NOT_DONE = 2
+_EXIT_INTERRUPTED = 130
+_EXIT_BROKEN_PIPE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status.
+
+    Args:
+        argv: the words after `mobilenet`; None: those of this process.
+
+    Example:
+        >>> main(["--version"])
+        mobilenet-hub 0.1.0
+        0
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    options = []  # those common to all commands may also stand before the command
+    while words and words[0] in ("--json", "--quiet", "--debug"):
+        options.append(words.pop(0))
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return 0 if words else _EXIT_NOT_DONE
+    if words[0] in ("-V", "--version"):
+        print(f"mobilenet-hub {__version__}")
+        return 0
+    command = words[0]
+    if command not in COMMANDS:
+        return _refuse(unknown_command(command))
+    try:
+        file = import_module(f"mobilenet_hub.cli.{command}")
+        args = _parser(command, file.configure).parse_args(options + words[1:])
+    except SystemExit as exit_request:  # argparse's way to end: --help, or a usage error that it has printed
+        return int(exit_request.code or 0)
+    return _run(file.run, args)
+
+
+def overview() -> str:
+    """Return the text of `mobilenet --help`."""
+    lines = [
+        "usage: mobilenet COMMAND [...]",
+        "",
+        "MobileNet V1 and V2, exact and fast: classify, embed, retrain and export.",
+        "",
+        "commands:",
+        *(f"  {name:<10} {text}" for name, text in COMMANDS.items()),
+        "",
+        "For every command: --json, --quiet, --debug, and --help for its own options. --version: print the version.",
+        "MODULE is a module folder, a TF Hub or Kaggle handle or URL, a short name such as",
+        "mobilenet_v2_130_224/feature_vector, or `starter`. IMAGES: files, folders, globs, or - for a list on stdin.",
+    ]
+    return "\n".join(lines)
+
+
+def unknown_command(command: str) -> str:
+    """Return the error for a command that does not exist, with the nearest that does."""
+    near = get_close_matches(command, COMMANDS, n=1, cutoff=0.5)
+    hint = f"did you mean `mobilenet {near[0]}`?" if near else f"choose one of: {', '.join(COMMANDS)}"
+    return f"there is no command {command!r}; {hint}"
+
+
+def _parser(command: str, configure: Callable[[argparse.ArgumentParser], None]) -> argparse.ArgumentParser:
+    summary = COMMANDS[command]
+    parser = argparse.ArgumentParser(prog=f"mobilenet {command}", description=f"{summary[0].upper()}{summary[1:]}.")
+    configure(parser)
+    common = parser.add_argument_group("for every command")
+    common.add_argument("--json", action="store_true", help="print the result as JSON")
+    common.add_argument("--quiet", action="store_true", help="no progress, no notes")
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _run(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    try:
+        with warnings.catch_warnings():
+            if not args.debug:
+                warnings.showwarning = _show_warning
+            status = run(args)
+            sys.stdout.flush()
+            return status
+    except BrokenPipeError:  # the reader (`| head`) has gone; Python's own flush at exit must not complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _EXIT_BROKEN_PIPE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return _EXIT_INTERRUPTED
+    except MobileNetHubError as error:
+        if args.debug:
+            raise
+        return _refuse(str(error))
+    except Exception as error:
+        if args.debug:
+            raise
+        return _refuse(f"unexpected {type(error).__name__}: {error} (add --debug for the traceback)")
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def _refuse(text: str) -> int:
+    print(f"mobilenet: {' '.join(text.split())}", file=sys.stderr)
+    return _EXIT_NOT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
