@@ -1,0 +1,1 @@
+"""From labelled photos to a module folder with its report."""
