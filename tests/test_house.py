@@ -29,7 +29,7 @@ HEAVY = {
 # From the ground up; a file may import from its own floor and from those below.
 FLOORS = (
     ("errors",),
-    ("catalog", "architecture", "labels", "handles", "published"),
+    ("catalog", "architecture", "labels", "handles", "published", "figures"),
     ("images", "sources"),
     ("weights",),
     ("store",),

@@ -1,6 +1,6 @@
 """The published modules: every MobileNet V1 and V2 of TensorFlow Hub and what its name means. Pure data.
 
-Imports errors, handles (the grammar of names) and readme_tables (accuracy and size as published). Sources: the 420
+Imports errors, handles (the grammar of names) and published (accuracy and size as published). Sources: the 420
 module pages of tfhub.dev, and Kaggle Models for the names that replaced them.
 """
 
@@ -11,7 +11,7 @@ from typing import Literal
 
 from mobilenet_hub.errors import UnknownModuleError
 from mobilenet_hub.handles import NAME_FORMS, ModuleName, kaggle_variation, parse_name, show
-from mobilenet_hub.readme_tables import V1_FIGURES, V2_FIGURES, Figures
+from mobilenet_hub.published import V1_FIGURES, V2_FIGURES, Figures
 
 Family = Literal["imagenet", "tf2-preview"]
 ArchitectureName = Literal["mobilenet_v1", "mobilenet_v2"]
