@@ -197,7 +197,7 @@ def _list_folder(folder: Path) -> tuple[list[_Row], list[Skipped], list[str]]:
 
     classes = subfolders(folder)
     parts: list[tuple[Split | None, Path]] = [(None, path) for path in classes]
-    given = {path: _GIVEN_SPLITS.get(path.name.lower()) for path in classes}
+    given: dict[Path, Split | None] = {path: _GIVEN_SPLITS.get(path.name.lower()) for path in classes}
     if None not in given.values() and len(set(given.values())) > 1 and all(map(subfolders, given)):
         parts = [(split, path) for part, split in given.items() for path in subfolders(part)]
     rows, skipped, warnings, photos_of = [], [], [], Counter()
