@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
-from mobilenet_hub.errors import ModuleUnavailableError
-from mobilenet_hub.store.cache import cache_folder
+from mobilenet_hub.catalog import find_module
+from mobilenet_hub.errors import InvalidModuleError, ModuleUnavailableError, UnknownModuleError
+from mobilenet_hub.store.cache import damage_of, entry_folder, tidy
 from mobilenet_hub.weights.module_folder import CONFIG_FILE, Module, read_module
 
 STARTER = Path(__file__).resolve().parents[1] / "starter"
@@ -14,38 +15,61 @@ def resolve(name: str | os.PathLike[str]) -> Path:
     """Return the module folder that a name stands for, fetching a published module where it is not here yet.
 
     Args:
-        name: a module folder's path, "starter", or any name of a published module.
+        name: a module folder's path, "starter", or any name of a published module; a folder of that name that holds a
+            module comes first.
 
     Raises:
-        ModuleUnavailableError: the module is not on this machine and could not be fetched.
+        UnknownModuleError: it is neither a folder nor a module that was ever published.
+        InvalidModuleError: it is a folder without a module, or a cached module is damaged and cannot be repaired.
+        OfflineError: the module is not here, and MOBILENET_HUB_OFFLINE=1 forbids to fetch it; says what to put where.
+        DownloadError: no source could deliver it; says why.
 
     Example:
         >>> resolve("starter").name
         'starter'
     """
-    if str(name) == "starter":
+    if name == "starter":
         if not (STARTER / CONFIG_FILE).is_file():
             raise ModuleUnavailableError(f"this installation has no starter module: {STARTER} is missing; reinstall")
         return STARTER
-    path = Path(name)
-    if path.is_dir():
-        return path
-    handle = str(name).removeprefix("https://tfhub.dev/")
-    entry = cache_folder() / handle
-    if not (entry / CONFIG_FILE).is_file():
-        raise ModuleUnavailableError(f"{name} is not in the cache: {entry} does not exist")
-    return entry
+    folder = Path(name).expanduser()
+    if (folder / CONFIG_FILE).is_file():
+        return folder
+    if isinstance(name, os.PathLike):
+        raise _not_a_module(folder)
+    try:
+        module = find_module(name)
+    except UnknownModuleError:
+        if folder.exists() or name.startswith((".", "~", os.sep)):
+            raise _not_a_module(folder) from None
+        raise
+    entry = entry_folder(module.handle)
+    if damage_of(entry) is None:
+        tidy(module.handle)
+        return entry
+    from mobilenet_hub.store.fetch import pull  # a module that is here needs none of what fetches
+
+    return pull(name)
 
 
 def open_module(name: str | os.PathLike[str]) -> Module:
     """Return a module with its weights, by any of its names.
 
     Raises:
-        ModuleUnavailableError: the module is not on this machine and could not be fetched.
-        InvalidModuleError: its folder is damaged and cannot be repaired; names the file.
+        The errors of `resolve`, and
+        InvalidModuleError: the folder is damaged; names the file and the tensor.
 
     Example:
         >>> open_module("starter").config.num_classes > 0
         True
     """
     return read_module(resolve(name))
+
+
+def _not_a_module(path: Path) -> InvalidModuleError | ModuleUnavailableError:
+    if path.exists():
+        return InvalidModuleError(
+            f"{path} is not a module folder: it has no {CONFIG_FILE}; `mobilenet convert {path} -o DIR` makes one of "
+            "any supported file or folder"
+        )
+    return ModuleUnavailableError(f"{path} does not exist")
