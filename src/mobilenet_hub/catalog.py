@@ -330,17 +330,17 @@ def _by_stem() -> dict[str, tuple[PublishedModule, ...]]:
 
 def _why_not_quantops(name: str, parsed: ModuleName) -> str:
     plain = _by_stem().get(parsed.stem.replace("/quantops/", "/", 1), ())
-    if not plain or plain[0].architecture != "mobilenet_v1":
-        return (
-            f"{show(name)} was never published: quantops modules exist for the 16 configurations of MobileNet V1 only"
-        )
-    if parsed.version is not None and parsed.version not in _QUANTOPS_VERSIONS:
-        what = f"was never published (the versions are {_listed(_QUANTOPS_VERSIONS)}), and quantops modules are"
+    if not plain:
+        return f"{show(name)} was never published; `mobilenet models` lists the modules that were"
+    if plain[0].architecture != "mobilenet_v1" or plain[0].family != "imagenet":
+        what = "was never published: quantops modules exist for the 16 networks of MobileNet V1 only"
+    elif parsed.version is not None and parsed.version not in _QUANTOPS_VERSIONS:
+        what = f"was never published (its versions are {_listed(_QUANTOPS_VERSIONS)}), nor are quantops modules supported"
     else:
-        what = "is a quantops module: float weights with simulated 8-bit rounding, for TensorFlow 1, and"
+        what = "is a quantops module, float weights with simulated 8-bit rounding for TensorFlow 1; it is not supported"
     return (
-        f"{show(name)} {what} not supported; use the float module {plain[-1].handle} and quantize it after training: "
-        "precision=int8 where modules are run, or `mobilenet export --format litert`"
+        f"{show(name)} {what}; use the float module {plain[-1].handle} and quantize it after training: "
+        "precision int8 where it is run, or `mobilenet export --format litert`"
     )
 
 

@@ -95,7 +95,7 @@ def markdown(networks: "Iterable[Configuration]") -> str:
         "versions 1, 3, 4 and 5, V2 in the versions 1 to 5. `mobilenet_v2_100_224` is also",
         "`google/tf2-preview/mobilenet_v2/...`, versions 1 to 4. The versions of a network hold the same weights.",
         "",
-        "MACs (of one image of the network's size) and parameters are in millions, with the classifier of 1001 classes.",
+        "MACs (of one image of the network's size) and parameters are in millions, with the 1001-class classifier.",
         "*Computed* follows from the layers: the parameters are those that training changes. *Published* is what",
         "TF-Slim's README tables print: V1's parameters count the moving statistics instead of gamma, V2's leave out",
         "batch norm. Accuracy is on ImageNet's validation set; latency is one image on the CPU of a Google Pixel 1.",
