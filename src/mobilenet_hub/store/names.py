@@ -11,12 +11,13 @@ from mobilenet_hub.weights.module_folder import CONFIG_FILE, Module, read_module
 STARTER = Path(__file__).resolve().parents[1] / "starter"
 
 
-def resolve(name: str | os.PathLike[str]) -> Path:
+def resolve(name: str | os.PathLike[str], *, fetch: bool = True) -> Path:
     """Return the module folder that a name stands for, fetching a published module where it is not here yet.
 
     Args:
         name: a module folder's path, "starter", or any name of a published module; a folder of that name that holds a
             module comes first.
+        fetch: whether to fetch a module that is not here; False: only look.
 
     Raises:
         UnknownModuleError: it is neither a folder nor a module that was ever published.
@@ -47,12 +48,14 @@ def resolve(name: str | os.PathLike[str]) -> Path:
     if damage_of(entry) is None:
         tidy(module.handle)
         return entry
+    if not fetch:
+        raise ModuleUnavailableError(f"{module.handle} is not on this machine: {entry} holds no module")
     from mobilenet_hub.store.fetch import pull  # a module that is here needs none of what fetches
 
     return pull(name)
 
 
-def open_module(name: str | os.PathLike[str]) -> Module:
+def open_module(name: str | os.PathLike[str], *, fetch: bool = True) -> Module:
     """Return a module with its weights, by any of its names.
 
     Raises:
@@ -63,7 +66,7 @@ def open_module(name: str | os.PathLike[str]) -> Module:
         >>> open_module("starter").config.num_classes > 0
         True
     """
-    return read_module(resolve(name))
+    return read_module(resolve(name, fetch=fetch))
 
 
 def _not_a_module(path: Path) -> InvalidModuleError | ModuleUnavailableError:
