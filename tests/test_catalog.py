@@ -15,6 +15,7 @@ from mobilenet_hub.cli.models import markdown
 from mobilenet_hub.errors import UnknownModuleError
 
 MODULES = published_modules()
+PREVIEW = "google/tf2-preview/mobilenet_v2"
 any_module = st.sampled_from(MODULES)
 
 
@@ -102,7 +103,7 @@ def test_kaggles_forms_and_numbers(module):
     [
         ("google/mobilenet-v2/TensorFlow2/130-224-classification/1", "mobilenet_v2_130_224/classification/4"),
         ("google/mobilenet-v2/TensorFlow2/100-224-feature-vector/2", "mobilenet_v2_100_224/feature_vector/5"),
-        ("google/mobilenet-v2/tensorFlow2/tf2-preview-feature-vector/4", "google/tf2-preview/mobilenet_v2/feature_vector/4"),
+        ("google/mobilenet-v2/tensorFlow2/tf2-preview-feature-vector/4", f"{PREVIEW}/feature_vector/4"),
         ("google/mobilenet-v2/TensorFlow1/035-224-feature-vector/2", "mobilenet_v2_035_224/feature_vector/2"),
         ("google/mobilenet-v1/TensorFlow1/025-128-classification/2", "mobilenet_v1_025_128/classification/3"),
     ],
@@ -201,7 +202,7 @@ def test_the_seed_pages_agree_with_the_catalogue(shared):
         ("google/tf2-preview/mobilenet_v2/clasification", "google/tf2-preview/mobilenet_v2/classification"),
         ("google/mobilenet-v2/TensorFlow1/tf2-preview-classification", "tf2-preview/mobilenet_v2/classification/4"),
         ("google/imagenet/mobilenet_v1_025_128/quantops/classification/4", "versions are 1, 3"),
-        ("google/imagenet/mobilenet_v2_100_224/quantops/classification/3", "16 networks of MobileNet V1 only; use google/imagenet/"),
+        ("google/imagenet/mobilenet_v2_100_224/quantops/classification/3", "of MobileNet V1 only; use the float"),
         ("google/tfjs-model/imagenet/mobilenet_v1_050_160/classification/3/default/1", "mobilenet_v1_050_160/"),
         ("google/mobilenet-v2/TfJs/130-224-classification/3", "google/imagenet/mobilenet_v2_130_224/classification"),
         ("google/mobilenet-v1/tfLite/025-128-classification", "google/imagenet/mobilenet_v1_025_128/classification"),

@@ -335,7 +335,9 @@ def _why_not_quantops(name: str, parsed: ModuleName) -> str:
     if plain[0].architecture != "mobilenet_v1" or plain[0].family != "imagenet":
         what = "was never published: quantops modules exist for the 16 networks of MobileNet V1 only"
     elif parsed.version is not None and parsed.version not in _QUANTOPS_VERSIONS:
-        what = f"was never published (its versions are {_listed(_QUANTOPS_VERSIONS)}), nor are quantops modules supported"
+        what = (
+            f"was never published (its versions are {_listed(_QUANTOPS_VERSIONS)}), nor are quantops modules supported"
+        )
     else:
         what = "is a quantops module, float weights with simulated 8-bit rounding for TensorFlow 1; it is not supported"
     return (

@@ -155,7 +155,7 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return f"{value:_}"
+        return f"{value:,}"
     if isinstance(value, list) and all(isinstance(item, int) for item in value):
         return "x".join(map(str, value))
     if isinstance(value, list):
