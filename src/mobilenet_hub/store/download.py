@@ -199,6 +199,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         old, new = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
         if new not in ("http", "https") or (old, new) == ("https", "http"):
+            fp.close()
             raise DownloadError(f"{req.full_url} redirects to {newurl}, which is not safe to follow")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
