@@ -22,7 +22,7 @@ from mobilenet_hub.errors import InputError, InvalidModuleError, OutputError
 FORMAT = 1
 CONFIG_FILE, WEIGHTS_FILE, LABELS_FILE = "module.json", "weights.safetensors", "labels.txt"
 _PADDINGS = ("same", "symmetric", "bottom_right")
-_MAX_IMAGE_SIZE = 16_384
+MAX_IMAGE_SIZE = 16_384
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,7 @@ def _check_values(known: dict[str, Any], file: Path) -> None:
     rules = {
         "depth_multiplier": (number, "a number above 0"),
         "image_size": (
-            lambda v: isinstance(v, list) and len(v) == 2 and all(whole(x, 1, _MAX_IMAGE_SIZE) for x in v),
+            lambda v: isinstance(v, list) and len(v) == 2 and all(whole(x, 1, MAX_IMAGE_SIZE) for x in v),
             "[height, width] in pixels",
         ),
         "num_classes": (lambda v: whole(v, 0), "0 or a number of classes"),

@@ -1,0 +1,70 @@
+"""`mobilenet convert`: any supported weights file or folder into a module folder. Imports weights inside run()."""
+
+import argparse
+from pathlib import Path
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("source", metavar="SOURCE", help="a weights file, folder, archive, or a checkpoint's prefix")
+    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="the module folder to make")
+    parser.add_argument("--image-size", type=_size, metavar="N|HxW", help="pixels, for files that do not say it")
+    parser.add_argument("--labels", metavar="FILE", help="a text file with one label a line, one for each class")
+    parser.add_argument("--handle", help="the published module that the file is; everything it says is demanded")
+    parser.add_argument("--architecture", choices=("mobilenet_v1", "mobilenet_v2"), help="demand this architecture")
+    parser.add_argument("--depth-multiplier", type=float, metavar="M", help="demand this depth multiplier")
+    parser.add_argument("--num-classes", type=int, metavar="N", help="demand N classes; 0 leaves the classifier out")
+    parser.add_argument("--force", action="store_true", help="replace DIR where it is there already")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert, and say what came out."""
+    from mobilenet_hub.cli.console import print_json
+    from mobilenet_hub.weights.convert import convert
+    from mobilenet_hub.weights.module_folder import read_config
+
+    folder = convert(
+        args.source,
+        args.output,
+        architecture=args.architecture,
+        depth_multiplier=args.depth_multiplier,
+        image_size=args.image_size,
+        num_classes=args.num_classes,
+        handle=args.handle,
+        labels=_read_labels(args.labels) if args.labels else None,
+        overwrite=args.force,
+    )
+    config = read_config(folder)
+    height, width = config.image_size
+    if args.json:
+        print_json(
+            {
+                "module": str(folder),
+                "architecture": config.architecture,
+                "depth_multiplier": config.depth_multiplier,
+                "image_size": [height, width],
+                "num_classes": config.num_classes,
+                "num_features": config.network.num_features,
+                "source": config.source,
+            }
+        )
+    else:
+        classes = f"{config.num_classes} classes" if config.num_classes else f"{config.network.num_features} features"
+        print(f"{folder}: {config.architecture} {config.depth_multiplier:g}, {height}x{width}, {classes}")
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not height.isdigit() or (width and not width.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels, as 224 or 192x256 (height x width)")
+    return int(height), int(width or height)
+
+
+def _read_labels(file: str) -> list[str]:
+    from mobilenet_hub.errors import InputError
+
+    try:
+        return Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the labels {file} cannot be read: {error}") from None

@@ -1,0 +1,234 @@
+"""Any supported file or folder into a module. Imports errors, catalog, architecture and the readers of this folder.
+
+`load_source` finds out what a path is by what is there: a module folder, a TF1 hub module, a TF2 SavedModel, a TF-Slim
+checkpoint, a frozen graph, or an archive or folder of one of them. docs/formats.md has the list.
+"""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mobilenet_hub.catalog import find_module
+from mobilenet_hub.errors import InputError, InvalidModuleError, MobileNetHubError
+from mobilenet_hub.weights.checkpoint import read_checkpoint
+from mobilenet_hub.weights.frozen_graph import read_frozen_graph
+from mobilenet_hub.weights.module_folder import CONFIG_FILE, Module, read_module, write_module
+from mobilenet_hub.weights.saved_model import MODEL_FILE, read_saved_model
+from mobilenet_hub.weights.source import Source, Wanted, to_module
+from mobilenet_hub.weights.tensor_bundle import find_prefix
+
+_ARCHIVES = (".tgz", ".tar.gz", ".tar")
+_MAX_NESTING = 3  # folders that hold nothing but a folder, around the one with the files
+FORMATS = (
+    "a module folder, a TF-Slim checkpoint (prefix, folder or .tgz), a frozen graph (.pb), a TF1 hub module or a "
+    "TF2 SavedModel"
+)
+
+
+def load_source(
+    path: str | os.PathLike[str],
+    *,
+    architecture: str | None = None,
+    depth_multiplier: float | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    num_classes: int | None = None,
+    handle: str | None = None,
+) -> Module:
+    """Read a MobileNet from any supported file, folder or archive; what it is, is found out.
+
+    Args:
+        path: the file, folder, archive, or prefix of a checkpoint.
+        architecture: "mobilenet_v1" or "mobilenet_v2", to demand one; otherwise the tensors say it.
+        depth_multiplier: to demand or record one; otherwise the tensors say it.
+        image_size: side or (height, width) in pixels that the network was trained at, for files that do not say it.
+        num_classes: to demand a number; 0 leaves the classifier out.
+        handle: the published module that the file is said to be; gives all of the above, which are then demanded.
+
+    Returns:
+        The module, its weights float32 by TF-Slim name, exactly those of its architecture. Labels are the file's own,
+        or those of ImageNet where there are 1001 classes.
+
+    Raises:
+        InputError: the path is none of the formats, or does not say the image size.
+        CorruptFileError: a file is damaged, cut off, or not of its format; names it and the tensor.
+        InvalidModuleError: the tensors are not exactly one MobileNet, or not the one asked for.
+        UnknownModuleError: no module of that handle was published.
+
+    Example:
+        >>> load_source("mobilenet_v1_0.25_128.tgz").config.image_size  # doctest: +SKIP
+        (128, 128)
+    """
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    wanted = Wanted(architecture, depth_multiplier, size, num_classes, handle)
+    if handle is not None:
+        wanted = _of_handle(handle, wanted)
+    source = Path(path)
+    if _is_archive(source):
+        return _load_archive(source, wanted)
+    return _load(source, wanted)
+
+
+def convert(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    architecture: str | None = None,
+    depth_multiplier: float | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    num_classes: int | None = None,
+    handle: str | None = None,
+    labels: Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Turn any supported file, folder or archive into a module folder.
+
+    Args:
+        source: see `load_source`.
+        output: the folder to make.
+        architecture: see `load_source`.
+        depth_multiplier: see `load_source`.
+        image_size: see `load_source`.
+        num_classes: see `load_source`.
+        handle: see `load_source`.
+        labels: one for each class, in place of those that the file has.
+        overwrite: replace a module folder that is there already.
+
+    Returns:
+        The module folder's path.
+
+    Raises:
+        MobileNetHubError: what `load_source` raises; OutputError where the folder exists or cannot be written.
+
+    Example:
+        >>> convert("mobilenet_v1_0.25_128.tgz", "my-module")  # doctest: +SKIP
+        PosixPath('my-module')
+    """
+    module = load_source(
+        source,
+        architecture=architecture,
+        depth_multiplier=depth_multiplier,
+        image_size=image_size,
+        num_classes=num_classes,
+        handle=handle,
+    )
+    if labels is not None:
+        if len(labels) != module.config.num_classes:
+            raise InputError(f"{len(labels)} labels were given for {module.config.num_classes} classes")
+        module = replace(module, config=replace(module.config, labels=tuple(labels)))
+    return write_module(output, module, overwrite=overwrite)
+
+
+def _of_handle(handle: str, wanted: Wanted) -> Wanted:
+    published = find_module(handle)
+    implied = Wanted(
+        published.architecture,
+        published.depth_multiplier,
+        published.image_size,
+        published.num_classes,
+        published.handle,
+    )
+    for key, value in vars(implied).items():
+        given = getattr(wanted, key)
+        if key != "handle" and given not in (None, value):
+            raise InputError(f"{key} {given} was given, but {published.handle} has {value}")
+    return implied
+
+
+def _is_archive(path: Path) -> bool:
+    return path.is_file() and path.name.lower().endswith(_ARCHIVES)
+
+
+def _load_archive(archive: Path, wanted: Wanted) -> Module:
+    from mobilenet_hub.store.archive import unpack
+
+    with tempfile.TemporaryDirectory(prefix="mobilenet-hub-") as scratch:
+        # The archive's name may say what the network is, so the folder keeps it.
+        folder = Path(scratch) / archive.name.partition(".t")[0]
+        unpack(archive, folder)
+        try:
+            module = _load(folder, wanted)
+        except MobileNetHubError as error:
+            raise type(error)(str(error).replace(str(folder), str(archive))) from None
+    origin = {**module.config.source, "archive": archive.name} if isinstance(module.config.source, dict) else None
+    return Module(replace(module.config, source=origin), module.weights)
+
+
+def _load(path: Path, wanted: Wanted) -> Module:
+    found = _as_module_folder(path)
+    if found is not None:
+        return _adjusted(read_module(found), wanted)
+    return to_module(_read(path), wanted)
+
+
+def _as_module_folder(path: Path) -> Path | None:
+    folder = path.parent if path.name == CONFIG_FILE else path
+    return folder if (folder / CONFIG_FILE).is_file() else None
+
+
+def _adjusted(module: Module, wanted: Wanted) -> Module:
+    """Demand what is wanted of a module folder; the image size and the handle may be set anew."""
+    config = module.config
+    source = Source(
+        module.path or Path(),
+        "module folder",
+        module.weights,
+        wanted.image_size or config.image_size,
+        config.labels,
+        config.batch_norm_epsilon,
+        config.padding,
+        config.input_scale,
+        config.hidden_units,
+        config.batch_norm_folded,
+        config.extra,
+    )
+    adjusted = to_module(source, replace(wanted, depth_multiplier=wanted.depth_multiplier or config.depth_multiplier))
+    kept = replace(
+        adjusted.config,
+        handle=wanted.handle or config.handle,
+        source=config.source,
+        license=config.license,
+        trained_on=config.trained_on,
+        metrics=config.metrics,
+    )
+    return Module(kept, adjusted.weights, module.path)
+
+
+def _read(path: Path) -> Source:
+    if path.is_dir():
+        return _read_folder(path)
+    if path.name == MODEL_FILE:
+        return read_saved_model(path.parent)
+    if path.suffix == ".pb" and path.is_file():
+        return read_frozen_graph(path)
+    for prefix in (path, path.with_suffix("")):
+        if prefix.with_name(f"{prefix.name}.index").is_file():
+            return read_checkpoint(prefix)
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    raise InputError(f"{path} is none of the files that can be converted: {FORMATS}")
+
+
+def _read_folder(folder: Path) -> Source:
+    for _ in range(_MAX_NESTING):
+        if (folder / MODEL_FILE).is_file():
+            return read_saved_model(folder)
+        if prefix := find_prefix(folder):
+            return read_checkpoint(prefix)
+        if graph := _find_frozen_graph(folder):
+            return read_frozen_graph(graph)
+        inner = [entry for entry in folder.iterdir() if entry.is_dir()]
+        if len(inner) != 1:
+            break
+        folder = inner[0]
+    raise InputError(f"{folder} holds nothing that can be converted: {FORMATS}")
+
+
+def _find_frozen_graph(folder: Path) -> Path | None:
+    """Return the frozen graph of a folder; TF-Slim's archives hold a quantized one beside it."""
+    graphs = sorted(folder.glob("*.pb"))
+    float_graphs = [graph for graph in graphs if "quant" not in graph.name] or graphs
+    if len(float_graphs) > 1:
+        raise InvalidModuleError(f"{folder} holds several graphs: {', '.join(g.name for g in float_graphs)}; name one")
+    return float_graphs[0] if float_graphs else None

@@ -1,0 +1,65 @@
+"""Frozen TensorFlow graphs: networks whose variables have become constants. Imports the files of this folder below it.
+
+The constants keep the variables' names (read through `<name>/read` nodes), sometimes below the scope of an import.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from mobilenet_hub.errors import InvalidModuleError
+from mobilenet_hub.weights.graph_def import Node, facts_of, nodes_of
+from mobilenet_hub.weights.protobuf import Message
+from mobilenet_hub.weights.reading import as_float32, reading
+from mobilenet_hub.weights.source import LEAVES, SCOPES, Source, slim_name
+
+WHAT = "a frozen TensorFlow graph"
+
+
+def read_frozen_graph(file: Path) -> Source:
+    """Read the weights and the image size of a frozen graph (.pb).
+
+    Raises:
+        CorruptFileError: the file is damaged, cut off, or no frozen graph; says where.
+        InvalidModuleError: the graph is quantized or holds no MobileNet.
+    """
+    with reading(file, WHAT):
+        nodes = list(nodes_of(Message(file.read_bytes())))
+        if not nodes:
+            raise ValueError("it has no nodes")
+        _check_wiring(nodes)
+        weights = _constants(nodes)
+        if not weights:
+            raise InvalidModuleError(
+                f"{file} has no constants named as TF-Slim's variables (MobilenetV1/... or MobilenetV2/...)"
+            )
+        facts = facts_of(nodes)
+    return Source(file, "frozen graph", weights, facts.image_size, batch_norm_epsilon=facts.batch_norm_epsilon)
+
+
+def _constants(nodes: list[Node]) -> dict[str, np.ndarray]:
+    weights: dict[str, np.ndarray] = {}
+    for node in nodes:
+        name = slim_name(node.name)
+        if node.op != "Const" or name.partition("/")[0] not in SCOPES or name.rpartition("/")[2] not in LEAVES:
+            continue
+        if name in weights:
+            raise ValueError(f"{name} occurs twice, also as {node.name}")
+        weights[name] = as_float32(node.constant(), name)
+    return weights
+
+
+def _check_wiring(nodes: list[Node]) -> None:
+    """Demand that every node's inputs are there and every constant is used, as in a graph that nothing was cut from."""
+    names = [node.name for node in nodes]
+    if len(set(names)) != len(names):
+        twice = next(name for at, name in enumerate(names) if name in names[:at])
+        raise ValueError(f"node {twice} occurs twice")
+    used: set[str] = set()
+    for node in nodes:
+        if missing := set(node.inputs).difference(names):
+            raise ValueError(f"node {node.name} takes {missing.pop()}, which is not there")
+        used.update(node.inputs)
+    for node in nodes:
+        if node.name not in used and node.op in ("Const", "Identity") and node.name.endswith((*LEAVES, "/read")):
+            raise ValueError(f"node {node.name} is used by no other")

@@ -1,0 +1,62 @@
+"""Reading of files that are not to be trusted: errors that name the file, sizes that fit. Imports errors only.
+
+The parsers of this folder raise ValueError with what is wrong and where in the data; `reading` adds the file once.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from mobilenet_hub.errors import CorruptFileError, MobileNetHubError
+
+_FLOATS = ("float32", "float16", "float64")
+
+
+@contextmanager
+def reading(file: Path, what: str) -> Iterator[None]:
+    """Turn a parser's ValueError, or a file that cannot be read, into one CorruptFileError that names the file.
+
+    Args:
+        file: the file being read.
+        what: what it should be, e.g. "a frozen graph".
+
+    Raises:
+        CorruptFileError: the block raised ValueError or OSError, or nested deeper than any real file.
+    """
+    try:
+        yield
+    except MobileNetHubError:
+        raise
+    except FileNotFoundError as error:
+        raise CorruptFileError(f"{error.filename or file} is missing") from None
+    except (ValueError, OSError, RecursionError, OverflowError, MemoryError) as error:
+        reason = str(error) or type(error).__name__
+        raise CorruptFileError(f"{file} is damaged, cut off or not {what}: {reason}") from None
+
+
+def array_from(data: bytes | memoryview, dtype: np.dtype, shape: tuple[int, ...], name: str) -> np.ndarray:
+    """Return the array of raw little-endian bytes, which must be exactly as many as dtype and shape say.
+
+    Raises:
+        ValueError: another number of bytes, or a negative dimension; names the tensor.
+    """
+    if any(size < 0 for size in shape):
+        raise ValueError(f"{name} has the shape {list(shape)}")
+    if len(data) != prod(shape) * dtype.itemsize:
+        raise ValueError(f"{name} has {len(data)} bytes for shape {list(shape)} of {dtype}")
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def as_float32(array: np.ndarray, name: str) -> np.ndarray:
+    """Return weights as float32; integers and the like are refused.
+
+    Raises:
+        ValueError: the dtype is none of float16, float32, float64; names the tensor.
+    """
+    if array.dtype.name not in _FLOATS:
+        raise ValueError(f"{name} is {array.dtype}, not floating point")
+    with np.errstate(over="ignore"):  # an infinity is reported with its name later
+        return np.ascontiguousarray(array, np.float32)
