@@ -70,6 +70,7 @@ def test_models_says_what_is_in_the_cache(say):
     cached = find_module("mobilenet_v1_025_128/feature_vector/4")
     write_module(cache_folder() / cached.handle, module(handle=cached.handle))
     assert "feature_vector/4" in say("models", "v1_025_128")[1].splitlines()[2]
+    assert sum(line.endswith(" yes") for line in say("models", "--all")[1].splitlines()) == 1
     rows = json.loads(say("models", "--json", "--all")[1])
     assert [row["handle"] for row in rows if row["cached"]] == [cached.handle]
     assert json.loads(say("info", "--json", cached.handle)[1])["cached"] is True
