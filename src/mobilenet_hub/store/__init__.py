@@ -1,6 +1,6 @@
 """Modules by name: the cache of this machine, and the places that a module can be fetched from.
 
-Read the files in this order: lock, archive, download, cache, peers, sources, fetch, names.
+Read the files in this order: lock, download, cache, sources, fetch, names.
 """
 
 from mobilenet_hub.store.names import open_module, resolve

@@ -21,7 +21,6 @@ from mobilenet_hub.errors import (
     ModuleUnavailableError,
     OfflineError,
 )
-from mobilenet_hub.store.archive import unpack
 from mobilenet_hub.store.cache import (
     Origin,
     damage_of,
@@ -35,6 +34,8 @@ from mobilenet_hub.store.cache import (
 from mobilenet_hub.store.download import PATIENT, Downloaded, Policy, download
 from mobilenet_hub.store.lock import locked
 from mobilenet_hub.store.sources import MIRROR_VARIABLE, Candidate, candidates, mirror
+from mobilenet_hub.weights.archive import unpack
+from mobilenet_hub.weights.convert import load_source
 from mobilenet_hub.weights.module_folder import Module, write_module
 
 OFFLINE_VARIABLE = "MOBILENET_HUB_OFFLINE"
@@ -136,8 +137,6 @@ def _how_to_fill(module: PublishedModule) -> str:
 
 def _take(candidate: Candidate, module: PublishedModule, progress: bool, policy: Policy) -> None:
     """Make the module from what lies at one place, and install it."""
-    from mobilenet_hub.weights.convert import load_source
-
     work = work_folder(module.handle)
     for leftover in ("unpacked", "module"):  # of a killed process; its part of a download is resumed
         shutil.rmtree(work / leftover, ignore_errors=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mobilenet_hub.catalog import find_module
 from mobilenet_hub.errors import InputError, InvalidModuleError, MobileNetHubError
+from mobilenet_hub.weights.archive import unpack
 from mobilenet_hub.weights.checkpoint import read_checkpoint
 from mobilenet_hub.weights.frozen_graph import read_frozen_graph
 from mobilenet_hub.weights.module_folder import CONFIG_FILE, Module, read_module, write_module
@@ -141,8 +142,6 @@ def _is_archive(path: Path) -> bool:
 
 
 def _load_archive(archive: Path, wanted: Wanted) -> Module:
-    from mobilenet_hub.store.archive import unpack
-
     with tempfile.TemporaryDirectory(prefix="mobilenet-hub-") as scratch:
         # The archive's name may say what the network is, so the folder keeps it.
         folder = Path(scratch) / archive.name.partition(".t")[0]

@@ -89,6 +89,11 @@ def to_module(source: Source, wanted: Wanted) -> Module:
     if wanted.num_classes not in (None, num_classes):
         has = f"a classifier of {num_classes} classes" if num_classes else "no classifier"
         raise InvalidModuleError(f"{source.path} has {has}, not one of {wanted.num_classes}")
+    if wanted.image_size and source.image_size not in (None, wanted.image_size):
+        (height, width), (wanted_height, wanted_width) = source.image_size, wanted.image_size
+        raise InvalidModuleError(
+            f"{source.path} was made for images of {height}x{width}, not {wanted_height}x{wanted_width}"
+        )
     multiplier = wanted.depth_multiplier or fitting_multiplier(weights, name, source.path)
     multiplier = multiplier or _nearest_multiplier(weights, name)
     hidden_units = source.hidden_units if num_classes else 0
