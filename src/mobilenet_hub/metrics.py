@@ -3,7 +3,7 @@
 Imports NumPy only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
@@ -27,6 +27,18 @@ class Outcome:
     predicted: int  # index of the class with the highest score
     score: float  # that score
     true_score: float  # the score of the true class
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Lines over a common axis: training and validation loss over epochs, or over strengths."""
+
+    title: str
+    x_label: str
+    y_label: str
+    lines: Mapping[str, Sequence[tuple[float, float]]]  # name -> (x, y) points
+    log_x: bool = False
+    chosen: float | None = None  # the x that was kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +70,7 @@ class Metrics:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % Wilson interval of the accuracy."""
+        """The 95% Wilson interval of the accuracy."""
         return wilson_interval(self.correct, self.images)
 
     @property
@@ -133,7 +145,7 @@ def measure(probabilities: np.ndarray, labels: np.ndarray) -> Metrics:
 
 
 def wilson_interval(correct: int, images: int) -> tuple[float, float]:
-    """Return the 95 % Wilson score interval of a share; sensible for few photos and near 0 and 1.
+    """Return the 95% Wilson score interval of a share; sensible for few photos and near 0 and 1.
 
     Source: Wilson (1927), Journal of the American Statistical Association 22, 209-212.
 

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilenet_hub.metrics import Metrics, Outcome
+from mobilenet_hub.metrics import Curve, Metrics, Outcome
 from mobilenet_hub.report.charts import (
     MAX_MATRIX_CLASSES,
-    Curve,
     class_chart,
     confusion_chart,
     interval_chart,
@@ -53,7 +52,7 @@ def render(report: Report) -> str:
     Example:
         >>> from mobilenet_hub.metrics import measure
         >>> metrics = measure(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1]))
-        >>> "100.0 %" in render(Report("cats", "", ["cat", "dog"], {"test": metrics}, []))
+        >>> "100.0%" in render(Report("cats", "", ["cat", "dog"], {"test": metrics}, []))
         True
     """
     name, metrics = next(iter(report.parts.items()))
@@ -79,7 +78,7 @@ def render(report: Report) -> str:
 
 
 _PARTS = (
-    "Dots are shares of right answers, lines their 95 % intervals. The test photos chose nothing and trained nothing; "
+    "Dots are shares of right answers, lines their 95% intervals. The test photos chose nothing and trained nothing; "
     "the validation photos chose settings; the training photos were learned from, so theirs flatters."
 )
 _CALIBRATION = (
@@ -106,9 +105,9 @@ def _figures(name: str, metrics: Metrics, labels: Sequence[str]) -> str:
             "main-figure",
             f"accuracy on {name} photos",
             _percent(metrics.accuracy),
-            f"95 % interval {low:.1%} to {high:.1%}",
+            f"95% interval {low:.1%} to {high:.1%}",
         ),
-        ("", "right", f"{metrics.correct} of {metrics.images}", spread),
+        ("", "right", f"{metrics.correct}<small> of {metrics.images}</small>", spread),
         ("", "mean over classes", _percent(metrics.balanced_accuracy), f"recall, {len(labels)} classes"),
         ("", "calibration error", _percent(metrics.calibration_error), "scores against shares right"),
     ]
@@ -210,4 +209,4 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: int 
 
 
 def _percent(share: float) -> str:
-    return "–" if np.isnan(share) else f"{100 * share:.1f} %"
+    return "–" if np.isnan(share) else f"{share:.1%}"

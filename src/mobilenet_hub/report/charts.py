@@ -1,29 +1,18 @@
 """The report's charts as inline SVG; colours come from the page's style sheet. Imports metrics only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from math import ceil, floor, log10
 from typing import NamedTuple
 
 import numpy as np
 
-from mobilenet_hub.metrics import Metrics, ReliabilityBin
+from mobilenet_hub.metrics import Curve, Metrics, ReliabilityBin
 
 MAX_MATRIX_CLASSES = 30  # beyond it a cell is too small to read
 _WIDTH, _HEIGHT = 460, 300
 _ROW = 26  # height of a line of labels
 _CHARACTER = 6.7  # mean width of a label's character at the style sheet's 12 px
-
-
-class Curve(NamedTuple):
-    """Lines over a common axis: training and validation loss over epochs, or over strengths."""
-
-    title: str
-    x_label: str
-    y_label: str
-    lines: Mapping[str, Sequence[tuple[float, float]]]  # name -> (x, y) points
-    log_x: bool = False
-    chosen: float | None = None  # the x that was kept
 
 
 class _Frame(NamedTuple):
@@ -74,14 +63,23 @@ def line_chart(curve: Curve) -> str:
 def reliability_chart(bins: Sequence[ReliabilityBin]) -> str:
     """Draw how often the classifier is right against how sure it is; on the diagonal the two agree."""
     frame = _Frame(52, 14, _WIDTH - 66, _HEIGHT - 64, (0, 1), (0, 1))
-    marks = [(tick / 5, f"{tick * 20} %") for tick in range(6)]
+    marks = [(tick / 5, f"{tick * 20}%") for tick in range(6)]
     parts = [_axes(frame, marks, marks, "score of the first label", "share that is right")]
     for bin in bins:
         left, right, y = frame.x(bin.low) + 2, frame.x(bin.high) - 2, frame.y(bin.accuracy)
         height = frame.top + frame.height - y
         hint = f"{bin.images} photos, mean score {bin.confidence:.1%}, {bin.accuracy:.1%} right"
         parts.append(_bar(left, y, right - left, height, "fill", hint))
-        parts.append(_text((left + right) / 2, max(y - 5, 11), str(bin.images), "muted", "middle"))
+        inside = height > 24
+        parts.append(
+            _text(
+                (left + right) / 2,
+                frame.top + frame.height - 7 if inside else y - 7,
+                str(bin.images),
+                "on-dark" if inside else "muted",
+                "middle",
+            )
+        )
     parts.append(_line(frame.x(0), frame.y(0), frame.x(1), frame.y(1), "diagonal"))
     parts += [_dot(frame.x(bin.confidence), frame.y(bin.accuracy), 4, "series-1") for bin in bins]
     return _svg(_WIDTH, _HEIGHT, parts, "reliability of the scores")
@@ -110,9 +108,11 @@ def interval_chart(rows: Sequence[tuple[str, Metrics]]) -> str:
 def class_chart(labels: Sequence[str], metrics: Metrics, order: Sequence[int]) -> str:
     """Draw precision and recall of classes, one line each, in the order given."""
     left = min(220.0, 24 + _CHARACTER * max((len(labels[i]) for i in order), default=0))
-    frame = _Frame(left, 6, 2 * _WIDTH - left - 110, _ROW * len(order), (0, 1), (0, 1))
-    parts = [_line(frame.x(t / 5), frame.top, frame.x(t / 5), frame.top + frame.height, "grid") for t in range(6)]
-    parts += [_text(frame.x(t / 5), frame.top + frame.height + 16, f"{t * 20} %", "muted", "middle") for t in range(6)]
+    shown = [v[index] for v in (metrics.precision, metrics.recall) for index in order if not np.isnan(v[index])]
+    ticks = [tick for tick in _ticks(min([*shown, 0.9]), 1.0) if tick <= 1]
+    frame = _Frame(left, 6, 2 * _WIDTH - left - 110, _ROW * len(order), (ticks[0], 1), (0, 1))
+    parts = [_line(frame.x(tick), frame.top, frame.x(tick), frame.top + frame.height, "grid") for tick in ticks]
+    parts += [_text(frame.x(t), frame.top + frame.height + 16, f"{t:.0%}", "muted", "middle") for t in ticks]
     images = metrics.confusion.sum(1)
     for row, index in enumerate(order):
         y = frame.top + _ROW * (row + 0.5)

@@ -1,0 +1,152 @@
+"""Feature vectors of a data set's photos, each photo decoded once, kept on disk so that a killed run goes on.
+
+Imports errors, images, engine and dataset; Pillow where views are made.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mobilenet_hub.engine import Engine
+from mobilenet_hub.errors import ImageError
+from mobilenet_hub.images import Fit, load_image
+from mobilenet_hub.train.dataset import Example, Skipped
+from mobilenet_hub.train.fitted import OnProgress
+
+_BATCH = 64  # views that the engine gets at a time
+_SHARD = 512  # photos; about as much is lost by a kill
+_MIN_CROP = 0.75  # least share of a side that a jittered view shows
+_BRIGHTNESS = 0.2  # largest change
+
+
+@dataclass(frozen=True)
+class Features:
+    """The feature vectors of photos, and the files that turned out to be none."""
+
+    vectors: dict[str, np.ndarray]  # digest -> float32 [views, features]; the first view is the photo as it is
+    skipped: tuple[Skipped, ...]
+
+
+def compute_features(
+    examples: Sequence[Example],
+    views: Sequence[int],
+    engine: Engine,
+    *,
+    fit: Fit,
+    work: Path,
+    key: str,
+    on_progress: OnProgress,
+) -> Features:
+    """Compute the feature vectors of photos, or read those that an earlier run left.
+
+    Args:
+        examples: the photos.
+        views: of each, how many views to take: 1 is the photo, 2 adds its mirror image, more add jittered ones.
+        engine: gives "features".
+        fit: how a photo is brought to the engine's size.
+        work: the folder that holds what is computed.
+        key: names everything that the vectors depend on other than the photos.
+        on_progress: told after each batch.
+
+    Returns:
+        The vectors of all photos that can be decoded.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    wanted = {example.digest: (example, count) for example, count in zip(examples, views, strict=True)}
+    vectors = {d: v for d, v in _read_shards(work, key).items() if d in wanted and len(v) >= wanted[d][1]}
+    missing = [(example, count) for digest, (example, count) in wanted.items() if digest not in vectors]
+    skipped: list[Skipped] = []
+    shard: dict[str, np.ndarray] = {}
+    done = len(vectors)
+    on_progress("features", done, len(wanted))
+    for batch in _batches(missing, engine.image_size, fit):
+        good = [(example, pictures) for example, pictures in batch if not isinstance(pictures, ImageError)]
+        skipped += [Skipped(e.path, str(pictures)) for e, pictures in batch if isinstance(pictures, ImageError)]
+        if good:
+            rows = engine.run(np.concatenate([pictures for _, pictures in good]))["features"]
+            ends = np.cumsum([len(pictures) for _, pictures in good])
+            parts = np.split(rows, ends[:-1])
+            shard |= {example.digest: part for (example, _), part in zip(good, parts, strict=True)}
+        done += len(batch)
+        on_progress("features", done, len(wanted))
+        if len(shard) >= _SHARD:
+            _write_shard(work, key, shard)
+            vectors, shard = vectors | shard, {}
+    if shard:
+        _write_shard(work, key, shard)
+    vectors = {digest: rows[: wanted[digest][1]] for digest, rows in (vectors | shard).items()}
+    return Features(vectors, tuple(skipped))
+
+
+def _batches(
+    requests: Sequence[tuple[Example, int]], size: tuple[int, int], fit: Fit
+) -> Iterator[list[tuple[Example, np.ndarray | ImageError]]]:
+    """Yield photos with their views [views, height, width, 3], decoded by all cores while the engine computes."""
+
+    def decode(request: tuple[Example, int]) -> np.ndarray | ImageError:
+        example, count = request
+        try:
+            return _views(load_image(example.path, size, fit), count, example.digest)
+        except ImageError as error:
+            return error
+
+    most = max((count for _, count in requests), default=1)
+    step = max(1, _BATCH // most)
+    parts = [requests[start : start + step] for start in range(0, len(requests), step)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        ahead = [pool.map(decode, part) for part in parts[:2]]
+        for index, part in enumerate(parts):
+            decoded = list(ahead.pop(0))
+            if index + 2 < len(parts):
+                ahead.append(pool.map(decode, parts[index + 2]))
+            yield [(example, pictures) for (example, _), pictures in zip(part, decoded, strict=True)]
+
+
+def _views(image: np.ndarray, count: int, digest: str) -> np.ndarray:
+    """Return a photo, its mirror image, and jittered views of the two in turn: uint8 [count, height, width, 3].
+
+    The jitter is drawn from the photo's own hash, so that it does not depend on which run computes it.
+    """
+    from PIL import Image, ImageEnhance
+
+    views = [image, image[:, ::-1]][:count]
+    random = np.random.default_rng(int(digest[:16], 16))
+    height, width = image.shape[:2]
+    while len(views) < count:
+        picture = Image.fromarray(np.ascontiguousarray(views[len(views) % 2]))
+        share = random.uniform(_MIN_CROP, 1)
+        left, top = random.uniform(0, 1 - share) * width, random.uniform(0, 1 - share) * height
+        box = (left, top, left + share * width, top + share * height)
+        brightness = random.uniform(1 - _BRIGHTNESS, 1 + _BRIGHTNESS)
+        cropped = picture.resize((width, height), Image.Resampling.BILINEAR, box)
+        views.append(np.asarray(ImageEnhance.Brightness(cropped).enhance(brightness)))
+    return np.stack(views)
+
+
+def _read_shards(work: Path, key: str) -> dict[str, np.ndarray]:
+    vectors: dict[str, np.ndarray] = {}
+    for file in sorted(work.glob(f"features-{key}-*.npz")):
+        try:
+            with np.load(file) as shard:
+                digests, counts, rows = shard["digests"], shard["counts"], shard["rows"]
+        except (OSError, ValueError, KeyError, EOFError):
+            continue  # damaged: computed again
+        parts = np.split(rows, np.cumsum(counts)[:-1])
+        vectors |= dict(zip(digests.tolist(), parts, strict=True))
+    return vectors
+
+
+def _write_shard(work: Path, key: str, shard: dict[str, np.ndarray]) -> None:
+    """Write vectors to a file of their own, whole or not at all."""
+    digests = list(shard)
+    name = hashlib.sha1("".join(digests).encode()).hexdigest()[:12]
+    with tempfile.NamedTemporaryFile(dir=work, suffix=".partial", delete=False) as stream:
+        counts = [len(shard[digest]) for digest in digests]
+        np.savez(stream, digests=digests, counts=counts, rows=np.concatenate(list(shard.values())))
+    Path(stream.name).replace(work / f"features-{key}-{name}.npz")

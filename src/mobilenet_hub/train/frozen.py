@@ -1,0 +1,162 @@
+"""Training with a frozen network: features once through the compiled engine, then a classifier fitted to convergence.
+
+Imports engine, images and the files of train above it; no framework.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from mobilenet_hub.engine import Engine, Precision
+from mobilenet_hub.errors import InputError
+from mobilenet_hub.images import Fit
+from mobilenet_hub.metrics import Curve
+from mobilenet_hub.train.dataset import SPLITS, Dataset, Split
+from mobilenet_hub.train.features import compute_features
+from mobilenet_hub.train.fitted import Fitted, OnProgress
+from mobilenet_hub.train.head import STRENGTHS, Head, balanced_class_weights, fit_head, softmax
+from mobilenet_hub.weights.module_folder import Module
+
+ClassWeights = Literal["auto", "balanced", "none"]
+UNBALANCED = 3.0  # largest class over smallest from which "auto" balances
+
+
+@dataclass(frozen=True)
+class FrozenOptions:
+    """How a classifier is fitted on a frozen network."""
+
+    views: int = 1  # of each training photo: 1 as it is, 2 and its mirror image, more: jittered ones besides
+    strength: float | None = None  # of the regularisation; None: chosen on the validation photos
+    class_weights: ClassWeights = "auto"
+    precision: Precision = "auto"
+
+
+def fit_frozen(
+    dataset: Dataset,
+    base: Module,
+    *,
+    options: FrozenOptions,
+    image_size: tuple[int, int],
+    fit: Fit,
+    work: Path,
+    on_progress: OnProgress,
+) -> Fitted:
+    """Fit a classifier for the data set's labels on the features of a module.
+
+    Args:
+        dataset: photos in three parts.
+        base: the module whose network is kept as it is; a classifier of its own is replaced.
+        options: see `FrozenOptions`.
+        image_size: (height, width) at which photos are seen.
+        fit: how a photo is brought to that size.
+        work: the folder for features; what an earlier run left there is used.
+        on_progress: told how far it is.
+
+    Returns:
+        The module with its new classifier, and the probabilities that it gives to every photo.
+    """
+    if options.views < 1:
+        raise InputError(f"the number of views of a photo must be at least 1, not {options.views}")
+    engine = Engine(base.path or base, ["features"], image_size=image_size, precision=options.precision, any_size=True)
+    features = compute_features(
+        dataset.examples,
+        [options.views if example.split == "train" else 1 for example in dataset.examples],
+        engine,
+        fit=fit,
+        work=work,
+        key=_key(base, image_size, fit, engine.precision),
+        on_progress=on_progress,
+    )
+    if features.skipped:
+        dataset = dataset.without(features.skipped)
+    vectors = {split: [features.vectors[e.digest] for e in dataset.part(split)] for split in SPLITS}
+    labels = {split: np.array([e.label for e in dataset.part(split)], np.int64) for split in SPLITS}
+    firsts = {split: _stack([rows[0] for rows in vectors[split]], base) for split in SPLITS}
+    weights, unbalanced = _class_weights(dataset, options.class_weights)
+    on_progress("classifier", 0, 1)
+    head = fit_head(
+        np.concatenate(vectors["train"]),
+        np.repeat(labels["train"], [len(rows) for rows in vectors["train"]]),
+        len(dataset.labels),
+        (firsts["validation"], labels["validation"]),
+        class_weights=weights,
+        strengths=STRENGTHS if options.strength is None else (options.strength,),
+    )
+    on_progress("classifier", 1, 1)
+    return Fitted(
+        module=_with_head(base, head, dataset.labels, image_size),
+        dataset=dataset,
+        curves=_curves(head),
+        settings={
+            "strength": head.strength,
+            "strength_chosen_on": _chosen_on(options, labels),
+            "views": options.views,
+            "class_weights": "balanced" if weights is not None else "none",
+            "converged": head.converged,
+            "iterations": head.iterations,
+            "precision": engine.precision,
+        },
+        probabilities={split: softmax(head.logits(firsts[split])) for split in SPLITS},
+        warnings=unbalanced,
+    )
+
+
+def _key(base: Module, image_size: tuple[int, int], fit: Fit, precision: str) -> str:
+    """Name the network and how it sees photos: features of the one are not those of the other."""
+    digest = hashlib.sha256()
+    network = replace(base.config.network, num_classes=0)
+    for name in network.variables:
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(base.weights[name]).tobytes())
+    digest.update(repr((network, image_size, fit, precision)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _stack(rows: list[np.ndarray], base: Module) -> np.ndarray:
+    return np.stack(rows) if rows else np.zeros((0, base.config.network.num_features), np.float32)
+
+
+def _class_weights(dataset: Dataset, wanted: ClassWeights) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    counts = dataset.counts("train")
+    uneven = max(counts) >= UNBALANCED * min(counts)
+    if wanted == "balanced" or (wanted == "auto" and uneven):
+        most, least = dataset.labels[int(np.argmax(counts))], dataset.labels[int(np.argmin(counts))]
+        text = (
+            f"unbalanced classes: {max(counts)} training photos of {most!r} and {min(counts)} of {least!r}; every "
+            "class was given the same weight (class weights 'none' turns this off)"
+        )
+        return balanced_class_weights(counts), (text,) if uneven and wanted == "auto" else ()
+    return None, ()
+
+
+def _with_head(base: Module, head: Head, labels: tuple[str, ...], image_size: tuple[int, int]) -> Module:
+    config = replace(
+        base.config,
+        num_classes=len(labels),
+        labels=labels,
+        image_size=image_size,
+        hidden_units=0,
+    )
+    kernel, bias = config.network.classifier
+    classifier = {kernel.name: head.weights.reshape(kernel.shape), bias.name: head.biases}
+    return Module(config, {n: classifier.get(n, base.weights.get(n)) for n in config.network.variables})
+
+
+def _curves(head: Head) -> tuple[Curve, ...]:
+    if len(head.curve) < 2:
+        return ()
+    lines = {
+        "training": [(strength, training) for strength, training, _ in head.curve],
+        "validation": [(strength, validation) for strength, _, validation in head.curve],
+    }
+    return (Curve("Strength of regularisation", "strength", "mean loss", lines, log_x=True, chosen=head.strength),)
+
+
+def _chosen_on(options: FrozenOptions, labels: Mapping[Split, np.ndarray]) -> str:
+    if options.strength is not None:
+        return "given"
+    return "validation photos" if len(labels["validation"]) else "nothing: there are no validation photos"
