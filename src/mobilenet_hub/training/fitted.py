@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mobilenet_hub.metrics import Curve
-from mobilenet_hub.train.dataset import Dataset, Split
+from mobilenet_hub.training.dataset import Dataset, Split
 from mobilenet_hub.weights.module_folder import Module
 
 # Called with what is being done, how much of it is done and how much there is.

@@ -16,8 +16,8 @@ import numpy as np
 from mobilenet_hub.engine import Engine
 from mobilenet_hub.errors import ImageError
 from mobilenet_hub.images import Fit, load_image
-from mobilenet_hub.train.dataset import Example, Skipped
-from mobilenet_hub.train.fitted import OnProgress
+from mobilenet_hub.training.dataset import Example, Skipped
+from mobilenet_hub.training.fitted import OnProgress
 
 _BATCH = 64  # views that the engine gets at a time
 _SHARD = 512  # photos; about as much is lost by a kill

@@ -15,10 +15,10 @@ from mobilenet_hub.engine import Engine, Precision
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.images import Fit
 from mobilenet_hub.metrics import Curve
-from mobilenet_hub.train.dataset import SPLITS, Dataset, Split
-from mobilenet_hub.train.features import compute_features
-from mobilenet_hub.train.fitted import Fitted, OnProgress
-from mobilenet_hub.train.head import STRENGTHS, Head, balanced_class_weights, fit_head, softmax
+from mobilenet_hub.training.dataset import SPLITS, Dataset, Split
+from mobilenet_hub.training.features import compute_features
+from mobilenet_hub.training.fitted import Fitted, OnProgress
+from mobilenet_hub.training.head import STRENGTHS, Head, balanced_class_weights, fit_head, softmax
 from mobilenet_hub.weights.module_folder import Module
 
 ClassWeights = Literal["auto", "balanced", "none"]
