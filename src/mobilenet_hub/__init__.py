@@ -6,24 +6,44 @@ Nothing heavy is imported here: each public name below is loaded from its file o
 """
 
 from importlib import import_module
+from typing import Any
+
+from mobilenet_hub import keras_hook
 
 __version__ = "0.1.0"
 
 # Public name -> the file that owns it.
 _OWNERS: dict[str, str] = {
+    "KerasLayer": "hub.keras_layer",
+    "LoadedModule": "hub.load",
     "MobileNetHubError": "errors",
+    "Module": "hub.module",
+    "get_expected_image_size": "hub.module",
+    "get_num_image_channels": "hub.module",
+    "load": "hub.load",
+    "resolve": "store",
 }
 
 __all__ = sorted([*_OWNERS, "__version__"])
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     """Load a public name from its file on first use (PEP 562)."""
     if name not in _OWNERS:
         raise AttributeError(f"module 'mobilenet_hub' has no attribute {name!r}")
-    return getattr(import_module(f"mobilenet_hub.{_OWNERS[name]}"), name)
+    owner = _OWNERS[name]
+    if owner.startswith("hub."):
+        from mobilenet_hub.backends import require_keras
+
+        require_keras(f"hub.{name}")
+    value = getattr(import_module(f"mobilenet_hub.{owner}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
     """List the public names."""
     return __all__
+
+
+keras_hook.install()

@@ -1,0 +1,61 @@
+"""Which Keras backend runs here: found without importing it, and the install line where there is none.
+
+Imports errors; Keras inside functions.
+"""
+
+import json
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from mobilenet_hub.errors import InputError, MissingExtraError
+
+BACKENDS = ("tensorflow", "torch", "jax")  # each is also the name of the extra that installs it
+
+
+def installed_backends() -> tuple[str, ...]:
+    """Return the Keras backends that are installed here; none of them is imported.
+
+    Example:
+        >>> set(installed_backends()) <= set(BACKENDS)
+        True
+    """
+    return tuple(name for name in BACKENDS if find_spec(name) is not None)
+
+
+def require_keras(purpose: str) -> str:
+    """Make sure that Keras can be imported with a backend that is installed, and return the backend's name.
+
+    KERAS_BACKEND and Keras' own configuration file come first. Where neither names a backend, and Keras' default
+    (TensorFlow) is not installed, an installed one is chosen.
+
+    Args:
+        purpose: what needs Keras, for the error, e.g. "hub.KerasLayer".
+
+    Raises:
+        MissingExtraError: Keras or a backend is not installed; the text has the install line.
+        InputError: KERAS_BACKEND names something else than a backend.
+    """
+    if (keras := sys.modules.get("keras")) is not None and hasattr(keras, "backend"):
+        return keras.backend.backend()
+    backend = os.environ.get("KERAS_BACKEND") or _configured_backend()
+    installed = installed_backends()
+    if backend is None:
+        backend = installed[0] if installed else BACKENDS[0]
+        os.environ["KERAS_BACKEND"] = backend
+    if backend not in BACKENDS:
+        raise InputError(f"KERAS_BACKEND is {backend!r}; use one of {', '.join(BACKENDS)}")
+    for package in ("keras", backend):
+        if find_spec(package) is None:
+            others = f" (installed backends: {', '.join(installed)}; set KERAS_BACKEND)" if installed else ""
+            raise MissingExtraError(package, backend, purpose + others)
+    return backend
+
+
+def _configured_backend() -> str | None:
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    try:
+        return json.loads((home / "keras.json").read_text(encoding="utf-8"))["backend"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,269 @@
+"""`hub.KerasLayer`: a module as a real Keras 3 layer, on TensorFlow, JAX and PyTorch.
+
+It keeps the arguments and meanings of tensorflow_hub's layer (keras_layer.py at v0.16.1). Its saved configuration
+describes the network in full, so that a saved model loads without the cache and without network. Imports contract,
+load, running and Keras.
+"""
+
+import os
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Self
+
+import keras  # noqa: TID253 (this file is itself imported only where Keras is wanted)
+import numpy as np
+from keras import ops  # noqa: TID253
+
+from mobilenet_hub.errors import InputError, MobileNetHubError, ModuleUnavailableError
+from mobilenet_hub.hub.contract import SERVING, Contract, check_tags, find_contract, open_contract, signature_inputs
+from mobilenet_hub.hub.load import LoadedModule
+from mobilenet_hub.hub.running import build_network, check_images, check_momentum, has_values, run_signature
+from mobilenet_hub.kernels import Tensor
+from mobilenet_hub.weights.module_folder import ModuleConfig
+
+_ARGUMENTS = ("batch_norm_momentum", "return_endpoints")
+# The fields of a module's configuration that the network, its variables and its contract follow from.
+_DESCRIPTION = (
+    "architecture",
+    "depth_multiplier",
+    "image_size",
+    "num_classes",
+    "handle",
+    "batch_norm_epsilon",
+    "padding",
+    "input_scale",
+    "hidden_units",
+    "batch_norm_folded",
+)
+
+
+@keras.saving.register_keras_serializable(package="mobilenet_hub")
+class KerasLayer(keras.layers.Layer):
+    """A published MobileNet, or any module folder, as a layer.
+
+    Args:
+        handle: any name of a module, or what `hub.load` returned.
+        trainable: whether training changes it. While False, batch norm uses its moving statistics and changes nothing
+            even inside `fit`, and there are no regularization losses. May be set later: `layer.trainable = True`.
+        arguments: for every call: `batch_norm_momentum` (0.99 where not given) and `return_endpoints` (give a dict of
+            "default" and every endpoint, "<TF-Slim scope>/<endpoint>").
+        tags: set() or {"train"}, for old code; training is decided by `trainable` and the call alone.
+        signature: run this signature instead of the module itself; then exactly one of the next two is needed, except
+            for modules in TF1 format, where both have defaults.
+        signature_outputs_as_dict: return all outputs of the signature by name.
+        output_key: return this one of several outputs.
+        output_shape: the output's shape without the batch axis; checked.
+        load_options: for old code; there is nothing to set.
+        layer_kwargs: what every Keras layer takes: name, dtype, input_shape.
+
+    Raises:
+        InputError: an argument, signature, output key or shape that the module does not have.
+        MobileNetHubError: the module does not exist, cannot be fetched or is damaged.
+
+    Example:
+        >>> model = keras.Sequential([KerasLayer("starter", trainable=False)])
+        >>> model.build([None, 128, 128, 3])
+    """
+
+    def __init__(
+        self,
+        handle: str | os.PathLike[str] | LoadedModule,
+        trainable: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+        _sentinel: None = None,
+        tags: Collection[str] | None = None,
+        signature: str | None = None,
+        signature_outputs_as_dict: bool | None = None,
+        output_key: str | None = None,
+        output_shape: Sequence[int] | None = None,
+        load_options: object | None = None,
+        **layer_kwargs: Any,
+    ):
+        if _sentinel is not None:
+            raise InputError("give everything after `arguments` by name: KerasLayer(handle, signature=...)")
+        with warnings.catch_warnings():
+            # Keras 3 would rather see an Input layer than `input_shape`; old code cannot know, and both work.
+            warnings.filterwarnings("ignore", message=".*input_shape.*", category=UserWarning)
+            # Images stay float32 until they are scaled, whatever the policy; the network casts by itself.
+            super().__init__(**{"autocast": False, **layer_kwargs})
+        if isinstance(handle, LoadedModule):
+            self.contract, self.network = handle.contract, handle.network
+        else:
+            self.contract, weights = open_contract(handle)
+            with keras.name_scope(self.name):  # so that variables of two layers have different paths
+                self.network = build_network(self.contract, weights, dtype=self.dtype_policy, name="network")
+        check_tags(self.contract, tags)
+        self.tags = sorted(tags) if tags else None
+        self.arguments = _checked_arguments(arguments)
+        self.signature = signature or ("default" if self.contract.is_hub1 else None)
+        self.signature_outputs_as_dict = signature_outputs_as_dict
+        self.output_key = output_key
+        self._check_outputs()
+        self._declared_shape = self._checked_shape(output_shape)
+        self._awaits_weights = False
+        self.trainable = trainable
+        self.built = True
+
+    def _check_outputs(self) -> None:
+        """Settle which outputs a call returns, or raise InputError."""
+        as_dict, endpoints = bool(self.signature_outputs_as_dict), bool(self.arguments.get("return_endpoints"))
+        if self.signature is None:
+            if self.signature_outputs_as_dict is not None:
+                raise InputError(
+                    "signature_outputs_as_dict needs a signature; for all outputs of the module itself use "
+                    "arguments=dict(return_endpoints=True)"
+                )
+            as_dict = endpoints and self.output_key is None
+        else:
+            self.contract.check_signature(self.signature)
+            default = self.contract.is_hub1 and self.signature_outputs_as_dict is None and self.output_key is None
+            if not default and as_dict == (self.output_key is not None):
+                raise InputError("with a signature, give exactly one of output_key and signature_outputs_as_dict=True")
+            if endpoints:
+                raise InputError(
+                    "return_endpoints is for modules without signature; use signature_outputs_as_dict=True"
+                )
+        self._as_dict = as_dict
+        self._key = self.output_key or "default"
+        if self._key not in (names := self._output_infos()):
+            raise InputError(f"{self.contract.name} has no output {self._key!r} here; it has {', '.join(names)}")
+
+    def _checked_shape(self, output_shape: Sequence[int] | None) -> list[int] | None:
+        if output_shape is None:
+            return None
+        declared, actual = np.ravel(output_shape).tolist(), list(self._output_infos()[self._key].shape[1:])
+        if not self._as_dict and declared != actual:
+            raise InputError(f"output_shape is {declared}, but {self.contract.name} gives {actual}")
+        return declared
+
+    def call(self, inputs: Any, training: bool | None = None) -> Tensor | dict[str, Tensor]:
+        """Return the output, or all outputs by name.
+
+        Args:
+            inputs: images float32 [batch, height, width, 3] in [0, 1], or with a signature a dict of its inputs.
+            training: Keras gives it inside `fit`; it counts only while the layer is trainable.
+
+        Raises:
+            InputError: images of the wrong shape, dtype or range.
+        """
+        training = bool(training) and self.trainable and self.signature != SERVING
+        if training and self.contract.config.batch_norm_folded:
+            raise InputError(f"{self.contract.name} has its batch norm folded into its kernels: it cannot be trained")
+        momentum = self.arguments.get("batch_norm_momentum")
+        if self.signature is not None:
+            given = signature_inputs(self.contract, self.signature, inputs)
+            momentum = check_momentum(given.get("batch_norm_momentum", momentum))
+            images = given["inputs" if self.signature == SERVING else "images"]
+            self._check_weights(images)
+            outputs = run_signature(self.network, self.contract, self.signature, images, training, momentum)
+        else:
+            images = check_images(self.contract, inputs)
+            self._check_weights(images)
+            several = bool(self.arguments.get("return_endpoints"))
+            outputs = self.network(images, training=training, batch_norm_momentum=momentum, return_endpoints=several)
+            outputs = outputs if several else {"default": outputs}
+        return outputs if self._as_dict else outputs[self._key]
+
+    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
+        """Return the outputs' shapes for symbolic images, after checking theirs."""
+        images = signature_inputs(self.contract, self.signature, inputs) if self.signature else {"images": inputs}
+        images = images["inputs" if self.signature == SERVING else "images"]
+        self.contract.check_shape(images.shape)
+        self.contract.check_dtype(keras.backend.standardize_dtype(images.dtype))
+        specs = {
+            name: keras.KerasTensor((images.shape[0], *info.shape[1:]), self.network.compute_dtype)
+            for name, info in self._output_infos(images.shape[1:3]).items()
+        }
+        return specs if self._as_dict else specs[self._key]
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the output's shape, or a dict of shapes."""
+        shape = input_shape if not isinstance(input_shape, Mapping) else next(iter(input_shape.values()))
+        infos = self._output_infos(tuple(shape[1:3]))
+        shapes = {name: (shape[0], *info.shape[1:]) for name, info in infos.items()}
+        return shapes if self._as_dict else shapes[self._key]
+
+    def _output_infos(self, size: tuple[int | None, int | None] | None = None) -> dict[str, Any]:
+        signature = self.signature
+        if signature is None:
+            several = bool(self.arguments.get("return_endpoints"))
+            signature = self.contract.endpoint_signature if several else "default"
+        return self.contract.output_info(signature, size)
+
+    @property
+    def resolved_object(self) -> LoadedModule:
+        """The module as `hub.load` gives it, sharing this layer's variables."""
+        return LoadedModule(self.contract, self.network)
+
+    @property
+    def variable_map(self) -> dict[str, Any]:
+        """Every variable by its TF-Slim name."""
+        return self.network.slim_variables
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again, and a description of the network."""
+        config = {key: value for key, value in super().get_config().items() if key != "autocast"}
+        description = {key: getattr(self.contract.config, key) for key in _DESCRIPTION}
+        return {
+            **config,
+            "handle": self.contract.name,
+            "arguments": self.arguments,
+            "tags": self.tags,
+            "signature": self.signature,
+            "signature_outputs_as_dict": self.signature_outputs_as_dict,
+            "output_key": self.output_key,
+            "output_shape": self._declared_shape,
+            "module": description,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Make the layer of `get_config`, with the module's published weights where this machine has them.
+
+        Nothing is fetched: a saved model brings its weights. A layer that got none says so when it is called.
+        """
+        config = dict(config)
+        description = dict(config.pop("module"))
+        description["image_size"] = tuple(description["image_size"])
+        handle = config.pop("handle")
+        contract = find_contract(handle, ModuleConfig(**description))
+        if isinstance(config.get("dtype"), Mapping):
+            config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
+        weights = _weights_here(contract)
+        with keras.name_scope(config["name"]):
+            network = build_network(contract, weights, dtype=config.get("dtype"), name="network")
+        layer = cls(LoadedModule(contract, network), **config)
+        if weights is None:
+            first = next(iter(network.slim_variables.values()))
+            first.assign(np.full(first.shape, np.nan, "float32"))  # so that forgotten weights cannot pass for real ones
+            layer._awaits_weights = True
+        return layer
+
+    def _check_weights(self, images: Tensor) -> None:
+        """Raise where the layer was made from a configuration alone and no weights have been loaded since."""
+        if not self._awaits_weights or not has_values(images):
+            return
+        first = next(iter(self.network.slim_variables.values()))
+        if np.isnan(ops.convert_to_numpy(first)).any():
+            raise ModuleUnavailableError(
+                f"this layer was made from its configuration, and {self.contract.name} is not on this machine: load "
+                f"the saved weights, or fetch the module with `mobilenet pull {self.contract.name}`"
+            )
+        self._awaits_weights = False
+
+
+def _checked_arguments(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
+    arguments = dict(arguments or {})
+    if unknown := arguments.keys() - set(_ARGUMENTS):
+        raise InputError(f"arguments has no {sorted(unknown)[0]!r}; a module takes {', '.join(_ARGUMENTS)}")
+    check_momentum(arguments.get("batch_norm_momentum"))
+    return arguments
+
+
+def _weights_here(contract: Contract) -> Mapping[str, np.ndarray] | None:
+    """Return the published weights if this machine has them; fetch nothing."""
+    try:
+        found, weights = open_contract(contract.name, fetch=False)
+    except MobileNetHubError:
+        return None
+    return weights if found.config.network == contract.config.network else None

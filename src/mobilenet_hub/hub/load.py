@@ -1,0 +1,137 @@
+"""`hub.load`: a module as the reusable SavedModel that TensorFlow Hub described, on any Keras backend.
+
+Source: tensorflow/hub docs/reusable_saved_models.md and docs/tf2_saved_model.md. Imports contract, running and Keras.
+"""
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from mobilenet_hub.errors import InputError
+from mobilenet_hub.hub.contract import (
+    Contract,
+    check_tags,
+    open_contract,
+    signature_inputs,
+)
+from mobilenet_hub.hub.running import build_network, check_images, check_momentum, run_signature
+from mobilenet_hub.kernels import Tensor
+from mobilenet_hub.models import MobileNet
+
+
+class LoadedModule:
+    """A callable module with its variables, losses and signatures.
+
+    Attributes:
+        contract: what the module promises by its version.
+        network: the Keras model underneath.
+        signatures: by name, functions from named tensors to a dict of tensors.
+    """
+
+    def __init__(self, contract: Contract, network: MobileNet, train_graph: bool = False):
+        self.contract = contract
+        self.network = network
+        self.signatures: Mapping[str, Callable[..., dict[str, Tensor]]] = MappingProxyType(
+            {name: _Signature(self, name, train_graph) for name in contract.signatures}
+        )
+
+    def __call__(
+        self,
+        images: Any,
+        training: bool = False,
+        batch_norm_momentum: float | None = None,
+        return_endpoints: bool = False,
+    ) -> Tensor | dict[str, Tensor]:
+        """Return logits [batch, classes] or features [batch, num_features].
+
+        Args:
+            images: float32 [batch, height, width, 3] in [0, 1].
+            training: use the batch's own statistics in batch norm, and update the moving ones.
+            batch_norm_momentum: of that update; None: the module's default, 0.99 since version 3.
+            return_endpoints: return a dict with "default" and every endpoint, "<TF-Slim scope>/<endpoint>".
+
+        Raises:
+            InputError: images of the wrong shape, dtype or range, or a momentum outside [0, 1].
+        """
+        if training and self.contract.config.batch_norm_folded:
+            raise InputError(f"{self.contract.name} has its batch norm folded into its kernels: it cannot be trained")
+        return self.network(
+            check_images(self.contract, images),
+            training=bool(training),
+            batch_norm_momentum=check_momentum(batch_norm_momentum),
+            return_endpoints=return_endpoints,
+        )
+
+    @property
+    def variables(self) -> list[Any]:
+        """Every variable, in TF-Slim's order."""
+        return list(self.network.slim_variables.values())
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        """The variables that training changes by gradients."""
+        return [variable for variable in self.variables if variable.trainable]
+
+    @property
+    def variable_map(self) -> dict[str, Any]:
+        """Every variable by its TF-Slim name."""
+        return self.network.slim_variables
+
+    @property
+    def regularization_losses(self) -> list[Callable[[], Tensor]]:
+        """The L2 terms, each a function without arguments; add them to the loss unscaled."""
+        return self.network.regularization_losses
+
+
+class _Signature:
+    """One signature: takes named tensors, or the images alone; gives a dict."""
+
+    def __init__(self, module: LoadedModule, name: str, train_graph: bool):
+        self.module = module
+        self.name = name
+        self.train_graph = train_graph
+
+    def __call__(self, *args: Any, **inputs: Any) -> dict[str, Tensor]:
+        contract = self.module.contract
+        if len(args) > 1 or (args and inputs):
+            raise InputError(f"signature {self.name!r} takes one positional tensor or named ones, not both")
+        given = signature_inputs(contract, self.name, args[0] if args else inputs)
+        images = given["inputs" if "inputs" in given else "images"]
+        # Momentum 1 leaves the moving statistics as they are: a signature of the original never updated them.
+        momentum = 1.0 if self.train_graph else None
+        return run_signature(self.module.network, contract, self.name, images, self.train_graph, momentum)
+
+    @property
+    def structured_outputs(self) -> dict[str, Any]:
+        """The outputs' shapes and dtypes by name."""
+        return dict(self.module.contract.output_info(self.name))
+
+
+def load(
+    handle: str | os.PathLike[str], tags: Collection[str] | None = None, options: object | None = None
+) -> LoadedModule:
+    """Load a module by any of its names, as `tensorflow_hub.load` did.
+
+    Args:
+        handle: a module folder's path, a TF Hub or Kaggle URL or handle, a short name, or "starter".
+        tags: {"train"} makes the signatures of a TF1-format module use the batch's own statistics.
+        options: accepted for old code's sake; there is nothing to set.
+
+    Returns:
+        An object to call: `module(images, training=False, batch_norm_momentum=0.99, return_endpoints=False)`.
+
+    Raises:
+        InputError: the handle is not a string or path, or the tags are unknown.
+        MobileNetHubError: the module does not exist, cannot be fetched or is damaged.
+
+    Example:
+        >>> import numpy as np
+        >>> module = load("starter")
+        >>> height, width = module.contract.config.image_size
+        >>> module(np.zeros((1, height, width, 3), "float32")).shape[0]
+        1
+    """
+    contract, weights = open_contract(handle)
+    train_graph = check_tags(contract, tags)
+    return LoadedModule(contract, build_network(contract, weights), train_graph)

@@ -1,0 +1,154 @@
+"""`hub.Module`: the interface of TensorFlow 1, eager: tags, signatures, dicts of endpoints, momentum by signature.
+
+Source: tensorflow/hub docs/tf1_hub_module.md, docs/common_signatures/images.md, module.py and image_util.py at
+v0.15.0. What its graph collections held are properties here, and updates happen in the call. Imports contract,
+running and Keras.
+"""
+
+import os
+from collections.abc import Callable, Collection
+from typing import Any
+
+from mobilenet_hub.errors import InputError
+from mobilenet_hub.hub.contract import TensorInfo, check_tags, open_contract, signature_inputs
+from mobilenet_hub.hub.running import build_network, check_momentum, run_signature
+from mobilenet_hub.kernels import Tensor
+
+
+class Module:
+    """A module under its TF1 signatures.
+
+    Tags and `trainable` together decide what a call does, as they did:
+
+    | tags | trainable | batch norm uses | moving statistics | variables and losses for training |
+    |---|---|---|---|---|
+    | {} | False | moving statistics | kept | none |
+    | {} | True | moving statistics | kept | all |
+    | {"train"} | False | the batch's own | kept | none |
+    | {"train"} | True | the batch's own | updated by each call | all |
+
+    Args:
+        spec: any name of a module of TF1 format, or a module folder without a published handle.
+        trainable: whether `trainable_variables` and `regularization_losses` hold anything.
+        name: kept for old code; names nothing.
+        tags: {} for inference, {"train"} for training.
+
+    Raises:
+        InputError: the version is 4 or later (use hub.KerasLayer), or the tags are unknown.
+        MobileNetHubError: the module does not exist, cannot be fetched or is damaged.
+
+    Example:
+        >>> module = Module("starter")
+        >>> "image_feature_vector" in module.get_signature_names()
+        True
+    """
+
+    def __init__(
+        self,
+        spec: str | os.PathLike[str],
+        trainable: bool = False,
+        name: str = "module",
+        tags: Collection[str] | None = None,
+    ):
+        self.contract, weights = open_contract(spec)
+        published = self.contract.published
+        if published is not None and published.format != "hub1":
+            raise InputError(
+                f"{self.contract.name} is in the SavedModel format of TensorFlow 2 (version {published.version}), "
+                f"which hub.Module cannot load; use hub.KerasLayer({os.fspath(spec)!r}) or hub.load"
+            )
+        self.train_graph = check_tags(self.contract, tags)
+        self.trainable = bool(trainable)
+        self.name = name
+        if self.contract.config.batch_norm_folded and (self.train_graph or self.trainable):
+            raise InputError(f"{self.contract.name} has its batch norm folded into its kernels: it cannot be trained")
+        self.network = build_network(self.contract, weights)
+
+    def __call__(
+        self,
+        inputs: Any = None,
+        _sentinel: None = None,
+        signature: str | None = None,
+        as_dict: bool = False,
+    ) -> Tensor | dict[str, Tensor]:
+        """Return a signature's default output, or with `as_dict` all of them by name.
+
+        Args:
+            inputs: images float32 [batch, height, width, 3] in [0, 1], or a dict of the signature's inputs.
+            signature: one of `get_signature_names()`; None: "default".
+            as_dict: return every output: "default" and the endpoints, "<TF-Slim scope>/<endpoint>".
+
+        Raises:
+            InputError: an unknown signature or input, or images that do not fit.
+        """
+        if _sentinel is not None:
+            raise InputError("give signature and as_dict by name: module(images, signature=..., as_dict=...)")
+        signature = self._signature(signature)
+        given = signature_inputs(self.contract, signature, inputs)
+        momentum = check_momentum(given.get("batch_norm_momentum"))
+        # Momentum 1 leaves the moving statistics exactly as they are.
+        momentum = momentum if self.trainable else 1.0
+        outputs = run_signature(self.network, self.contract, signature, given["images"], self.train_graph, momentum)
+        return outputs if as_dict else outputs["default"]
+
+    def get_signature_names(self, tags: Collection[str] | None = None) -> list[str]:
+        """Return the names of the signatures, the same for both sets of tags."""
+        check_tags(self.contract, tags)
+        return list(self.contract.hub1_signatures)
+
+    def get_input_info_dict(self, signature: str | None = None) -> dict[str, TensorInfo]:
+        """Return shape and dtype of a signature's inputs by name."""
+        return self.contract.input_info(self._signature(signature))
+
+    def get_output_info_dict(self, signature: str | None = None) -> dict[str, TensorInfo]:
+        """Return shape and dtype of a signature's outputs by name."""
+        return self.contract.output_info(self._signature(signature))
+
+    @property
+    def variable_map(self) -> dict[str, Any]:
+        """Every variable by its TF-Slim name, e.g. "MobilenetV2/Conv/weights"."""
+        return self.network.slim_variables
+
+    @property
+    def variables(self) -> list[Any]:
+        """Every variable, sorted by its TF-Slim name."""
+        return [variable for _, variable in sorted(self.variable_map.items())]
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        """What the collection TRAINABLE_VARIABLES held: nothing unless the module is trainable."""
+        return [variable for variable in self.variables if variable.trainable] if self.trainable else []
+
+    @property
+    def regularization_losses(self) -> list[Callable[[], Tensor]]:
+        """What the collection REGULARIZATION_LOSSES held, as functions without arguments."""
+        return self.network.regularization_losses if self.trainable else []
+
+    def _signature(self, signature: str | None) -> str:
+        return self.contract.check_signature(signature or "default", self.contract.hub1_signatures)
+
+
+def get_expected_image_size(module: Any, signature: str | None = None, input_name: str | None = None) -> list[int]:
+    """Return [height, width] in pixels that a module was trained at; others may be allowed.
+
+    Args:
+        module: what hub.Module, hub.load or hub.KerasLayer gave.
+        signature: kept for old code: all signatures of a module take the same images.
+        input_name: likewise.
+
+    Raises:
+        InputError: the object is no module.
+    """
+    return list(_contract(module).config.image_size)
+
+
+def get_num_image_channels(module: Any, signature: str | None = None, input_name: str | None = None) -> int:
+    """Return the number of colour channels of a module's images: 3."""
+    return _contract(module).config.network.units[0].in_channels
+
+
+def _contract(module: Any) -> Any:
+    contract = getattr(module, "contract", None)
+    if contract is None:
+        raise InputError(f"expected what hub.Module, hub.load or hub.KerasLayer returns, not {type(module).__name__}")
+    return contract
