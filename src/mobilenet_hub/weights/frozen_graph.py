@@ -28,12 +28,12 @@ def read_frozen_graph(file: Path) -> Source:
         if not nodes:
             raise ValueError("it has no nodes")
         _check_wiring(nodes)
+        facts = facts_of(nodes)
         weights = _constants(nodes)
         if not weights:
             raise InvalidModuleError(
                 f"{file} has no constants named as TF-Slim's variables (MobilenetV1/... or MobilenetV2/...)"
             )
-        facts = facts_of(nodes)
     return Source(file, "frozen graph", weights, facts.image_size, batch_norm_epsilon=facts.batch_norm_epsilon)
 
 

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +130,7 @@ def read_config(path: str | os.PathLike[str]) -> ModuleConfig:
     config = ModuleConfig(**known, labels=labels, extra=extra)
     try:
         _ = config.network
-    except InputError as error:
+    except (InputError, OverflowError) as error:
         raise InvalidModuleError(f"{file}: {error}") from None
     return config
 
@@ -142,24 +141,26 @@ def write_module(path: str | os.PathLike[str], module: Module, *, overwrite: boo
     Args:
         path: the folder to make.
         module: what to write; its weights are checked first.
-        overwrite: replace a module folder that is there already.
+        overwrite: replace a module folder that is there already; never a folder of anything else.
 
     Returns:
         The folder's path.
 
     Raises:
-        InvalidModuleError: the weights do not fit the configuration.
+        InvalidModuleError: the weights or the labels do not fit the configuration.
         OutputError: the folder exists, or cannot be written.
+
+    Example:
+        >>> module = read_module(resolve("starter"))
+        >>> write_module("my-module", module)  # doctest: +SKIP
+        PosixPath('my-module')
     """
-    folder = Path(path)
-    config = module.config
-    check_weights(config.network, module.weights, "the module to be written")
-    if config.labels is not None and len(config.labels) != config.num_classes:
-        raise InvalidModuleError(f"{len(config.labels)} labels do not fit {config.num_classes} classes")
-    if folder.exists() and not overwrite and not (folder.is_dir() and not any(folder.iterdir())):
-        raise OutputError(f"{folder} exists; choose another folder or remove it first")
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file, not a folder")
+    from safetensors import SafetensorError
+
+    folder = Path(path).absolute()
+    check_weights(module.config.network, module.weights, "the module to be written")
+    _check_labels(module.config)
+    _check_place(folder, overwrite)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
@@ -169,11 +170,11 @@ def write_module(path: str | os.PathLike[str], module: Module, *, overwrite: boo
         _write_files(partial, module)
         partial.chmod(0o755)
         _replace_folder(partial, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise OutputError(f"{folder} cannot be written: {error}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return folder
+    return Path(path)
 
 
 def check_weights(network: Architecture, weights: Mapping[str, np.ndarray], source: str) -> None:
@@ -242,12 +243,35 @@ def _read_labels(folder: Path, data: dict[str, Any]) -> tuple[str, ...] | None:
     if name != LABELS_FILE:
         raise InvalidModuleError(f'{folder / CONFIG_FILE}: labels must be "{LABELS_FILE}" or null, not {name!r}')
     try:
-        lines = (folder / name).read_text(encoding="utf-8").splitlines()
+        text = (folder / name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidModuleError(f"{folder / name} cannot be read: {error}") from None
+    lines = text.removesuffix("\n").split("\n") if text else []
     if len(lines) != data["num_classes"]:
         raise InvalidModuleError(f"{folder / name} has {len(lines)} lines for {data['num_classes']} classes")
     return tuple(lines)
+
+
+def _check_labels(config: ModuleConfig) -> None:
+    if config.labels is None:
+        return
+    if len(config.labels) != config.num_classes:
+        raise InvalidModuleError(f"{len(config.labels)} labels do not fit {config.num_classes} classes")
+    if broken := [label for label in config.labels if {"\n", "\r"} & set(label)]:
+        raise InvalidModuleError(f"label {broken[0]!r} has a line break; {LABELS_FILE} has one label a line")
+
+
+def _check_place(folder: Path, overwrite: bool) -> None:
+    """Refuse to write over anything but an empty folder or, where that is asked for, another module folder."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise OutputError(f"{folder} is a file, not a folder")
+    if any(folder.iterdir()):
+        if not overwrite:
+            raise OutputError(f"{folder} exists; choose another folder or remove it first")
+        if not (folder / CONFIG_FILE).is_file():
+            raise OutputError(f"{folder} holds something else than a module; choose another folder")
 
 
 def _check_values(known: dict[str, Any], file: Path) -> None:
@@ -255,7 +279,7 @@ def _check_values(known: dict[str, Any], file: Path) -> None:
         return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
     def number(value: object) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value > 0
+        return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
     size = known["image_size"]
     rules = {
@@ -292,7 +316,7 @@ def _config_json(config: ModuleConfig) -> dict[str, Any]:
 def _write_files(folder: Path, module: Module) -> None:
     from safetensors.numpy import save_file
 
-    weights = {name: np.ascontiguousarray(module.weights[name]) for name in module.config.network.variables}
+    weights = {name: np.ascontiguousarray(module.weights[name], np.float32) for name in module.config.network.variables}
     save_file(weights, folder / WEIGHTS_FILE)
     (folder / CONFIG_FILE).write_text(
         json.dumps(_config_json(module.config), indent=2, ensure_ascii=False) + "\n", "utf-8"

@@ -16,7 +16,7 @@ def read_varint(data: memoryview | bytes, at: int) -> tuple[int, int]:
     """Return the varint that begins at `at`, below 2**64, and the position after it.
 
     Raises:
-        ValueError: the data end within it, or it is longer than ten bytes.
+        ValueError: the data end within it, or it is longer than it needs to be, as no writer makes it.
 
     Example:
         >>> read_varint(bytes([0xAC, 0x02]), 0)
@@ -26,10 +26,12 @@ def read_varint(data: memoryview | bytes, at: int) -> tuple[int, int]:
     for at in range(at, min(at + _MAX_VARINT_BYTES, len(data))):  # noqa: B020, PLR1704
         byte = data[at]
         value |= (byte & 0x7F) << shift
-        if byte < 0x80:
+        if byte < 0x80 and (byte or not shift):
             return value & 0xFFFF_FFFF_FFFF_FFFF, at + 1
+        if byte == 0:
+            break
         shift += 7
-    raise ValueError(f"the number at byte {at} is cut off or too long")
+    raise ValueError(f"the number at byte {at} is cut off or longer than need be")
 
 
 def fields(data: memoryview) -> Iterator[tuple[int, Value]]:
