@@ -242,13 +242,11 @@ def remove(handle: str) -> bool:
 
 
 def tidy(handle: str) -> None:
-    """Remove what a killed pull of a handle left, where none is under way, and the empty folder of work."""
+    """Remove what a killed pull of a handle left, where none is under way."""
     lock = lock_file(handle)
     if lock.exists() or work_folder(handle).exists():
         with suppress(DownloadError), locked(lock, limit_s=0):
             shutil.rmtree(work_folder(handle), ignore_errors=True)
-    with suppress(OSError):
-        lock.parent.rmdir()
 
 
 def abandoned() -> list[str]:

@@ -1,7 +1,7 @@
 """A published module into the cache: found, downloaded, unpacked, converted, compared with the catalog, installed.
 
-Imports errors, catalog, labels, weights and the files of store above it. One process works on a module at a time, in
-the work folder of cache.py; the module appears in its place whole or not at all.
+Imports errors, catalog, architecture, labels, weights and the other files of store but names. One process works on a
+module at a time, in the work folder of cache.py; the module appears in its place whole or not at all.
 """
 
 import logging
@@ -12,15 +12,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mobilenet_hub.architecture import architecture
 from mobilenet_hub.catalog import PublishedModule, find_module
 from mobilenet_hub.errors import (
-    CorruptFileError,
     DownloadError,
     InvalidModuleError,
     MobileNetHubError,
     ModuleUnavailableError,
     OfflineError,
 )
+from mobilenet_hub.labels import imagenet_labels
 from mobilenet_hub.store.cache import (
     Origin,
     damage_of,
@@ -31,7 +32,7 @@ from mobilenet_hub.store.cache import (
     tidy,
     work_folder,
 )
-from mobilenet_hub.store.download import PATIENT, Downloaded, Policy, download
+from mobilenet_hub.store.download import PATIENT, Policy, download
 from mobilenet_hub.store.lock import locked
 from mobilenet_hub.store.sources import MIRROR_VARIABLE, Candidate, candidates, mirror
 from mobilenet_hub.weights.archive import unpack
@@ -113,25 +114,28 @@ def _fetch(module: PublishedModule, progress: bool, policy: Policy) -> None:
             _take(candidate, module, progress, policy)
             return
         except MobileNetHubError as error:
-            shutil.rmtree(work_folder(module.handle), ignore_errors=True)
-            if isinstance(error, CorruptFileError | InvalidModuleError):
-                _log.warning("%s: %s refused: %s", module.handle, candidate.source, error)
-            failures.append(f"{candidate.source}: {error}")
+            work = work_folder(module.handle)
+            shutil.rmtree(work, ignore_errors=True)
+            reason = str(error).removeprefix(f"{candidate.place}: ").replace(f"{work}{os.sep}", "")
+            failures.append(f"{candidate.source}, {candidate.place}: {reason}")
+            if not isinstance(error, DownloadError):
+                _log.warning("refused what %s", failures[-1])
     reasons = "; ".join(failures)
     if offline:
-        raise OfflineError(_how_to_fill(module) + (f" (tried {reasons})" if reasons else ""))
+        raise OfflineError(f"{_how_to_fill(module)}{f'. Tried {reasons}' if reasons else ''}")
     if not failures:
-        raise ModuleUnavailableError(f"{module.handle} is in none of the configured sources; {_how_to_fill(module)}")
-    raise DownloadError(f"{module.handle} could not be fetched. {reasons}")
+        raise ModuleUnavailableError(f"{_how_to_fill(module)}; none of the configured sources has it")
+    raise DownloadError(f"{module.handle} could not be fetched. Tried {reasons}")
 
 
 def _how_to_fill(module: PublishedModule) -> str:
     folder = mirror()
-    archives = folder if isinstance(folder, Path) else f"a folder, set {MIRROR_VARIABLE} to it"
+    archives = folder if isinstance(folder, Path) else f"a folder that {MIRROR_VARIABLE} names"
+    forbids = f", and {OFFLINE_VARIABLE}=1 forbids to fetch it" if is_offline() else ""
     return (
-        f"{module.handle} is not on this machine, and {OFFLINE_VARIABLE}=1 forbids to fetch it. Put its module folder "
-        "(module.json, weights.safetensors and, where there are classes, labels.txt) at "
-        f"{entry_folder(module.handle)}, or its archive as {module.handle}.tar.gz into {archives}"
+        f"{module.handle} is not on this machine{forbids}. Put its module folder (module.json, weights.safetensors "
+        f"and, where there are classes, labels.txt) at {entry_folder(module.handle)}, or its archive as "
+        f"{module.handle}.tar.gz into {archives}"
     )
 
 
@@ -141,21 +145,20 @@ def _take(candidate: Candidate, module: PublishedModule, progress: bool, policy:
     for leftover in ("unpacked", "module"):  # of a killed process; its part of a download is resumed
         shutil.rmtree(work / leftover, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
-    downloaded: Downloaded | None = None
-    place = candidate.place
-    if isinstance(place, str):
-        downloaded = download(place, work / "archive", progress=progress, policy=policy)
-        place = work / "archive"
+    if isinstance(candidate.place, str):
+        source = work / "archive"
+        download(candidate.place, source, progress=progress, policy=policy)
+    else:
+        source = candidate.place
     archive = None
-    if place.is_file():
-        archive = describe_file(place)
-        place = _inner_folder(unpack(place, work / "unpacked"))
-    converted = _as_asked(load_source(place, handle=module.handle), module, candidate)
-    staged = write_module(work / "module", converted)
+    if source.is_file():
+        archive = describe_file(source)
+        source = _inner_folder(unpack(source, work / "unpacked"))
+    staged = write_module(work / "module", _as_asked(source, module, candidate))
     origin = Origin(
         handle=module.handle,
         source=candidate.source,
-        url=downloaded.url if downloaded else str(candidate.place),
+        url=str(candidate.place),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         archive=archive,
         files={file.name: describe_file(file) for file in sorted(staged.iterdir())},
@@ -172,27 +175,35 @@ def _inner_folder(folder: Path) -> Path:
     return folder
 
 
-def _as_asked(found: Module, module: PublishedModule, candidate: Candidate) -> Module:
-    """Hold what was found against the catalog, and give it the catalog's name.
+def _as_asked(source: Path, module: PublishedModule, candidate: Candidate) -> Module:
+    """Read what was found, hold it against the catalog, and give it the catalog's name.
 
     Raises:
         InvalidModuleError: it is a different module than the one asked for.
     """
+    # A checkpoint holds the classifier also where only features are asked for; in any other format that is a
+    # different module.
+    leave_out_classifier = candidate.is_checkpoint and module.num_classes == 0
+    found = load_source(source, image_size=module.image_size, num_classes=0 if leave_out_classifier else None)
     config = found.config
-    weights = dict(found.weights)
-    if candidate.is_checkpoint and module.num_classes == 0 and config.num_classes:
-        for variable in config.network.classifier:
-            del weights[variable.name]
-        config = replace(config, num_classes=0, labels=None)
-    wanted = (module.architecture, module.depth_multiplier, module.num_classes, module.image_size)
-    got = (config.architecture, config.depth_multiplier, config.num_classes, config.image_size)
-    if got != wanted:
-        raise InvalidModuleError(
-            f"{candidate.place} holds a different module than asked for: {_described(*got)}, not {_described(*wanted)}"
-        )
-    return Module(replace(config, handle=module.handle), weights)
+    is_plain = config.network == architecture(module.architecture, module.depth_multiplier, module.num_classes)
+    if not is_plain or config.batch_norm_folded or not _is_named_as(module.checkpoint, config.source):
+        has = f"{config.architecture} {config.depth_multiplier:g} with {config.num_classes} classes"
+        raise InvalidModuleError(f"it is a different module than asked for: {has}, {config.source}")
+    source_format = config.source.get("format") if isinstance(config.source, dict) else None
+    config = replace(
+        config,
+        handle=module.handle,
+        labels=imagenet_labels() if module.num_classes else None,
+        source={"format": source_format or "module folder", "url": str(candidate.place)},
+        license="Apache-2.0",
+        trained_on=module.page["dataset"],
+        metrics={"published": {"top1": module.published.top1, "top5": module.published.top5}},
+    )
+    return Module(config, found.weights)
 
 
-def _described(architecture: str, depth_multiplier: float, num_classes: int, image_size: tuple[int, int]) -> str:
-    height, width = image_size
-    return f"{architecture} {depth_multiplier:g} at {height}x{width} with {num_classes} classes"
+def _is_named_as(checkpoint: str, source: object) -> bool:
+    """Tell whether a file's name is that of a checkpoint, or none of TF-Slim's: those say size and multiplier."""
+    file = source.get("file", "") if isinstance(source, dict) else ""
+    return not file.endswith(".ckpt") or not file.startswith("mobilenet_v") or file == checkpoint.rpartition("/")[2]

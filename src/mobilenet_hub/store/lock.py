@@ -24,7 +24,7 @@ def locked(path: Path, limit_s: float = LIMIT_S) -> Iterator[None]:
     """Hold the lock of a file for the length of a `with` block; threads of one process exclude each other too.
 
     Args:
-        path: the lock file; its folder is made where it is missing.
+        path: the lock file; its folder is made where it is missing, and removed in the end where it is empty.
         limit_s: how long to wait for another owner, in seconds.
 
     Raises:
@@ -42,6 +42,8 @@ def locked(path: Path, limit_s: float = LIMIT_S) -> Iterator[None]:
         with suppress(OSError):  # Windows keeps a file that a waiter has open; the last owner removes it
             path.unlink()
         os.close(descriptor)
+        with suppress(OSError):
+            path.parent.rmdir()
 
 
 def is_locked(path: Path) -> bool:
