@@ -16,6 +16,9 @@ __version__ = "0.1.0"
 _OWNERS: dict[str, str] = {
     "KerasLayer": "hub.keras_layer",
     "LoadedModule": "hub.load",
+    "Classifier": "classify",
+    "Embedder": "embed",
+    "Prediction": "classify",
     "MobileNetHubError": "errors",
     "Module": "hub.module",
     "get_expected_image_size": "hub.module",

@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from functools import cache
+from io import BytesIO
 from math import log2
 from pathlib import Path
 from threading import Lock
@@ -315,7 +316,9 @@ def _load_compiled(file: Path, settings: dict[str, Any]) -> "CompiledModel | Non
 
 def _save_compiled(file: Path, compiled: "CompiledModel") -> None:
     """Keep a compiled model for the next start; a cache that cannot be written is done without."""
-    blob = compiled.export_model()
+    exported = BytesIO()
+    compiled.export_model(exported)
+    blob = exported.getbuffer()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as stream:

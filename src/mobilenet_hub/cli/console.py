@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 PROGRESS_DELAY_S = 2.0
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -23,9 +23,9 @@ class Progress(Protocol):
         ...
 
 
-def is_fancy(stream: TextIO | None = None) -> bool:
-    """Tell whether a stream (default: standard output) takes box characters and bold type."""
-    stream = sys.stdout if stream is None else stream
+def is_fancy() -> bool:
+    """Tell whether standard output takes box characters and bold type."""
+    stream = sys.stdout
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
         return False
     return (stream.encoding or "").lower().replace("-", "") == "utf8"

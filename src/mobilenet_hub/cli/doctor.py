@@ -1,0 +1,105 @@
+"""`mobilenet doctor`: what this installation consists of and can do. Imports console, engine and store at run time."""
+
+import argparse
+import os
+import platform
+from importlib import metadata
+from typing import Any
+
+_DEPENDENCIES = ("numpy", "openvino", "pillow", "pyarrow", "safetensors", "simplejpeg", "tqdm")
+_BACKENDS = ("keras", "tensorflow", "torch", "jax")
+_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "bf16", "i8mm")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments: none."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what was found; 1 where something is wrong, each named."""
+    from mobilenet_hub.cli.console import note, print_json, table
+
+    facts = findings()
+    if args.json:
+        print_json(facts)
+    else:
+        print(table(("what", "found"), list(_rows(facts))))
+    for problem in facts["problems"]:
+        note(f"problem: {problem}")
+    return 1 if facts["problems"] else 0
+
+
+def findings() -> dict[str, Any]:
+    """Return versions, CPU, precision, backends and cache, and what is wrong with them.
+
+    Example:
+        >>> findings()["versions"]["python"].count(".")
+        2
+    """
+    versions = {"python": platform.python_version(), "mobilenet-hub": _version("mobilenet-hub")}
+    versions |= {name: _version(name) for name in _DEPENDENCIES}
+    facts = {
+        "versions": versions,
+        "backends": {name: _version(name) for name in _BACKENDS},
+        "cpu": _cpu(),
+        "cache": _cache(),
+    }
+    problems = [f"{name} is not installed: reinstall mobilenet-hub" for name, found in versions.items() if not found]
+    if not facts["cache"]["writable"]:
+        problems.append(
+            f"the cache {facts['cache']['path']} cannot be written: set MOBILENET_HUB_CACHE to another folder"
+        )
+    return facts | {"problems": problems}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> dict[str, Any]:
+    from mobilenet_hub.engine import chosen_precision, cpu_features
+    from mobilenet_hub.graph import import_openvino
+
+    return {
+        "name": import_openvino().Core().get_property("CPU", "FULL_DEVICE_NAME"),
+        "cores": os.cpu_count(),
+        "instructions": [name for name in _INSTRUCTIONS if name in cpu_features()],
+        "precision": {asked: chosen_precision(asked) for asked in ("auto", "f32", "bf16")},
+    }
+
+
+def _cache() -> dict[str, Any]:
+    from mobilenet_hub.store.cache import cache_folder, entries
+
+    folder = cache_folder()
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    compiled = [file.stat().st_size for file in (folder / "compiled").glob("*.blob")]
+    return {
+        "path": str(folder),
+        "writable": existing.is_dir() and os.access(existing, os.W_OK | os.X_OK),
+        "modules": sum(1 for _ in entries()),
+        "compiled_models": len(compiled),
+        "compiled_bytes": sum(compiled),
+        "offline": os.environ.get("MOBILENET_HUB_OFFLINE") == "1",
+    }
+
+
+def _rows(facts: dict[str, Any]) -> "list[tuple[str, object]]":
+    cpu, cache = facts["cpu"], facts["cache"]
+    precision = cpu["precision"]
+    bf16 = "yes" if precision["bf16"] == "bf16" else "no; asked for bf16, inference runs in f32"
+    return [
+        *((name, found or "not installed") for name, found in facts["versions"].items()),
+        *((f"{name} (extra)", found or "not installed") for name, found in facts["backends"].items()),
+        ("CPU", f"{cpu['name']}, {cpu['cores']} cores"),
+        ("instructions", " ".join(cpu["instructions"]) or "not known"),
+        ("precision auto", precision["auto"]),
+        ("bf16", bf16),
+        ("cache", cache["path"] + ("" if cache["writable"] else " (not writable)")),
+        ("cached modules", cache["modules"]),
+        ("compiled models", f"{cache['compiled_models']}, {cache['compiled_bytes'] / 1e6:.0f} MB"),
+        ("network", "off (MOBILENET_HUB_OFFLINE=1)" if cache["offline"] else "only to fetch modules asked for"),
+    ]
