@@ -38,7 +38,11 @@ class CorruptFileError(MobileNetHubError, ValueError):
 
 
 class ImageError(MobileNetHubError, ValueError):
-    """One image that cannot be decoded; bulk commands list it and go on."""
+    """One image that cannot be decoded; bulk commands list it, with `reason`, and go on."""
+
+    def __init__(self, reason: str, source: str = ""):
+        super().__init__(f"{source}: {reason}" if source else reason)
+        self.reason = reason
 
 
 class InputError(MobileNetHubError, ValueError):
