@@ -12,6 +12,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 _REGISTERS = "mobilenet_hub.hub.keras_layer"  # and what it imports: layers, models
+_BELOW = ("mobilenet_hub.kernels", "mobilenet_hub.layers", "mobilenet_hub.models")
 
 
 def install() -> None:
@@ -48,4 +49,6 @@ class _RegisteringLoader(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self.inner.exec_module(module)
-        import_module(_REGISTERS)
+        # One of these, imported by name, is what asked for Keras: it is half made, and no floor above it can be built.
+        if not any(name in sys.modules for name in _BELOW):
+            import_module(_REGISTERS)
