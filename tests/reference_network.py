@@ -46,7 +46,9 @@ def forward(network, weights, images):
     ends, outputs = {}, []
     for unit in network.units:
         x = convolve(x, w[unit.kernel.name], unit.stride, unit.depthwise, padding)
-        norm = {leaf: w[f"{unit.scope}/BatchNorm/{leaf}"] for leaf in ("gamma", "beta", "moving_mean", "moving_variance")}
+        norm = {
+            leaf: w[f"{unit.scope}/BatchNorm/{leaf}"] for leaf in ("gamma", "beta", "moving_mean", "moving_variance")
+        }
         x = (x - norm["moving_mean"]) / np.sqrt(norm["moving_variance"] + network.batch_norm_epsilon)
         x = x * norm["gamma"] + norm["beta"]
         if unit.relu6:
@@ -66,3 +68,20 @@ def forward(network, weights, images):
         powers = np.exp(x - x.max(axis=1, keepdims=True))
         ends["Predictions"] = powers / powers.sum(axis=1, keepdims=True)
     return ends
+
+
+def random_weights(network, seed=0):
+    """Weights that keep activations alive and inside ReLU6's range, as in the golden ones."""
+    random = np.random.default_rng(seed)
+    weights = {}
+    for name, variable in network.variables.items():
+        leaf = name.rsplit("/", 1)[-1]
+        if leaf in ("gamma", "moving_variance"):
+            value = random.uniform(0.5, 1.5, variable.shape)
+        elif leaf in ("weights", "depthwise_weights"):
+            fan_in = 9 if leaf == "depthwise_weights" else np.prod(variable.shape[:-1])
+            value = random.standard_normal(variable.shape) * np.sqrt(2 / fan_in)
+        else:
+            value = random.uniform(-0.25, 0.25, variable.shape)
+        weights[name] = value.astype(np.float32)
+    return weights

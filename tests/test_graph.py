@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from reference_network import forward
+from reference_network import forward, random_weights
 
 from mobilenet_hub.architecture import architecture, mobilenet_v1, mobilenet_v2
 from mobilenet_hub.errors import InputError
@@ -33,23 +33,6 @@ def run(network, weights, images, outputs, **options):
     compiled = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     results = compiled(images)
     return {name: results[i] for i, name in enumerate(outputs)}
-
-
-def random_weights(network, seed=0):
-    """Weights that keep activations alive and inside ReLU6's range, as in the golden ones."""
-    random = np.random.default_rng(seed)
-    weights = {}
-    for name, variable in network.variables.items():
-        leaf = name.rsplit("/", 1)[-1]
-        if leaf in ("gamma", "moving_variance"):
-            value = random.uniform(0.5, 1.5, variable.shape)
-        elif leaf in ("weights", "depthwise_weights"):
-            fan_in = 9 if leaf == "depthwise_weights" else np.prod(variable.shape[:-1])
-            value = random.standard_normal(variable.shape) * np.sqrt(2 / fan_in)
-        else:
-            value = random.uniform(-0.25, 0.25, variable.shape)
-        weights[name] = value.astype(np.float32)
-    return weights
 
 
 def test_there_are_38_published_configurations():
@@ -109,7 +92,9 @@ def test_paddings_of_peers_follow_the_reference(padding, size):
     assert all(difference(v, expected[k]) < RELATIVE for k, v in value.items())
     if padding == "symmetric" or size != (64, 64):  # of an even size, bottom_right is same
         other = forward(replace(network, padding="same"), weights, images)["Conv2d_2_depthwise"]
-        assert other.shape != expected["Conv2d_2_depthwise"].shape or difference(value["Conv2d_2_depthwise"], other) > 0.01
+        assert (
+            other.shape != expected["Conv2d_2_depthwise"].shape or difference(value["Conv2d_2_depthwise"], other) > 0.01
+        )
 
 
 def test_hidden_layer_scale_and_epsilon_of_peers_follow_the_reference():

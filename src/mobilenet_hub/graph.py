@@ -225,4 +225,4 @@ def _channels(bias: np.ndarray) -> "Node":
 def _constant(value: np.ndarray | np.generic) -> "Node":
     from openvino import op
 
-    return op.Constant(np.ascontiguousarray(value), shared_memory=True)
+    return op.Constant(np.ascontiguousarray(value))
