@@ -78,11 +78,10 @@ def pull(name: str, *, force: bool = False, progress: bool | None = None, policy
     entry = entry_folder(module.handle)
     if force or damage_of(entry):
         shown = sys.stderr.isatty() if progress is None else progress
-        with locked(lock_file(module.handle)):
-            damage = damage_of(entry)
-            if force or damage:  # else another process was faster
+        arrived = None if force else lambda: damage_of(entry) is None
+        with locked(lock_file(module.handle), done=arrived) as held:
+            if held and ((damage := damage_of(entry)) or force):
                 _fetch_in_place_of(damage, module, shown, policy)
-            shutil.rmtree(work_folder(module.handle), ignore_errors=True)
     tidy(module.handle)
     return entry
 
@@ -90,12 +89,13 @@ def pull(name: str, *, force: bool = False, progress: bool | None = None, policy
 def _fetch_in_place_of(
     damage: InvalidModuleError | None, module: PublishedModule, progress: bool, policy: Policy
 ) -> None:
-    """Fetch a module, holding its lock; a failure leaves the work folder empty, and a damaged entry as it was."""
-    entry = entry_folder(module.handle)
+    """Fetch a module, holding its lock; a failure leaves no work behind, and a damaged entry as it was."""
+    entry, work = entry_folder(module.handle), work_folder(module.handle)
     try:
         _fetch(module, progress, policy)
-    except Exception as failure:
-        shutil.rmtree(work_folder(module.handle), ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
+    except Exception as failure:  # not an interruption: what it had received is resumed
+        shutil.rmtree(work, ignore_errors=True)
         if damage and entry.exists() and isinstance(failure, MobileNetHubError):
             raise InvalidModuleError(
                 f"{damage}; it could not be repaired: {failure}; `mobilenet cache remove {module.handle}` removes it"

@@ -9,7 +9,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,24 +20,32 @@ _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.5
 
 
 @contextmanager
-def locked(path: Path, limit_s: float = LIMIT_S) -> Iterator[None]:
+def locked(path: Path, limit_s: float = LIMIT_S, done: Callable[[], bool] | None = None) -> Iterator[bool]:
     """Hold the lock of a file for the length of a `with` block; threads of one process exclude each other too.
 
     Args:
         path: the lock file; its folder is made where it is missing, and removed in the end where it is empty.
         limit_s: how long to wait for another owner, in seconds.
+        done: asked while waiting; True ends the wait, because another owner has done the work.
+
+    Yields:
+        Whether the lock is held; False only where `done` said so.
 
     Raises:
         DownloadError: another process still holds the lock after `limit_s`; names it.
         OutputError: the lock file cannot be made.
 
     Example:
-        >>> with locked(Path(tempfile.mkdtemp()) / "module.lock"):
-        ...     pass
+        >>> with locked(Path(tempfile.mkdtemp()) / "module.lock") as held:
+        ...     held
+        True
     """
-    descriptor = _acquire(path, limit_s)
+    descriptor = _acquire(path, limit_s, done)
+    if descriptor is None:
+        yield False
+        return
     try:
-        yield
+        yield True
     finally:
         with suppress(OSError):  # Windows keeps a file that a waiter has open; the last owner removes it
             path.unlink()
@@ -63,7 +71,7 @@ def is_locked(path: Path) -> bool:
         os.close(descriptor)
 
 
-def _acquire(path: Path, limit_s: float) -> int:
+def _acquire(path: Path, limit_s: float, done: Callable[[], bool] | None) -> int | None:
     give_up_at = time.monotonic() + limit_s
     pause_s = _SHORTEST_PAUSE_S
     while True:
@@ -74,6 +82,8 @@ def _acquire(path: Path, limit_s: float) -> int:
                 os.write(descriptor, f"{socket.gethostname()} process {os.getpid()}".encode())
                 return descriptor
             os.close(descriptor)
+        if done and done():
+            return None
         if time.monotonic() > give_up_at:
             raise DownloadError(
                 f"{_owner(path)} has been working on this module for more than {limit_s:g} s; wait for it or end it, "

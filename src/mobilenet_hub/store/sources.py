@@ -136,7 +136,10 @@ def _in_tfhub_cache(module: PublishedModule) -> Iterator[Path]:
     if not (root := os.environ.get("TFHUB_CACHE_DIR")):
         return
     names = [prefix + module.handle for prefix in _TFHUB_PREFIXES]
-    names += [prefix + module.kaggle_handle for prefix in _KAGGLE_PREFIXES]
+    for handle in _kaggle_spellings(module):
+        owner, model, framework, variation, version = handle.split("/")
+        long_form = f"{owner}/{model}/frameworks/{framework}/variations/{variation}/versions/{version}"
+        names += [prefix + form for prefix in _KAGGLE_PREFIXES for form in (handle, long_form)]
     for name in (*names, *(f"{name}/" for name in names)):
         folder = Path(root).expanduser() / hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
         if folder.is_dir() and any(folder.iterdir()):
