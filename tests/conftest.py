@@ -47,3 +47,25 @@ def isolated_home(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("MOBILENET_HUB_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("MOBILENET_HUB_OFFLINE", "1")
     monkeypatch.delenv("TFHUB_CACHE_DIR", raising=False)
+
+
+@pytest.fixture
+def golden_module(golden, monkeypatch, tmp_path_factory):
+    """A function that puts a published module with golden weights into the test's cache, and returns its name."""
+    from mobilenet_hub.catalog import find_module
+    from mobilenet_hub.weights.module_folder import Module, ModuleConfig, write_module
+
+    cache = tmp_path_factory.mktemp("golden-cache")
+    monkeypatch.setenv("MOBILENET_HUB_CACHE", str(cache))
+
+    def fill(name: str) -> str:
+        found = find_module(name)
+        config = ModuleConfig(
+            found.architecture, found.depth_multiplier, found.image_size, found.num_classes, handle=found.handle
+        )
+        weights = {name: golden.golden_array(name, v.shape) for name, v in config.network.variables.items()}
+        if not (cache / found.handle).exists():
+            write_module(cache / found.handle, Module(config, weights))
+        return name
+
+    return fill

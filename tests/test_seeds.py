@@ -7,14 +7,12 @@ from a cache of golden weights, so that the outputs can be compared with what TF
 import ast
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import SHARED
 
 from mobilenet_hub.catalog import find_module
-from mobilenet_hub.weights.module_folder import Module, ModuleConfig, write_module
 
 RTOL = 1e-4  # between independent float32 implementations; relative to the largest output
 URL = re.compile(r'"(https://tfhub\.dev/[^"]+)"')
@@ -53,18 +51,6 @@ def test_the_seed_documents_have_blocks(shared):
         ast.parse(block.code)
 
 
-def fill_cache(cache: Path, golden, url: str) -> None:
-    """Put the module with golden weights where the cache keeps it."""
-    module = find_module(url)
-    config = ModuleConfig(
-        module.architecture, module.depth_multiplier, module.image_size, module.num_classes, handle=module.handle
-    )
-    weights = {name: golden.golden_array(name, v.shape) for name, v in config.network.variables.items()}
-    folder = cache / module.handle
-    if not folder.exists():
-        write_module(folder, Module(config, weights))
-
-
 def variables_of(block: Block, golden, height: int, width: int) -> dict:
     """Return what the block's own text leaves to the reader."""
     import mobilenet_hub as hub
@@ -79,15 +65,14 @@ def variables_of(block: Block, golden, height: int, width: int) -> dict:
 
 @pytest.mark.keras_backend
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
-def test_seed_block(block, golden, published, tmp_path, monkeypatch):
+def test_seed_block(block, golden, published, golden_module):
     import keras
 
     if "tf." in block.code and keras.backend.backend() != "tensorflow":
         pytest.skip("the block names tf, which runs on the TensorFlow backend")
-    monkeypatch.setenv("MOBILENET_HUB_CACHE", str(tmp_path))
     (url,) = set(block.urls)
     module = find_module(url)
-    fill_cache(tmp_path, golden, url)
+    golden_module(url)
     height, width = module.image_size
     scope = variables_of(block, golden, height, width)
     placeholder = scope["images"]
