@@ -122,11 +122,11 @@ def read_config(path: str | os.PathLike[str]) -> ModuleConfig:
         raise InvalidModuleError(f"{file} is not a module description of format {FORMAT}")
     if missing := [key for key in _ALWAYS if key not in data]:
         raise InvalidModuleError(f"{file} lacks {', '.join(missing)}")
-    labels = _read_labels(folder, data)
     known = {key: data[key] for key in (*_ALWAYS, *_WHERE_KNOWN, *_WHERE_DIFFERENT) if key in data}
     extra = {key: value for key, value in data.items() if key not in _KEYS}
     _check_values(known, file)
     known["image_size"] = tuple(known["image_size"])
+    labels = _read_labels(folder, data)
     config = ModuleConfig(**known, labels=labels, extra=extra)
     try:
         _ = config.network
@@ -283,6 +283,7 @@ def _check_values(known: dict[str, Any], file: Path) -> None:
 
     size = known["image_size"]
     rules = {
+        "architecture": (lambda v: isinstance(v, str), "a name"),
         "depth_multiplier": (number, "a number above 0"),
         "image_size": (
             lambda v: isinstance(v, list) and len(v) == 2 and all(whole(x, 1, MAX_IMAGE_SIZE) for x in v),

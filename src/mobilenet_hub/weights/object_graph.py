@@ -117,9 +117,9 @@ def _as_made(network: Architecture) -> list[Variable]:
 def _beta_first(network: Architecture) -> list[Variable]:
     """The order of TF-Slim's own batch_norm, before it called tf.layers."""
     variables = _as_made(network)
-    for at, variable in enumerate(variables):
-        if variable.name.endswith("/gamma"):
-            variables[at : at + 2] = variables[at + 1], variable
+    gammas = [at for at, variable in enumerate(variables) if variable.name.endswith("/gamma")]
+    for at in gammas:
+        variables[at], variables[at + 1] = variables[at + 1], variables[at]
     return variables
 
 

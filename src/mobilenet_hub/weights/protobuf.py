@@ -22,15 +22,13 @@ def read_varint(data: memoryview | bytes, at: int) -> tuple[int, int]:
         >>> read_varint(bytes([0xAC, 0x02]), 0)
         (300, 2)
     """
-    value = shift = 0
-    for at in range(at, min(at + _MAX_VARINT_BYTES, len(data))):  # noqa: B020, PLR1704
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80 and (byte or not shift):
-            return value & 0xFFFF_FFFF_FFFF_FFFF, at + 1
-        if byte == 0:
-            break
-        shift += 7
+    value = 0
+    for position, byte in enumerate(data[at : at + _MAX_VARINT_BYTES]):
+        value |= (byte & 0x7F) << 7 * position
+        if byte < 0x80:
+            if position and not byte:
+                break
+            return value & 0xFFFF_FFFF_FFFF_FFFF, at + position + 1
     raise ValueError(f"the number at byte {at} is cut off or longer than need be")
 
 

@@ -89,11 +89,6 @@ def to_module(source: Source, wanted: Wanted) -> Module:
     if wanted.num_classes not in (None, num_classes):
         has = f"a classifier of {num_classes} classes" if num_classes else "no classifier"
         raise InvalidModuleError(f"{source.path} has {has}, not one of {wanted.num_classes}")
-    if wanted.image_size and source.image_size not in (None, wanted.image_size):
-        (height, width), (wanted_height, wanted_width) = source.image_size, wanted.image_size
-        raise InvalidModuleError(
-            f"{source.path} was made for images of {height}x{width}, not {wanted_height}x{wanted_width}"
-        )
     multiplier = wanted.depth_multiplier or fitting_multiplier(weights, name, source.path)
     multiplier = multiplier or _nearest_multiplier(weights, name)
     hidden_units = source.hidden_units if num_classes else 0
@@ -220,13 +215,20 @@ def _named_configuration(path: Path) -> tuple[str, float, int] | None:
 
 
 def _image_size(source: Source, name: str, multiplier: float, wanted: Wanted) -> tuple[int, int]:
-    """Return the size that is wanted, or that the file says inside or by its name; those two must not differ."""
+    """Return the size that is wanted, or that the file says inside or by its name; none of them may differ.
+
+    A name may be wrong where the caller gives the size, but not where the caller says which module it is.
+    """
     named = _named_configuration(source.path)
     by_name = (named[2], named[2]) if named and named[0] == name and isclose(named[1], multiplier) else None
+    if wanted.image_size and not wanted.handle:
+        by_name = None
     said = {size for size in (source.image_size, by_name) if size}
-    if wanted.handle and said - {wanted.image_size}:
-        raise InvalidModuleError(f"{source.path} is for images of {_shown(said)} pixels, which {wanted.handle} is not")
     if wanted.image_size:
+        if said - {wanted.image_size}:
+            raise InvalidModuleError(
+                f"{source.path} was made for images of {_shown(said)} pixels, not {_shown({wanted.image_size})}"
+            )
         return _checked_size(wanted.image_size)
     if len(said) > 1:
         raise InputError(
