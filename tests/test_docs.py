@@ -1,0 +1,31 @@
+"""The Python blocks of the documents run as they stand, one document in one process of thought."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+HANDLE = re.compile(r'"(https://tfhub\.dev/[^"]+)"')
+
+
+@pytest.mark.keras_backend
+def test_coming_from_tensorflow_hub(golden_module):
+    text = (DOCS / "coming_from_tensorflow_hub.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 4
+    scope: dict = {}
+    for block in blocks:
+        for handle in HANDLE.findall(block):
+            golden_module(handle)
+        exec(compile(block, "coming_from_tensorflow_hub.md", "exec"), scope)
+    assert tuple(scope["logits"].shape) == (2, 1001)
+    assert tuple(scope["features"].shape) == (2, 4, 4, 256)
+    assert scope["model"].output_shape == (None, 5)
+    assert scope["layer"].trainable
+
+
+def test_links_between_documents_lead_somewhere():
+    for file in [*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", file.read_text(encoding="utf-8")):
+            assert (file.parent / target).exists(), f"{file.name} links to {target}, which does not exist"
