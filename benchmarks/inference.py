@@ -1,0 +1,224 @@
+"""Images a second of the same network here, in OpenVINO directly, in LiteRT with XNNPACK and in PyTorch, side by side.
+
+    python benchmarks/inference.py [--rounds 10] [--batch 1 32] [--threads 2] [mobilenet_v1_100_224 ...]
+
+Needs torch and tensorflow besides the package. The contenders take turns, round by round, so that a busy machine is
+busy for all of them; of each the best round counts. All compute in float32 and must agree within 1e-3.
+"""
+
+import argparse
+import os
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+from mobilenet_hub.architecture import BATCH_NORM_LEAVES, Architecture, architecture
+from mobilenet_hub.engine import Engine
+from mobilenet_hub.graph import fold_batch_norm, import_openvino
+from mobilenet_hub.weights.module_folder import Module, ModuleConfig
+
+CONFIGURATIONS = ("mobilenet_v1_100_224", "mobilenet_v2_100_224", "mobilenet_v1_025_128", "mobilenet_v2_035_96")
+
+
+def random_weights(network: Architecture) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    weights = {}
+    for name, variable in network.variables.items():
+        if name.endswith(("gamma", "moving_variance")):
+            value = random.uniform(0.5, 1.5, variable.shape)
+        elif name.endswith("weights"):
+            fan_in = 9 if "depthwise" in name.rsplit("/", 1)[-1] else np.prod(variable.shape[:-1])
+            value = random.standard_normal(variable.shape) * np.sqrt(2 / fan_in)
+        else:
+            value = random.uniform(-0.25, 0.25, variable.shape)
+        weights[name] = value.astype(np.float32)
+    return weights
+
+
+def ours(module: Module, batch: int, threads: int):
+    engine = Engine(module, ["logits"], precision="f32", threads=threads)
+    return lambda images: engine.run(images)["logits"]
+
+
+def torch_network(module: Module):
+    import torch
+
+    network, weights = module.config.network, module.weights
+    assert network.padding == "same"
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convolutions, self.norms = torch.nn.ModuleList(), torch.nn.ModuleList()
+            for unit in network.units:
+                groups = unit.in_channels if unit.depthwise else 1
+                convolution = torch.nn.Conv2d(
+                    unit.in_channels, unit.out_channels, unit.kernel_size, unit.stride, groups=groups, bias=False,
+                    padding=1 if unit.kernel_size == 3 and unit.stride == 1 else 0,
+                )  # fmt: skip
+                kernel = weights[unit.kernel.name].transpose(2, 3, 0, 1) if unit.depthwise else (
+                    weights[unit.kernel.name].transpose(3, 2, 0, 1))  # fmt: skip
+                convolution.weight.data = torch.from_numpy(np.ascontiguousarray(kernel))
+                norm = torch.nn.BatchNorm2d(unit.out_channels, eps=network.batch_norm_epsilon)
+                names = dict(zip(BATCH_NORM_LEAVES, ("weight", "bias", "running_mean", "running_var"), strict=True))
+                for variable in unit.batch_norm:
+                    getattr(norm, names[variable.name.rsplit("/", 1)[1]]).data = torch.from_numpy(
+                        weights[variable.name]
+                    )
+                self.convolutions.append(convolution)
+                self.norms.append(norm)
+            kernel, bias = (weights[variable.name] for variable in network.classifier)
+            self.logits = torch.nn.Linear(*kernel.shape[2:])
+            self.logits.weight.data = torch.from_numpy(np.ascontiguousarray(kernel[0, 0].T))
+            self.logits.bias.data = torch.from_numpy(bias)
+
+        def forward(self, x):
+            x, made = x * 2 - 1, []
+            for unit, convolution, norm in zip(network.units, self.convolutions, self.norms, strict=True):
+                if unit.stride == 2:  # even sizes only: TensorFlow pads after
+                    x = torch.nn.functional.pad(x, (0, 1, 0, 1))
+                x = norm(convolution(x))
+                x = torch.nn.functional.relu6(x) if unit.relu6 else x
+                x = x if unit.adds is None else x + made[unit.adds]
+                made.append(x)
+            return self.logits(x.mean((2, 3)))
+
+    return Network().eval()
+
+
+def pytorch(module: Module, batch: int, threads: int, channels_last: bool = True):
+    import torch
+
+    torch.set_num_threads(threads)
+    network = torch_network(module)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    network = network.to(memory_format=layout)
+
+    def run(images):
+        with torch.inference_mode():
+            x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=layout)
+            return network(x).numpy()
+
+    return run
+
+
+def pytorch_contiguous(module: Module, batch: int, threads: int):
+    return pytorch(module, batch, threads, channels_last=False)
+
+
+def openvino_directly(module: Module, batch: int, threads: int):
+    """The PyTorch network through OpenVINO's own converter, compiled for this very batch size."""
+    compiled = _converted(module, batch, {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"})
+    return lambda images: compiled(images.transpose(0, 3, 1, 2))[0]
+
+
+def openvino_in_streams(module: Module, batch: int, threads: int):
+    """As above, the batch cut into parts of one image over as many streams as threads."""
+    ov = import_openvino()
+    compiled = _converted(module, 1, {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads})
+    queue = ov.AsyncInferQueue(compiled, threads)
+    results = np.empty((batch, module.config.num_classes), np.float32)
+    queue.set_callback(lambda request, i: results.__setitem__(i, request.get_output_tensor(0).data[0]))
+
+    def run(images):
+        for i, image in enumerate(images.transpose(0, 3, 1, 2)):
+            queue.start_async([image[np.newaxis]], i)
+        queue.wait_all()
+        return results
+
+    return run
+
+
+def _converted(module: Module, batch: int, settings: dict):
+    import torch
+
+    ov = import_openvino()
+    example = torch.zeros(batch, 3, *module.config.image_size)
+    model = ov.convert_model(torch_network(module), example_input=example, input=list(example.shape))
+    return ov.Core().compile_model(model, "CPU", {**settings, "INFERENCE_PRECISION_HINT": "f32"})
+
+
+def litert(module: Module, batch: int, threads: int):
+    import tensorflow as tf
+
+    network, weights = module.config.network, module.weights
+    folded = [fold_batch_norm(network, unit, weights) for unit in network.units]
+    kernel, bias = (weights[variable.name] for variable in network.classifier)
+
+    @tf.function(input_signature=[tf.TensorSpec((batch, *module.config.image_size, 3))])
+    def forward(x):
+        x, made = x * 2 - 1, []
+        for unit, (filters, offset) in zip(network.units, folded, strict=True):
+            convolve = tf.nn.depthwise_conv2d if unit.depthwise else tf.nn.conv2d
+            x = tf.nn.bias_add(convolve(x, filters, [1, unit.stride, unit.stride, 1], "SAME"), offset)
+            x = tf.nn.relu6(x) if unit.relu6 else x
+            x = x if unit.adds is None else x + made[unit.adds]
+            made.append(x)
+        return tf.matmul(tf.reduce_mean(x, (1, 2)), kernel[0, 0]) + bias
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([forward.get_concrete_function()])
+    interpreter = tf.lite.Interpreter(model_content=converter.convert(), num_threads=threads)
+    interpreter.allocate_tensors()
+    source, target = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+
+    def run(images):
+        interpreter.set_tensor(source, images)
+        interpreter.invoke()
+        return interpreter.get_tensor(target)
+
+    return run
+
+
+CONTENDERS = {
+    "mobilenet-hub": ours,
+    "OpenVINO directly": openvino_directly,
+    "OpenVINO in streams": openvino_in_streams,
+    "LiteRT, XNNPACK": litert,
+    "PyTorch, channels last": pytorch,
+    "PyTorch": pytorch_contiguous,
+}
+
+
+def measure(name: str, batch: int, threads: int, rounds: int) -> None:
+    stem, depth, size = name.rsplit("_", 2)
+    network = architecture(stem, int(depth) / 100, 1001)
+    config = ModuleConfig(stem, int(depth) / 100, (int(size), int(size)), 1001)
+    module = Module(config, random_weights(network))
+    images = np.random.default_rng(1).random((batch, *config.image_size, 3), np.float32)
+    runs = {contender: make(module, batch, threads) for contender, make in CONTENDERS.items()}
+    expected = runs["mobilenet-hub"](images)
+    repeats = {}
+    for contender, run in runs.items():
+        assert np.abs(run(images) - expected).max() < 1e-3 * np.abs(expected).max(), contender
+        start = time.perf_counter()
+        run(images)
+        repeats[contender] = max(1, round(0.3 / (time.perf_counter() - start)))  # a round takes some 0.3 s
+    best = dict.fromkeys(runs, 0.0)
+    for _ in range(rounds):
+        for contender, run in runs.items():
+            start = time.perf_counter()
+            for _ in range(repeats[contender]):
+                run(images)
+            best[contender] = max(best[contender], repeats[contender] * batch / (time.perf_counter() - start))
+    print(f"\n{name}, batch {batch}, {threads} threads, float32\n")
+    print("| | images a second | mobilenet-hub is |\n|---|---|---|")
+    for contender, rate in best.items():
+        print(f"| {contender} | {rate:.0f} | {best['mobilenet-hub'] / rate:.2f}x |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("configurations", nargs="*", default=CONFIGURATIONS)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 32])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=10)
+    args = parser.parse_args()
+    for name in args.configurations:
+        for batch in args.batch:
+            measure(name, batch, args.threads, args.rounds)
+
+
+if __name__ == "__main__":
+    main()
