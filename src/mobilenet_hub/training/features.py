@@ -15,7 +15,7 @@ import numpy as np
 
 from mobilenet_hub.engine import Engine
 from mobilenet_hub.errors import ImageError
-from mobilenet_hub.images import Fit, load_image
+from mobilenet_hub.images import load_image
 from mobilenet_hub.training.dataset import Example, Skipped
 from mobilenet_hub.training.fitted import OnProgress
 
@@ -38,7 +38,6 @@ def compute_features(
     views: Sequence[int],
     engine: Engine,
     *,
-    fit: Fit,
     work: Path,
     key: str,
     on_progress: OnProgress,
@@ -49,7 +48,6 @@ def compute_features(
         examples: the photos.
         views: of each, how many views to take: 1 is the photo, 2 adds its mirror image, more add jittered ones.
         engine: gives "features".
-        fit: how a photo is brought to the engine's size.
         work: the folder that holds what is computed.
         key: names everything that the vectors depend on other than the photos.
         on_progress: told after each batch.
@@ -65,9 +63,9 @@ def compute_features(
     shard: dict[str, np.ndarray] = {}
     done = len(vectors)
     on_progress("features", done, len(wanted))
-    for batch in _batches(missing, engine.image_size, fit):
+    for batch in _batches(missing, engine.image_size):
         good = [(example, pictures) for example, pictures in batch if not isinstance(pictures, ImageError)]
-        skipped += [Skipped(e.path, str(pictures)) for e, pictures in batch if isinstance(pictures, ImageError)]
+        skipped += [Skipped(e.path, pictures.reason) for e, pictures in batch if isinstance(pictures, ImageError)]
         if good:
             rows = engine.run(np.concatenate([pictures for _, pictures in good]))["features"]
             ends = np.cumsum([len(pictures) for _, pictures in good])
@@ -85,21 +83,21 @@ def compute_features(
 
 
 def _batches(
-    requests: Sequence[tuple[Example, int]], size: tuple[int, int], fit: Fit
+    requests: Sequence[tuple[Example, int]], size: tuple[int, int]
 ) -> Iterator[list[tuple[Example, np.ndarray | ImageError]]]:
     """Yield photos with their views [views, height, width, 3], decoded by all cores while the engine computes."""
 
     def decode(request: tuple[Example, int]) -> np.ndarray | ImageError:
         example, count = request
         try:
-            return _views(load_image(example.path, size, fit), count, example.digest)
+            return _views(load_image(example.path, size), count, example.digest)
         except ImageError as error:
             return error
 
     most = max((count for _, count in requests), default=1)
     step = max(1, _BATCH // most)
     parts = [requests[start : start + step] for start in range(0, len(requests), step)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         ahead = [pool.map(decode, part) for part in parts[:2]]
         for index, part in enumerate(parts):
             decoded = list(ahead.pop(0))

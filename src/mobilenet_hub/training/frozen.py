@@ -13,15 +13,16 @@ import numpy as np
 
 from mobilenet_hub.engine import Engine, Precision
 from mobilenet_hub.errors import InputError
-from mobilenet_hub.images import Fit
+from mobilenet_hub.images import DEFAULT_FIT
 from mobilenet_hub.metrics import Curve
-from mobilenet_hub.training.dataset import SPLITS, Dataset, Split
+from mobilenet_hub.training.dataset import SPLITS, Dataset
 from mobilenet_hub.training.features import compute_features
 from mobilenet_hub.training.fitted import Fitted, OnProgress
 from mobilenet_hub.training.head import STRENGTHS, Head, balanced_class_weights, fit_head, softmax
 from mobilenet_hub.weights.module_folder import Module
 
 ClassWeights = Literal["auto", "balanced", "none"]
+FEW, FEW_VIEWS = 1000, 4
 UNBALANCED = 3.0  # largest class over smallest from which "auto" balances
 
 
@@ -29,7 +30,9 @@ UNBALANCED = 3.0  # largest class over smallest from which "auto" balances
 class FrozenOptions:
     """How a classifier is fitted on a frozen network."""
 
-    views: int = 1  # of each training photo: 1 as it is, 2 and its mirror image, more: jittered ones besides
+    # Of each training photo: 1 as it is, 2 and its mirror image, more: jittered ones besides. None: FEW_VIEWS where
+    # there are few training photos, where it helps (ants and bees: 86.8 to 88.1 % over ten splits), else 1.
+    views: int | None = None
     strength: float | None = None  # of the regularisation; None: chosen on the validation photos
     class_weights: ClassWeights = "auto"
     precision: Precision = "auto"
@@ -41,7 +44,6 @@ def fit_frozen(
     *,
     options: FrozenOptions,
     image_size: tuple[int, int],
-    fit: Fit,
     work: Path,
     on_progress: OnProgress,
 ) -> Fitted:
@@ -52,23 +54,24 @@ def fit_frozen(
         base: the module whose network is kept as it is; a classifier of its own is replaced.
         options: see `FrozenOptions`.
         image_size: (height, width) at which photos are seen.
-        fit: how a photo is brought to that size.
         work: the folder for features; what an earlier run left there is used.
         on_progress: told how far it is.
 
     Returns:
         The module with its new classifier, and the probabilities that it gives to every photo.
     """
-    if options.views < 1:
-        raise InputError(f"the number of views of a photo must be at least 1, not {options.views}")
+    views = options.views
+    if views is None:
+        views = FEW_VIEWS if len(dataset.part("train")) < FEW else 1
+    if views < 1:
+        raise InputError(f"the number of views of a photo must be at least 1, not {views}")
     engine = Engine(base.path or base, ["features"], image_size=image_size, precision=options.precision, any_size=True)
     features = compute_features(
         dataset.examples,
-        [options.views if example.split == "train" else 1 for example in dataset.examples],
+        [views if example.split == "train" else 1 for example in dataset.examples],
         engine,
-        fit=fit,
         work=work,
-        key=_key(base, image_size, fit, engine.precision),
+        key=_key(base, image_size, engine.precision),
         on_progress=on_progress,
     )
     if features.skipped:
@@ -94,7 +97,7 @@ def fit_frozen(
         settings={
             "strength": head.strength,
             "strength_chosen_on": _chosen_on(options, labels),
-            "views": options.views,
+            "views": views,
             "class_weights": "balanced" if weights is not None else "none",
             "converged": head.converged,
             "iterations": head.iterations,
@@ -105,14 +108,14 @@ def fit_frozen(
     )
 
 
-def _key(base: Module, image_size: tuple[int, int], fit: Fit, precision: str) -> str:
+def _key(base: Module, image_size: tuple[int, int], precision: str) -> str:
     """Name the network and how it sees photos: features of the one are not those of the other."""
     digest = hashlib.sha256()
     network = replace(base.config.network, num_classes=0)
     for name in network.variables:
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(base.weights[name]).tobytes())
-    digest.update(repr((network, image_size, fit, precision)).encode())
+    digest.update(repr((network, image_size, DEFAULT_FIT, precision)).encode())
     return digest.hexdigest()[:16]
 
 
@@ -156,7 +159,7 @@ def _curves(head: Head) -> tuple[Curve, ...]:
     return (Curve("Strength of regularisation", "strength", "mean loss", lines, log_x=True, chosen=head.strength),)
 
 
-def _chosen_on(options: FrozenOptions, labels: Mapping[Split, np.ndarray]) -> str:
+def _chosen_on(options: FrozenOptions, labels: Mapping[str, np.ndarray]) -> str:
     if options.strength is not None:
         return "given"
     return "validation photos" if len(labels["validation"]) else "nothing: there are no validation photos"

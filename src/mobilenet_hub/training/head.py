@@ -44,7 +44,7 @@ def fit_head(
     class_weights: np.ndarray | None = None,
     strengths: Sequence[float] = STRENGTHS,
 ) -> Head:
-    """Fit softmax regression at each strength of regularisation and keep the one with the least validation loss.
+    """Fit softmax regression at each strength of regularisation; keep the strongest that validates as well as the best.
 
     Args:
         features: float32 [n, features], of the training photos.
@@ -70,20 +70,19 @@ def fit_head(
     weight = np.ones(num_classes) if class_weights is None else class_weights
     standard = ((features - mean) * scale).astype(np.float32)
     weights, biases = np.zeros((features.shape[1], num_classes)), np.zeros(num_classes)
-    best, curve, steps, converged = None, [], 0, True
+    fits, curve, steps, converged = [], [], 0, True
     for strength in strengths:
         weights, biases, iterations = _fit(standard, labels, weight, strength, weights, biases)
         steps, converged = steps + iterations, converged and iterations < _MAX_ITERATIONS
         folded = weights * scale[:, None], biases - (mean * scale) @ weights
-        training = _loss(features, labels, weight, *folded)
-        held_out = _loss(*validation, weight, *folded) if validation and len(validation[1]) else training
-        curve.append((float(strength), training, held_out))
-        if best is None or held_out < best[0]:
-            best = held_out, strength, *folded
-        elif min(loss for _, _, loss in curve[-_PATIENCE:]) > best[0]:
+        training = _losses(features, labels, weight, *folded)
+        held_out = _losses(*validation, weight, *folded) if validation and len(validation[1]) else training
+        fits.append((strength, *folded, held_out))
+        curve.append((float(strength), float(training.mean()), float(held_out.mean())))
+        means = [validation_loss for _, _, validation_loss in curve]
+        if min(means[-_PATIENCE:]) > min(means):
             break  # weaker still would only be worse
-    assert best is not None  # strengths is never empty
-    _, strength, kernel, offset = best
+    strength, kernel, offset, _ = fits[_strongest_good([losses for *_, losses in fits])]
     return Head(kernel.astype(np.float32), offset.astype(np.float32), strength, tuple(curve), steps, converged)
 
 
@@ -99,11 +98,22 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(1, keepdims=True)
 
 
-def _loss(
+def _losses(
     features: np.ndarray, labels: np.ndarray, weight: np.ndarray, weights: np.ndarray, biases: np.ndarray
-) -> float:
+) -> np.ndarray:
+    """Return the loss of each photo, [n], weighted so that their mean is the weighted mean."""
     probabilities = softmax(features @ weights + biases)[np.arange(len(labels)), labels]
-    return float(np.average(-np.log(np.maximum(probabilities, 1e-30)), weights=weight[labels]))
+    return -np.log(np.maximum(probabilities, 1e-30)) * weight[labels] / weight[labels].mean()
+
+
+def _strongest_good(losses: Sequence[np.ndarray]) -> int:
+    """Return the first fit whose loss is within one standard error of the best: few photos cannot tell the two apart.
+
+    Source: Breiman, Friedman, Olshen and Stone (1984), section 3.4.3; the error is that of the paired difference.
+    """
+    best = min(losses, key=lambda each: each.mean())
+    excess = [each - best for each in losses]
+    return next(i for i, each in enumerate(excess) if each.mean() <= each.std() / np.sqrt(len(each)))
 
 
 def _fit(

@@ -1,0 +1,157 @@
+"""Training photos as the network sees them: decoded once, then cropped, mirrored and relit anew for every step.
+
+What a step sees depends on the seed and the step's number alone, so that a run can stop and go on anywhere.
+Imports errors, images, dataset and fitted; Pillow inside functions.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mobilenet_hub.errors import ImageError
+from mobilenet_hub.images import Fit, load_image
+from mobilenet_hub.training.dataset import Example, Skipped
+from mobilenet_hub.training.fitted import OnProgress
+
+_CHUNK = 256  # photos that are decoded between two reports
+_ASPECT = 4 / 3  # most that a crop is wider than high, or the other way round
+_BRIGHTNESS = 0.2  # largest change, as a share
+_AHEAD = 3  # batches that are made while the network computes
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How a photo is varied each time it is trained on."""
+
+    min_area: float = 0.5  # least share of the photo that a crop shows; 1: no cropping
+    mirror: bool = True
+    brightness: float = _BRIGHTNESS
+
+
+def decode_pictures(
+    examples: Sequence[Example], size: tuple[int, int], fit: Fit, work: Path, on_progress: OnProgress
+) -> tuple[np.ndarray, tuple[Skipped, ...]]:
+    """Decode photos once, into a file that later runs map into memory.
+
+    Args:
+        examples: the photos.
+        size: (height, width) that all are brought to.
+        fit: how.
+        work: the folder that holds the file.
+        on_progress: told how far it is.
+
+    Returns:
+        uint8 [photos, height, width, 3] in the order of `examples`, read from the disk as it is used; and the files
+        that are no photos, whose pixels are zero.
+    """
+    names = "\n".join([repr((size, fit)), *(example.digest for example in examples)])
+    file = work / f"pixels-{hashlib.sha256(names.encode()).hexdigest()[:16]}.npy"
+    if file.exists():
+        return np.load(file, mmap_mode="r"), ()
+    work.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(examples), *size, 3))
+    skipped: list[Skipped] = []
+
+    def decode(index: int) -> None:
+        try:
+            pixels[index] = load_image(examples[index].path, size, fit)
+        except ImageError as error:
+            skipped.append(Skipped(examples[index].path, str(error)))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(examples), _CHUNK):
+            end = min(start + _CHUNK, len(examples))
+            list(pool.map(decode, range(start, end)))
+            on_progress("photos", end, len(examples))
+    pixels.flush()
+    if skipped:  # the caller asks again without them
+        partial.unlink()
+        return pixels, tuple(sorted(skipped, key=lambda skip: skip.path))
+    partial.replace(file)
+    return np.load(file, mmap_mode="r"), ()
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of a training run: every photo once in each epoch, in a new order, varied anew.
+
+    Attributes:
+        pixels: uint8 [photos, height, width, 3].
+        labels: int [photos].
+        batch_size: photos in a batch; what is left over at the end of an epoch waits for the next one.
+        seed: of the order and of the variations.
+        augmentation: how photos are varied.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    batch_size: int
+    seed: int
+    augmentation: Augmentation
+
+    @property
+    def per_epoch(self) -> int:
+        """The number of steps in an epoch."""
+        return max(1, len(self.labels) // self.batch_size)
+
+    def indices(self, step: int) -> np.ndarray:
+        """Return which photos a step takes."""
+        epoch, position = divmod(step, self.per_epoch)
+        order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.labels))
+        return order[position * self.batch_size : (position + 1) * self.batch_size]
+
+    def make(self, step: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return a step's images, float32 [batch, height, width, 3] in [0, 1], and labels, int [batch]."""
+        chosen = self.indices(step)
+        random = np.random.default_rng((self.seed, 1, step))
+        images = np.stack([vary(self.pixels[index], size, self.augmentation, random) for index in chosen])
+        return images.astype(np.float32) / 255, self.labels[chosen]
+
+    def run(self, steps: range, sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the batches of some steps, made ahead by another thread; `sizes` has one for each step."""
+        with ThreadPoolExecutor(1) as pool:
+            ahead: list[Future[tuple[np.ndarray, np.ndarray]]] = []
+            try:
+                for step, size in zip(steps, sizes, strict=True):
+                    ahead.append(pool.submit(self.make, step, size))
+                    if len(ahead) > _AHEAD:
+                        yield ahead.pop(0).result()
+                while ahead:
+                    yield ahead.pop(0).result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def vary(
+    picture: np.ndarray, size: tuple[int, int], augmentation: Augmentation, random: np.random.Generator
+) -> np.ndarray:
+    """Return a random view of a photo: uint8 [height, width, 3].
+
+    A rectangle of at least `min_area` of the photo is resized, as in the Inception preprocessing that MobileNets were
+    trained with, but milder: MobileNet V1's authors advise less augmentation for small networks (arXiv 1704.04861,
+    section 3.2).
+
+    Example:
+        >>> photo = np.zeros((64, 64, 3), np.uint8)
+        >>> vary(photo, (32, 32), Augmentation(), np.random.default_rng(0)).shape
+        (32, 32, 3)
+    """
+    from PIL import Image
+
+    height, width = picture.shape[:2]
+    area = random.uniform(augmentation.min_area, 1)
+    stretch = _ASPECT ** random.uniform(-0.5, 0.5) if augmentation.min_area < 1 else 1.0
+    crop_height, crop_width = min(1.0, area**0.5 / stretch) * height, min(1.0, area**0.5 * stretch) * width
+    top, left = random.uniform(0, height - crop_height), random.uniform(0, width - crop_width)
+    box = (left, top, left + crop_width, top + crop_height)
+    mirrored, light = random.random() < 0.5, 1 + random.uniform(-augmentation.brightness, augmentation.brightness)
+    view = np.asarray(Image.fromarray(picture).resize(size[::-1], Image.Resampling.BILINEAR, box))
+    if augmentation.brightness:
+        view = np.minimum(view * np.float32(light), 255).astype(np.uint8)
+    return view[:, ::-1] if mirrored and augmentation.mirror else view
