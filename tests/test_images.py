@@ -216,6 +216,9 @@ def test_what_is_no_file_is_named(tmp_path):
     with pytest.raises(ImageError, match=r"none\.jpg: no such file"):
         images.load_image(tmp_path / "none.jpg", 32)
     assert reason("/dev/zero") == "not a regular file"
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(2**30)  # sparse: takes no room
+    assert "too large" in reason(tmp_path / "huge.jpg")
 
 
 def test_what_is_no_picture_is_named(tmp_path):
@@ -380,3 +383,42 @@ def test_another_batch_is_refused_with_the_fix(batch, fix):
 def test_a_batch_of_another_size_is_refused():
     with pytest.raises(InputError, match="224x224"):
         images.check_batch(np.zeros((1, 4, 4, 3)), (224, 224))
+
+
+# What the published networks say
+
+PRETRAINED = {128: "mobilenet_v1_0.25_128_frozen.pb", 224: "mobilenet_v1_0.25_224_frozen.tgz"}
+
+
+@pytest.fixture(scope="module", params=PRETRAINED)
+def pretrained(request, shared, tmp_path_factory):
+    """A published network, the photos, their classes, and the logits of the original pipeline."""
+    from mobilenet_hub.classify import Classifier
+    from mobilenet_hub.weights.convert import convert
+
+    size = request.param
+    weights = shared("weights/slim_frozen") / PRETRAINED[size]
+    with np.load(shared("golden/pretrained_v1_025.npz")) as reference:
+        files, labels, logits = reference["files"], reference["labels"], reference[f"{size}/photo_logits"]
+    photos = [(shared("photos/imagenet_samples") / name).read_bytes() for name in files]
+    return Classifier(convert(weights, tmp_path_factory.mktemp("module") / "m"), "f32"), photos, labels, logits
+
+
+def right(logits, labels):
+    return int((logits.argmax(axis=1) == labels).sum())
+
+
+def test_slim_is_the_original_pipeline(pretrained):
+    classifier, photos, labels, original = pretrained
+    logits = classifier.logits([images.load_image(photo, classifier.image_size, "slim") for photo in photos])
+    # What rounding the resized pixels to 8 bits costs; with another transform in the decoder it is four times as much.
+    assert np.abs(logits - original).max() < 0.25
+    assert right(logits, labels) == right(original, labels)
+
+
+def test_the_default_fit_is_as_accurate_as_the_original_scaled_or_not(pretrained):
+    classifier, photos, labels, original = pretrained
+    scaled = right(classifier.logits(photos), labels)
+    whole = right(classifier.logits([images.decode_image(photo) for photo in photos]), labels)
+    assert min(scaled, whole) >= right(original, labels) - 1
+    assert abs(scaled - whole) <= 1

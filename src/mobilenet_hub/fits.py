@@ -16,7 +16,8 @@ DEFAULT_FIT: Fit = "center"
 
 _CENTRAL_FRACTION = 0.875  # preprocess_for_eval of TF-Slim's inception_preprocessing.py
 # A scaled JPEG may fall this far short of the network's input: 375-pixel photos at half size, for 224. Measured.
-_SCALED_SHARE = 5 / 6
+SCALED_SHARE = 5 / 6
+FILTER = "LANCZOS"  # Pillow's name; antialiased. Measured
 _GRAY = 128  # around a padded picture: 0 to the network
 
 
@@ -41,7 +42,7 @@ def sufficient_size(size: tuple[int, int], fit: Fit) -> tuple[int, int] | None:
     """Return the (height, width) that a picture must have to be fitted without loss; None: all that it has."""
     if fit == "slim":
         return None
-    share = _SCALED_SHARE / (_CENTRAL_FRACTION if fit == "crop" else 1)
+    share = SCALED_SHARE / (_CENTRAL_FRACTION if fit == "crop" else 1)
     return ceil(size[0] * share), ceil(size[1] * share)
 
 
@@ -72,7 +73,7 @@ def _resize(pixels: np.ndarray, size: tuple[int, int], box: tuple[float, float, 
     """Resample a box (left, top, right, bottom) of the pixels; antialiased."""
     from PIL import Image
 
-    resized = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.LANCZOS, box)
+    resized = Image.fromarray(pixels).resize(size[::-1], Image.Resampling[FILTER], box)
     return np.asarray(resized)
 
 
@@ -95,7 +96,7 @@ def _fit_slim(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     columns, next_columns, column_share = _legacy_taps(central.shape[1], size[1])
     mixed = central[rows] + (central[next_rows] - central[rows]) * row_share[:, np.newaxis, np.newaxis]
     mixed = mixed[:, columns] + (mixed[:, next_columns] - mixed[:, columns]) * column_share[:, np.newaxis]
-    return (mixed + 0.5).astype(np.uint8)
+    return (mixed + np.float32(0.5)).astype(np.uint8)
 
 
 def _legacy_taps(length: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

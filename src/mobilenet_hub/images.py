@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
-    "DEFAULT_FIT", "FITS", "MAX_HELD_PIXELS", "MAX_PIXELS", "Fit", "check_batch", "checked_fit", "decode_image",
-    "decode_sized", "fit_image", "load_batch", "load_image", "load_sized", "read_bytes",
+    "DEFAULT_FIT", "FITS", "MAX_FILE_BYTES", "MAX_HELD_PIXELS", "MAX_PIXELS", "TOO_LARGE", "Fit", "check_batch",
+    "checked_fit", "decode_image", "decode_sized", "fit_image", "load_batch", "load_image", "load_sized", "read_bytes",
 ]  # fmt: skip
 
 MAX_PIXELS = 2**28  # 16,384 x 16,384: a picture that claims more is refused from its header
 MAX_HELD_PIXELS = 2**28 // 3  # Pillow's own limit: more than this is never held decoded at once
+MAX_FILE_BYTES = 2**29
+TOO_LARGE = f"more than {MAX_FILE_BYTES >> 20} MiB, too large for a picture"
 _CANVAS = 255  # transparent parts show white, as on a page
 
 
@@ -51,18 +53,23 @@ def decode_image(source: Any, *, min_size: tuple[int, int] | None = None) -> np.
     return decode_sized(source, min_size)[0]
 
 
-def decode_sized(source: Any, min_size: tuple[int, int] | None = None) -> tuple[np.ndarray, tuple[int, int]]:
-    """Decode as `decode_image` does, and return beside the pixels the full upright (height, width)."""
+def decode_sized(
+    source: Any, min_size: tuple[int, int] | None = None, *, fast_dct: bool = False
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decode as `decode_image` does, and return beside the pixels the full upright (height, width).
+
+    With `fast_dct` JPEG goes through the less exact transform that TensorFlow's decoder takes.
+    """
     if isinstance(source, np.ndarray):
         pixels = _from_array(source)
         return pixels, (pixels.shape[0], pixels.shape[1])
     if isinstance(source, str | os.PathLike):
         try:
-            return _from_bytes(read_bytes(source), min_size)
+            return _from_bytes(read_bytes(source), min_size, fast_dct)
         except ImageError as error:
             raise ImageError(error.reason, os.fspath(source)) from error.__cause__
     if isinstance(source, bytes | bytearray | memoryview):
-        return _from_bytes(bytes(source), min_size)
+        return _from_bytes(bytes(source), min_size, fast_dct)
     if hasattr(source, "convert") and hasattr(source, "getbands"):
         return _from_pillow(source)
     raise InputError(
@@ -77,20 +84,23 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         ImageError: no such file, a folder, a device or pipe, no permission, or any other failure to read.
     """
     try:
-        mode = Path(path).stat().st_mode  # before opening: a pipe without a writer would wait for ever
-        data = Path(path).read_bytes() if stat.S_ISREG(mode) else None
+        info = Path(path).stat()  # before opening: a pipe without a writer would wait for ever
+        regular = stat.S_ISREG(info.st_mode) and info.st_size <= MAX_FILE_BYTES
+        data = Path(path).read_bytes() if regular else None
     except FileNotFoundError:
         raise ImageError("no such file") from None
     except PermissionError:
         raise ImageError("no permission to read it") from None
     except (OSError, ValueError) as error:
         raise ImageError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    if data is None:
-        raise ImageError("a folder, not a picture" if stat.S_ISDIR(mode) else "not a regular file")
-    return data
+    if data is not None:
+        return data
+    if stat.S_ISREG(info.st_mode):
+        raise ImageError(TOO_LARGE)
+    raise ImageError("a folder, not a picture" if stat.S_ISDIR(info.st_mode) else "not a regular file")
 
 
-def _from_bytes(data: bytes, min_size: tuple[int, int] | None) -> tuple[np.ndarray, tuple[int, int]]:
+def _from_bytes(data: bytes, min_size: tuple[int, int] | None, fast_dct: bool) -> tuple[np.ndarray, tuple[int, int]]:
     if not data:
         raise ImageError("empty file (0 bytes)")
     if not data.startswith(jpeg.START):
@@ -99,7 +109,8 @@ def _from_bytes(data: bytes, min_size: tuple[int, int] | None) -> tuple[np.ndarr
     scaled = header.scaled_size(min_size)
     held = header.height * header.width if header.progressive else scaled[0] * scaled[1]
     _check_size(header.height, header.width, held)
-    pixels = jpeg.decode(data, header, min_size) if header.components in (1, 3) else None
+    color = header.components in (1, 3)  # not CMYK
+    pixels = jpeg.decode(data, header, min_size, fast_dct=fast_dct) if color else None
     return _from_pillow(_open_with_pillow(data)) if pixels is None else (pixels, header.upright_size)
 
 
@@ -208,7 +219,7 @@ def load_image(source: Any, image_size: int | tuple[int, int], fit: Fit | None =
             "crop": the central 87.5 % of both sides, squashed, as the published accuracies were measured.
             "squash": the whole picture, squashed.
             "pad": the whole picture, undistorted, gray beside it.
-            "slim": "crop", pixel for pixel as TensorFlow 1 resized: for reproducing published figures.
+            "slim": "crop", decoded and resampled as TensorFlow 1 did (rounded to 8 bits): for the published figures.
 
     Raises:
         ImageError: the picture cannot be read.
@@ -227,7 +238,7 @@ def load_sized(
     """Load as `load_image` does, and return beside the pixels the full upright (height, width) of the picture."""
     size = _checked_size(image_size)
     fit = checked_fit(fit)
-    pixels, full_size = decode_sized(source, sufficient_size(size, fit))
+    pixels, full_size = decode_sized(source, sufficient_size(size, fit), fast_dct=fit == "slim")
     return fit_image(pixels, size, fit), full_size
 
 

@@ -98,8 +98,16 @@ def _exif_orientation(body: bytes) -> int:
     return 1
 
 
-def decode(data: bytes, header: JpegHeader, min_size: tuple[int, int] | None) -> np.ndarray | None:
+def decode(
+    data: bytes, header: JpegHeader, min_size: tuple[int, int] | None, *, fast_dct: bool = False
+) -> np.ndarray | None:
     """Return upright RGB pixels, uint8 [height, width, 3], or None where libjpeg-turbo leaves it to a gentler reader.
+
+    Args:
+        data: the file.
+        header: of the file.
+        min_size: (height, width) that suffices; None: the whole.
+        fast_dct: take the less exact transform, which TensorFlow's decoder takes.
 
     Raises:
         ImageError: the compressed data ends or breaks before the picture is whole; no half-gray picture comes back.
@@ -108,7 +116,7 @@ def decode(data: bytes, header: JpegHeader, min_size: tuple[int, int] | None) ->
 
     height, width = header.scaled_size(min_size)
     try:
-        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width)
+        pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=fast_dct, min_height=height, min_width=width)
     except ValueError as error:
         if any(damage in str(error).lower() for damage in _DAMAGE):
             raise ImageError(f"truncated or damaged JPEG ({error})") from None
