@@ -6,7 +6,6 @@ Nothing heavy is imported here: each public name below is loaded from its file o
 """
 
 from importlib import import_module
-from typing import Any
 
 from mobilenet_hub import keras_hook
 
@@ -27,10 +26,10 @@ _OWNERS: dict[str, str] = {
     "resolve": "store",
 }
 
-__all__ = sorted([*_OWNERS, "__version__"])
+__all__ = sorted([*_OWNERS, "__version__"])  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str):  # of any type; to name it would import typing
     """Load a public name from its file on first use (PEP 562)."""
     if name not in _OWNERS:
         raise AttributeError(f"module 'mobilenet_hub' has no attribute {name!r}")
