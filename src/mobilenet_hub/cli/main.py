@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(unknown_command(command))
     try:
         file = import_module(f"mobilenet_hub.cli.{command}")
-        args = _parser(command, file.configure).parse_args(options + words[1:])
+        args = _parser(command, file.configure).parse_intermixed_args(options + words[1:])
     except SystemExit as exit_request:  # argparse's way to end: --help, or a usage error that it has printed
         return int(exit_request.code or 0)
     return _run(file.run, args)

@@ -74,7 +74,7 @@ def is_locked(path: Path) -> bool:
 def _acquire(path: Path, limit_s: float, done: Callable[[], bool] | None) -> int | None:
     give_up_at = time.monotonic() + limit_s
     pause_s = _SHORTEST_PAUSE_S
-    while True:
+    while not (done and done()):
         descriptor = _open(path)
         if descriptor is not None:
             if _try_lock(descriptor) and _is_still_there(path, descriptor):
@@ -82,8 +82,6 @@ def _acquire(path: Path, limit_s: float, done: Callable[[], bool] | None) -> int
                 os.write(descriptor, f"{socket.gethostname()} process {os.getpid()}".encode())
                 return descriptor
             os.close(descriptor)
-        if done and done():
-            return None
         if time.monotonic() > give_up_at:
             raise DownloadError(
                 f"{_owner(path)} has been working on this module for more than {limit_s:g} s; wait for it or end it, "
@@ -91,6 +89,7 @@ def _acquire(path: Path, limit_s: float, done: Callable[[], bool] | None) -> int
             )
         time.sleep(pause_s * random.uniform(0.5, 1.0))
         pause_s = min(1.5 * pause_s, _LONGEST_PAUSE_S)
+    return None
 
 
 def _open(path: Path) -> int | None:
