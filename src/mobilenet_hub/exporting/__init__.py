@@ -1,0 +1,85 @@
+"""Modules in the formats that their users run, each run again by its own runtime and compared before it is kept.
+
+Read the files in this order: request, artifact, proof, then one file for each format, then publish.
+"""
+
+import os
+from collections.abc import Sequence
+from importlib import import_module
+
+from mobilenet_hub.exporting.artifact import PROOF_FILE, find_place, making, size_of
+from mobilenet_hub.exporting.proof import Proof, ProofError, compare
+from mobilenet_hub.exporting.request import FORMATS, Free, Options, Precision, make_request
+from mobilenet_hub.weights.module_folder import Module
+
+__all__ = ["FORMATS", "Proof", "ProofError", "export"]
+
+_FILES = {"tf-hub": "tf_hub", "keras": "keras_file", "safetensors": "module_folder"}  # others are named as the format
+
+
+def export(
+    module: str | os.PathLike[str] | Module,
+    format: str,
+    output: str | os.PathLike[str],
+    *,
+    image_size: int | tuple[int, int] | Free | None = None,
+    batch_size: int | Free | None = None,
+    uint8_input: bool = False,
+    outputs: str | Sequence[str] | None = None,
+    opset: int | None = None,
+    precision: Precision | None = None,
+    calibration: str | os.PathLike[str] | None = None,
+    any_size: bool = False,
+    handle: str | None = None,
+    force: bool = False,
+) -> Proof:
+    """Write a module in another format, run it there, and keep it only if it gives what the module gives.
+
+    Args:
+        module: any name of a module, or one in memory.
+        format: "tf-hub" (TF2 SavedModel), "onnx", "openvino", "litert", "keras", "safetensors" (module folder), or
+            "site" (a static site that tensorflow_hub and `mobilenet pull` fetch from).
+        output: a name with the format's ending (.onnx, .xml, .tflite, .keras) is that file; any other is a folder.
+        image_size: a side, (height, width) or "free"; None: free for tf-hub and keras where the module allows it,
+            otherwise the size that the module was trained at.
+        batch_size: a number of images or "free"; None: 1 for litert, else free.
+        uint8_input: take decoded pixels, 0 to 255, instead of float32 in [0, 1] (onnx, openvino, litert).
+        outputs: "logits", "probabilities", "features", slim's endpoints, or several; None: logits, or features where
+            there are no classes.
+        opset: ONNX's, 13 to 26; None: 17.
+        precision: litert's arithmetic: "float32", "float16", "dynamic" or "int8"; None: "float32".
+        calibration: a folder of photos, for int8.
+        any_size: allow an image size that the published module does not.
+        handle: the name to publish under, for "site"; None: the module's own.
+        force: replace an export that is there already.
+
+    Returns:
+        What was found when the export was run; also written beside it, as <file>.proof.json or into the folder.
+
+    Raises:
+        InputError: an option that does not fit the format or the module; a name with another format's ending.
+        MissingExtraError: a package is not installed; the text has the install line.
+        OutputError: the output exists and `force` is not set, or cannot be written.
+        ProofError: the export does not give what the module gives; nothing was kept.
+
+    Example:
+        >>> export("starter", "onnx", "starter.onnx").difference < 1e-4  # doctest: +SKIP
+        True
+    """
+    options = Options(
+        image_size, batch_size, uint8_input, outputs, opset, precision, calibration, any_size, handle
+    )
+    request = make_request(module, format, options)
+    if format == "site":
+        from mobilenet_hub.exporting.publish import publish
+
+        return publish(request, output, force=force)
+    place = find_place(output, request.format.suffix, force=force)
+    writer = import_module(f"mobilenet_hub.exporting.{_FILES.get(format, format)}")
+    with making(place) as work:
+        path = work / place.main if place.main else work
+        writer.write(request, path)
+        runtime, run = writer.load(request, path)
+        proof = Proof(format, str(place.path), size_of(work), runtime, choices=dict(request.facts), **vars(compare(request, run)))
+        proof.write(work / PROOF_FILE)
+    return proof

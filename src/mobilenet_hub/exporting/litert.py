@@ -1,0 +1,111 @@
+"""The export to LiteRT (.tflite): batch norm folded, in float32, float16, dynamic-range or full int8 arithmetic.
+
+Imports architecture, graph, request, proof and tensorflow_network: import this file only where TensorFlow is wanted.
+"""
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf  # noqa: TID253 (this file is itself imported only where TensorFlow is wanted)
+
+from mobilenet_hub.exporting.proof import Run
+from mobilenet_hub.exporting.request import Request
+from mobilenet_hub.exporting.tensorflow_network import convolve, dense
+from mobilenet_hub.graph import INPUT, fold_batch_norm
+from mobilenet_hub.weights.module_folder import LABELS_FILE
+
+_SIGNATURE = "serving_default"
+
+
+def write(request: Request, file: Path) -> None:
+    """Convert and write the file, with the labels attached where there are any."""
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([_function(request)], tf.Module())
+    if request.precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if request.precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if request.precision == "int8":
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.representative_dataset = lambda: _calibration(request)
+        if request.uint8_input:  # [0, 1] in 256 steps is the decoded picture as it is
+            converter.inference_input_type = tf.uint8
+    file.write_bytes(converter.convert())
+    if request.config.labels:
+        _attach(file, LABELS_FILE, "".join(f"{label}\n" for label in request.config.labels))
+
+
+def load(request: Request, file: Path) -> tuple[str, Run]:
+    """Load it with LiteRT; return the runtime's name and a function that runs it."""
+    runtime, interpreter = _interpreter(file)
+    runner = interpreter.get_signature_runner(_SIGNATURE)
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = runner(**{INPUT: images})
+        return {name: outputs[_key(name)] for name in request.outputs}
+
+    return runtime, run
+
+
+def _function(request: Request) -> Any:
+    """Return the network with its weights as constants, traced."""
+    network = request.config.network
+    size = request.image_size or request.trained_size
+    quantizes_input = request.precision == "int8"  # then the converter makes the input uint8
+    image_type = tf.uint8 if request.uint8_input and not quantizes_input else tf.float32
+
+    @tf.function(input_signature=[tf.TensorSpec([request.batch_size, *size, 3], image_type, name=INPUT)])
+    def infer(images):
+        scale = network.input_scale
+        if image_type == tf.uint8:
+            images, scale = tf.cast(images, tf.float32), scale / 255
+        x, made, values = images * scale - 1.0, [], {}
+        for unit in network.units:
+            kernel, bias = fold_batch_norm(network, unit, request.weights)
+            x = tf.nn.bias_add(convolve(x, tf.constant(kernel), unit, network.padding), bias)
+            x = tf.nn.relu6(x) if unit.relu6 else x
+            x = x if unit.adds is None else x + made[unit.adds]
+            made.append(x)
+            values.update(dict.fromkeys(unit.endpoints, x))
+        values["global_pool"] = tf.reduce_mean(x, (1, 2), keepdims=True)
+        values["features"] = x = tf.reduce_mean(x, (1, 2))
+        if network.num_classes:
+            if network.hidden:
+                x = tf.nn.relu(dense(x, *(request.weights[variable.name] for variable in network.hidden)))
+            x = dense(x, *(request.weights[variable.name] for variable in network.classifier))
+            values |= {"logits": x, "Logits": x, "Predictions": tf.nn.softmax(x)}
+        return {_key(name): values[end] for name, end in zip(request.outputs, request.endpoints, strict=True)}
+
+    return infer.get_concrete_function()
+
+
+def _key(name: str) -> str:
+    """Return an output's name in the signature, which may hold no slash."""
+    return name.replace("/", "_")
+
+
+def _calibration(request: Request) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the photos one by one, after a black and a white one: the input's range is [0, 1], whatever they hold."""
+    photos = request.photos if request.photos is not None else np.zeros((0, 1, 1, 3), np.uint8)
+    shape = (1, *photos.shape[1:])
+    for image in (np.zeros(shape, np.float32), np.ones(shape, np.float32)):
+        yield {INPUT: image}
+    for photo in photos:
+        yield {INPUT: photo[np.newaxis] / np.float32(255)}
+
+
+def _attach(file: Path, name: str, text: str) -> None:
+    """Append a file as TFLite's metadata convention does: as a zip archive behind the model, which ignores it."""
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr(zipfile.ZipInfo(name), text)  # ZipInfo's fixed date keeps the export reproducible
+
+
+def _interpreter(file: Path) -> tuple[str, Any]:
+    try:
+        import ai_edge_litert
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        return f"TensorFlow Lite {tf.__version__}", tf.lite.Interpreter(str(file))
+    return f"LiteRT {getattr(ai_edge_litert, '__version__', '')}".rstrip(), Interpreter(str(file))

@@ -1,0 +1,277 @@
+"""What an export was asked for, checked before anything is written: the formats and which options each one takes.
+
+Imports errors, backends, sources, images, weights, engine and hub's contract.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from functools import cached_property
+from importlib.util import find_spec
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+
+from mobilenet_hub.backends import require_keras
+from mobilenet_hub.engine import checked_image_size
+from mobilenet_hub.errors import InputError, MissingExtraError
+from mobilenet_hub.graph import output_names
+from mobilenet_hub.hub.contract import Contract, find_contract, open_contract
+from mobilenet_hub.images import load_batch
+from mobilenet_hub.sources import items
+from mobilenet_hub.weights.module_folder import Module, ModuleConfig
+
+Free = Literal["free"]
+FREE: Free = "free"
+Precision = Literal["float32", "float16", "dynamic", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "dynamic", "int8")
+PROBABILITIES = "probabilities"
+OPSETS = (13, 17, 26)  # ONNX: the first with Squeeze and Softmax as used here, the default, the last that was tried
+CALIBRATION_IMAGES = 200
+
+
+@dataclass(frozen=True)
+class Format:
+    """What one format is: the file name's ending (None: always a folder), and which options mean something for it."""
+
+    name: str
+    suffix: str | None
+    packages: tuple[tuple[str, str], ...] = ()  # (import name, extra that installs it)
+    options: frozenset[str] = frozenset()
+    any_output: bool = False  # False: the network's own output, or "features" to leave the classifier out
+
+
+_GRAPH_OPTIONS = frozenset({"image_size", "batch_size", "uint8_input"})
+FORMATS: dict[str, Format] = {
+    one.name: one
+    for one in (
+        Format("tf-hub", None, (("tensorflow", "tensorflow"),), frozenset({"image_size", "batch_size"})),
+        Format("onnx", ".onnx", (("onnx", "onnx"), ("onnxruntime", "onnx")), _GRAPH_OPTIONS | {"opset"}, True),
+        Format("openvino", ".xml", (), _GRAPH_OPTIONS, True),
+        Format(
+            "litert",
+            ".tflite",
+            (("tensorflow", "tensorflow"),),
+            _GRAPH_OPTIONS | {"precision", "calibration"},
+            True,
+        ),
+        Format("keras", ".keras"),
+        Format("safetensors", None),
+        Format("site", None, (("tensorflow", "tensorflow"),), frozenset({"handle"})),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options as the caller gave them; None or False where not given."""
+
+    image_size: int | tuple[int, int] | Free | None = None
+    batch_size: int | Free | None = None
+    uint8_input: bool = False
+    outputs: str | Sequence[str] | None = None
+    opset: int | None = None
+    precision: Precision | None = None
+    calibration: str | os.PathLike[str] | None = None
+    any_size: bool = False
+    handle: str | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked export: the module, and every choice made."""
+
+    format: Format
+    contract: Contract
+    weights: Mapping[str, np.ndarray]
+    image_size: tuple[int, int] | None  # None: any
+    batch_size: int | None  # None: any
+    outputs: tuple[str, ...]  # as the caller calls them: "logits", "features", "probabilities", slim's endpoints
+    uint8_input: bool = False
+    opset: int = OPSETS[1]
+    precision: Precision = "float32"
+    calibration: str | os.PathLike[str] | None = None
+    handle: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)  # for the proof: the choices as JSON values
+
+    @property
+    def config(self) -> ModuleConfig:
+        """The module's configuration, without the classifier where only features are exported."""
+        return self.contract.config
+
+    @property
+    def module(self) -> Module:
+        """The module as it is exported."""
+        return Module(self.config, self.weights)
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The outputs as `graph.build_graph` calls them."""
+        return tuple("Predictions" if name == PROBABILITIES else name for name in self.outputs)
+
+    @property
+    def trained_size(self) -> tuple[int, int]:
+        """The size to show the export at first: the fixed one, or the one that the module was trained at."""
+        return self.image_size or self.config.image_size
+
+    @cached_property
+    def photos(self) -> np.ndarray | None:
+        """The calibration images as uint8 [n, height, width, 3]; None where no folder was given.
+
+        Raises:
+            InputError: the folder holds no image.
+            ImageError: one of them cannot be read.
+        """
+        if self.calibration is None:
+            return None
+        found = list(islice(items([self.calibration]), CALIBRATION_IMAGES))
+        if not found:
+            raise InputError(f"{os.fspath(self.calibration)} holds no images to calibrate with")
+        return load_batch([item.read() for item in found], self.trained_size)
+
+
+def make_request(module: str | os.PathLike[str] | Module, format: str, options: Options) -> Request:
+    """Open the module and check every option against it and against the format.
+
+    Raises:
+        InputError: a format or option that there is not, or that does not fit the format or the module.
+        MissingExtraError: a package that the format needs is not installed.
+        MobileNetHubError: the module does not exist, cannot be fetched or is damaged.
+    """
+    chosen = _format(format)
+    _check_given(chosen, options)
+    _check_packages(chosen)
+    if isinstance(module, Module):
+        contract, weights = find_contract(module.config.handle or "the module", module.config), module.weights
+    else:
+        contract, weights = open_contract(module)
+    outputs = _outputs(chosen, contract.config, options.outputs)
+    if not chosen.any_output and outputs == ("features",) and contract.config.num_classes:
+        contract, weights = _without_classifier(contract, weights)
+    image_size = _image_size(chosen, contract, options)
+    request = Request(
+        format=chosen,
+        contract=contract,
+        weights=weights,
+        image_size=image_size,
+        batch_size=_batch_size(chosen, options.batch_size),
+        outputs=outputs,
+        uint8_input=options.uint8_input,
+        opset=options.opset or OPSETS[1],
+        precision=options.precision or "float32",
+        calibration=options.calibration,
+        handle=options.handle,
+    )
+    return replace(request, facts=_facts(request))
+
+
+def _format(name: str) -> Format:
+    if name == "tfjs":
+        raise InputError(
+            "there is no export to TF.js: its converter, tensorflowjs, is not maintained and cannot be installed beside "
+            "a current TensorFlow; export to onnx for browsers (ONNX Runtime Web), or to litert"
+        )
+    if name not in FORMATS:
+        near = get_close_matches(name, FORMATS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(FORMATS)}"
+        raise InputError(f"there is no format {name!r} to export to; {hint}")
+    return FORMATS[name]
+
+
+def _check_given(format: Format, options: Options) -> None:
+    """Refuse options that the format has no use for, and values that no module allows."""
+    for name in ("image_size", "batch_size", "uint8_input", "opset", "precision", "calibration", "handle"):
+        if getattr(options, name) not in (None, False) and name not in format.options:
+            takers = [one.name for one in FORMATS.values() if name in one.options]
+            flag = "--batch" if name == "batch_size" else f"--{name.replace('_', '-')}"
+            raise InputError(f"{name} ({flag}) means nothing for {format.name}; it is for {', '.join(takers)}")
+    if options.precision not in (None, *PRECISIONS):
+        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {options.precision!r}")
+    if (options.precision == "int8") and options.calibration is None:
+        raise InputError("int8 needs images to calibrate with: give a folder of photos with --calibration FOLDER")
+    if options.calibration is not None and options.precision != "int8":
+        raise InputError("calibration images are for int8 only: add --precision int8, or leave --calibration out")
+    if options.opset is not None and not OPSETS[0] <= options.opset <= OPSETS[2]:
+        raise InputError(f"opset must be {OPSETS[0]} to {OPSETS[2]}, not {options.opset!r}")
+
+
+def _check_packages(format: Format) -> None:
+    purpose = f"exporting to {format.name}"
+    if format.name == "keras":
+        require_keras(purpose)
+    for package, extra in format.packages:
+        if find_spec(package) is None:
+            raise MissingExtraError(package, extra, purpose)
+
+
+def _outputs(format: Format, config: ModuleConfig, asked: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the outputs' names, each checked; scopes before endpoints ("MobilenetV2/layer_7") are taken off."""
+    own = "logits" if config.num_classes else "features"
+    names = (own,) if asked is None else (asked,) if isinstance(asked, str) else tuple(asked)
+    names = tuple(name.removeprefix(f"{config.network.scope}/") for name in names)
+    there = (*output_names(config.network), *((PROBABILITIES,) if config.num_classes else ()))
+    for name in names:
+        if name not in there:
+            near = get_close_matches(name, there, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(there)}"
+            raise InputError(f"{config.architecture} has no output {name!r}; {hint}")
+    if not names or len(set(names)) != len(names):
+        raise InputError(f"the outputs must be one or more different names, not {list(names)}")
+    if not format.any_output and names not in ((own,), ("features",)):
+        raise InputError(
+            f"{format.name} holds the whole network, whose callers choose the outputs (return_endpoints=True gives "
+            f"every endpoint); outputs can only be {own}{'' if own == 'features' else ' or features'} there"
+        )
+    return names
+
+
+def _without_classifier(
+    contract: Contract, weights: Mapping[str, np.ndarray]
+) -> tuple[Contract, Mapping[str, np.ndarray]]:
+    config = replace(contract.config, num_classes=0, hidden_units=0, labels=None)
+    return replace(contract, config=config), {name: weights[name] for name in config.network.variables}
+
+
+def _image_size(format: Format, contract: Contract, options: Options) -> tuple[int, int] | None:
+    asked, fixed = options.image_size, contract.size is not None and not options.any_size
+    if asked == FREE:
+        if format.name not in ("tf-hub", "onnx"):
+            raise InputError(f"{format.name} is exported for one image size; free sizes are for tf-hub and onnx")
+        if fixed:
+            height, width = contract.config.image_size
+            raise InputError(
+                f"{contract.name} takes images of {height}x{width} pixels only; for a free size take a V1 module of "
+                "version 3 to 5, or insist with any_size=True (--any-size)"
+            )
+        return None
+    if asked is None and format.suffix is None and not fixed:
+        return None
+    if asked is None and format.name == "keras":
+        return None
+    return checked_image_size(contract.config, asked, any_size=options.any_size)
+
+
+def _batch_size(format: Format, asked: int | Free | None) -> int | None:
+    if asked is None:
+        return 1 if format.name == "litert" else None
+    if asked == FREE:
+        return None
+    if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
+        raise InputError(f'the batch size must be a number of images from 1, or "free", not {asked!r}')
+    return asked
+
+
+def _facts(request: Request) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "module": request.contract.name,
+        "architecture": request.config.architecture,
+        "depth_multiplier": request.config.depth_multiplier,
+        "image_size": list(request.image_size) if request.image_size else FREE,
+        "batch_size": request.batch_size or FREE,
+        "outputs": list(request.outputs),
+    }
+    for name in sorted(request.format.options & {"uint8_input", "opset", "precision"}):
+        facts[name] = getattr(request, name)
+    return facts

@@ -1,0 +1,97 @@
+"""The export for TF Hub users: a TF2 SavedModel with the whole reusable interface, and "serving_default".
+
+Source: tensorflow/hub docs/reusable_saved_models.md and docs/common_saved_model_apis/images.md. Imports request, and
+tensorflow_network: import this file only where TensorFlow is wanted.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf  # noqa: TID253 (this file is itself imported only where TensorFlow is wanted)
+
+from mobilenet_hub.exporting.proof import ProofError, Run
+from mobilenet_hub.exporting.request import Request
+from mobilenet_hub.exporting.tensorflow_network import TensorFlowNetwork
+from mobilenet_hub.weights.module_folder import CONFIG_FILE, LABELS_FILE
+from mobilenet_hub.weights.saved_model import read_saved_model
+
+EXTRA = "assets.extra"  # SavedModel's own place for what it does not read itself
+
+
+def write(request: Request, folder: Path) -> None:
+    """Write the SavedModel into an empty folder."""
+    module = _reusable(request)
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serving})
+    extra = folder / EXTRA
+    extra.mkdir()
+    about = {"image_size": request.config.image_size, "license": request.config.license}
+    (extra / CONFIG_FILE).write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+    if request.config.labels:
+        (extra / LABELS_FILE).write_text("".join(f"{label}\n" for label in request.config.labels), "utf-8")
+
+
+def _reusable(request: Request) -> tf.train.Checkpoint:
+    """Return the object whose attributes are the interface."""
+    network = TensorFlowNetwork(request.config, request.weights)
+    size = request.image_size or (None, None)
+    images = tf.TensorSpec([request.batch_size, *size, 3], tf.float32, name="inputs")
+    default_momentum = request.contract.batch_norm_momentum
+
+    @tf.function
+    def call(inputs, training=False, batch_norm_momentum=default_momentum, return_endpoints=False):
+        outputs = network(inputs, training, batch_norm_momentum)
+        return outputs if return_endpoints else outputs["default"]
+
+    @tf.function(input_signature=[images])
+    def serve(inputs):
+        return {request.contract.output_name: network(inputs, False, default_momentum)["default"]}
+
+    for training in (False, True):
+        for return_endpoints in (False, True):
+            call.get_concrete_function(
+                images,
+                training=training,
+                batch_norm_momentum=tf.TensorSpec([], tf.float32, name="batch_norm_momentum"),
+                return_endpoints=return_endpoints,
+            )
+    module = tf.train.Checkpoint()
+    module.__call__ = call
+    module.serving = serve
+    module.variables = list(network.variables.values())
+    module.trainable_variables = [variable for variable in module.variables if variable.trainable]
+    module.regularization_losses = network.regularization_losses
+    return module
+
+
+def load(request: Request, folder: Path) -> tuple[str, Run]:
+    """Load it with TensorFlow; return the runtime's name and a function that runs the module itself.
+
+    Raises:
+        ProofError: the weights read back are not bit for bit those that were written, or "serving_default" differs.
+    """
+    check_weights(request, folder)
+    module = tf.saved_model.load(str(folder))
+    serving = module.signatures["serving_default"]
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        tensor = tf.constant(images)
+        outputs = module(tensor).numpy()
+        served = serving(inputs=tensor)[request.contract.output_name].numpy()
+        if not np.allclose(served, outputs, rtol=0, atol=1e-6 * np.abs(outputs).max()):
+            raise ProofError("the export is not right: serving_default differs from the module; nothing was kept")
+        return {request.outputs[0]: outputs}
+
+    return f"TensorFlow {tf.__version__}", run
+
+
+def check_weights(request: Request, folder: Path) -> None:
+    """Read the SavedModel back with our own reader and demand the same bits.
+
+    Raises:
+        ProofError: names the first variable that differs.
+    """
+    found = read_saved_model(folder).weights
+    different = [name for name, array in request.weights.items() if found[name].tobytes() != array.tobytes()]
+    if different or found.keys() != request.weights.keys():
+        raise ProofError(f"the export is not right: {different[:1]} was read back with other bits; nothing was kept")
