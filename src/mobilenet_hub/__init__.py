@@ -13,17 +13,21 @@ __version__ = "0.1.0"
 
 # Public name -> the file that owns it.
 _OWNERS: dict[str, str] = {
-    "KerasLayer": "hub.keras_layer",
-    "LoadedModule": "hub.load",
     "Classifier": "classify",
     "Embedder": "embed",
-    "Prediction": "classify",
+    "Evaluation": "evaluation",
+    "KerasLayer": "hub.keras_layer",
+    "LoadedModule": "hub.load",
     "MobileNetHubError": "errors",
     "Module": "hub.module",
+    "Prediction": "classify",
+    "TrainResult": "training.train",
+    "evaluate": "evaluation",
     "get_expected_image_size": "hub.module",
     "get_num_image_channels": "hub.module",
     "load": "hub.load",
     "resolve": "store",
+    "train": "training.train",
 }
 
 __all__ = sorted([*_OWNERS, "__version__"])  # pyright: ignore[reportUnsupportedDunderAll]

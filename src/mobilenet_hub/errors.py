@@ -10,7 +10,8 @@ MobileNetHubError
 ├── MissingExtraError    (ImportError)        an optional dependency is absent; the text has the install line
 ├── DownloadError        (OSError)            a fetch that failed
 │   └── OfflineError                          a fetch that MOBILENET_HUB_OFFLINE=1 forbids
-└── OutputError          (OSError)            a result that could not be written
+├── OutputError          (OSError)            a result that could not be written
+└── AccuracyError        (AssertionError)     a trained module that is less accurate than was asked for
 
 Each also inherits the builtin that a user would catch. The text says what happened, what was received and what
 to do.
@@ -70,3 +71,7 @@ class OfflineError(DownloadError):
 
 class OutputError(MobileNetHubError, OSError):
     """A result that could not be written."""
+
+
+class AccuracyError(MobileNetHubError, AssertionError):
+    """A trained module that is less accurate than was asked for; it is not written."""

@@ -1,6 +1,7 @@
-"""How good a module is on labelled photos. Imports errors, batches, engine, classify, metrics, report, training.dataset.
+"""How good a module is on labelled photos.
 
-The photos go through the same code as `Classifier.classify`, so that the accuracy is that of its answers.
+The photos go through the same code as `Classifier.classify`, so that the accuracy is that of its answers. Imports
+errors, batches, engine, classify, metrics, report and training.dataset.
 """
 
 import csv

@@ -99,7 +99,8 @@ class Metrics:
         """Return plain values for metrics.json, rounded to what the number of photos can carry."""
         if not self.images:
             return {"images": 0, "accuracy": None, "interval": None}
-        rows = zip(labels, self.confusion.sum(1), self.precision, self.recall, strict=True)
+        occur = np.flatnonzero(self.confusion.sum(0) + self.confusion.sum(1)).tolist()  # of 1001 classes perhaps ten
+        images, precision, recall = self.confusion.sum(1), self.precision, self.recall
         return {
             "accuracy": round(self.accuracy, 6),
             "interval": [round(bound, 6) for bound in self.interval],
@@ -110,10 +111,15 @@ class Metrics:
             "loss": round(self.loss, 6),
             "calibration_error": round(self.calibration_error, 6),
             "classes": [
-                {"label": label, "images": int(images), "precision": _number(precision), "recall": _number(recall)}
-                for label, images, precision, recall in rows
+                {
+                    "label": labels[i],
+                    "images": int(images[i]),
+                    "precision": _number(precision[i]),
+                    "recall": _number(recall[i]),
+                }
+                for i in occur
             ],
-            "confusion": self.confusion.tolist(),
+            "confusion": self.confusion[np.ix_(occur, occur)].tolist(),  # [true, predicted], as `classes` are ordered
         }
 
 

@@ -99,7 +99,9 @@ def _card(heading: str, body: str, explanation: str) -> str:
 
 def _figures(name: str, metrics: Metrics, labels: Sequence[str]) -> str:
     low, high = metrics.interval
-    spread = f"{metrics.confusion.sum(1).min()} to {metrics.confusion.sum(1).max()} a class"
+    counts = metrics.confusion.sum(1)
+    present = counts[counts > 0]
+    spread = f"{present.min()} to {present.max()} a class"
     cards = [
         (
             "main-figure",
@@ -108,7 +110,7 @@ def _figures(name: str, metrics: Metrics, labels: Sequence[str]) -> str:
             f"95% interval {low:.1%} to {high:.1%}",
         ),
         ("", "right", f"{metrics.correct}<small> of {metrics.images}</small>", spread),
-        ("", "mean over classes", _percent(metrics.balanced_accuracy), f"recall, {len(labels)} classes"),
+        ("", "mean over classes", _percent(metrics.balanced_accuracy), f"recall, {len(present)} classes"),
         ("", "calibration error", _percent(metrics.calibration_error), "scores against shares right"),
     ]
     if metrics.top5 is not None:

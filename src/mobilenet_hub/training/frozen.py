@@ -79,7 +79,7 @@ def fit_frozen(
     vectors = {split: [features.vectors[e.digest] for e in dataset.part(split)] for split in SPLITS}
     labels = {split: np.array([e.label for e in dataset.part(split)], np.int64) for split in SPLITS}
     firsts = {split: _stack([rows[0] for rows in vectors[split]], base) for split in SPLITS}
-    weights, unbalanced = _class_weights(dataset, options.class_weights)
+    weights, unbalanced = choose_class_weights(dataset, options.class_weights)
     on_progress("classifier", 0, 1)
     head = fit_head(
         np.concatenate(vectors["train"]),
@@ -123,7 +123,8 @@ def _stack(rows: list[np.ndarray], base: Module) -> np.ndarray:
     return np.stack(rows) if rows else np.zeros((0, base.config.network.num_features), np.float32)
 
 
-def _class_weights(dataset: Dataset, wanted: ClassWeights) -> tuple[np.ndarray | None, tuple[str, ...]]:
+def choose_class_weights(dataset: Dataset, wanted: ClassWeights) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Return weights [classes], or None where every photo counts the same, and what is to be said about it."""
     counts = dataset.counts("train")
     uneven = max(counts) >= UNBALANCED * min(counts)
     if wanted == "balanced" or (wanted == "auto" and uneven):

@@ -1,0 +1,94 @@
+"""`mobilenet evaluate MODULE FOLDER`: how good a module is on labelled photos; `-o report.html` shows it.
+
+Imports console and train; evaluation when it runs.
+"""
+
+import argparse
+import os
+from math import isnan
+from typing import TYPE_CHECKING
+
+from mobilenet_hub.cli.console import note, print_json, table
+from mobilenet_hub.cli.train import Stages
+
+if TYPE_CHECKING:
+    from mobilenet_hub.evaluation import Evaluation
+
+_MAX_LISTED = 10
+_MAX_CLASSES = 30
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("module", metavar="MODULE", help="a module folder or any name of a module")
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="a folder with a subfolder of photos for each class, or a table of path,label"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the report page, report.html")
+    parser.add_argument("--unseen", action="store_true", help="leave out the photos that the module was trained on")
+    parser.add_argument("--image-size", type=int, metavar="N", help="another size than the module was trained at")
+    parser.add_argument("--precision", default="auto", metavar="P", help="auto, f32 or bf16 (default: auto)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate; 1 where files had to be left out."""
+    from mobilenet_hub.evaluation import evaluate
+
+    with Stages(args.quiet) as stages:
+        result = evaluate(
+            args.module,
+            args.folder,
+            precision=args.precision,
+            image_size=args.image_size,
+            unseen=args.unseen,
+            on_progress=stages,
+        )
+    if args.output:
+        result.write_report(args.output)
+    if args.json:
+        print_json(result.to_json())
+    else:
+        print(_summary(result))
+        print()
+        print(_classes(result))
+        if mistakes := _mistakes(result):
+            print(f"\nworst mistakes:\n{mistakes}")
+    if args.output:
+        note(f"report: {args.output}", args.quiet)
+    for warning in result.warnings:
+        note(f"warning: {warning}", args.quiet)
+    for skip in result.skipped[:_MAX_LISTED]:
+        note(f"{os.fspath(skip.path)}: left out: {skip.reason}")
+    if len(result.skipped) > _MAX_LISTED:
+        note(f"and {len(result.skipped) - _MAX_LISTED} more files were left out")
+    return 1 if result.skipped else 0
+
+
+def _summary(result: "Evaluation") -> str:
+    metrics = result.metrics
+    low, high = metrics.interval
+    top5 = "" if metrics.top5 is None else f", top-5 {metrics.top5:.1%}"
+    return (
+        f"{metrics.accuracy:.1%} of {metrics.images} photos right (95% interval {low:.1%} to {high:.1%}){top5}, "
+        f"calibration error {metrics.calibration_error:.1%}"
+    )
+
+
+def _classes(result: "Evaluation") -> str:
+    metrics = result.metrics
+    images, precision, recall = metrics.confusion.sum(1), metrics.precision, metrics.recall
+    present = sorted((i for i in range(len(images)) if images[i]), key=lambda i: recall[i])
+    rows = [(result.labels[i], images[i], _percent(recall[i]), _percent(precision[i])) for i in present[:_MAX_CLASSES]]
+    shown = table(["class", "photos", "recall", "precision"], rows, "<>>>")
+    more = len(present) - _MAX_CLASSES
+    return shown + (f"\nand {more} classes with a higher recall" if more > 0 else "")
+
+
+def _mistakes(result: "Evaluation") -> str:
+    wrong = sorted((o for o in result.outcomes if o.label != o.predicted), key=lambda o: -o.score)[:_MAX_LISTED]
+    rows = [(o.name, result.labels[o.predicted], f"{o.score:.0%}") for o in wrong]
+    return table(["photo", "taken for", "score"], rows, "<<>") if rows else ""
+
+
+def _percent(share: float) -> str:
+    return "" if isnan(share) else f"{share:.1%}"  # nan: nothing was taken for this class

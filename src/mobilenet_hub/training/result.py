@@ -1,0 +1,189 @@
+"""What a trained module's folder holds besides the module: metrics.json, report.html, README.md and photos.csv.
+
+Imports evaluation, metrics, report, module_folder and the files of training above it.
+"""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mobilenet_hub.errors import OutputError
+from mobilenet_hub.evaluation import PHOTOS_FILE, environment, fingerprint, sha256_of, write_json
+from mobilenet_hub.metrics import Metrics, Outcome
+from mobilenet_hub.report import Report, render
+from mobilenet_hub.training.dataset import SPLITS, Split
+from mobilenet_hub.training.fitted import Fitted
+from mobilenet_hub.weights.module_folder import WEIGHTS_FILE, Module, write_module
+
+_METHODS = {
+    "frozen": "a classifier fitted on its features, the network itself unchanged",
+    "fine-tune": "its classifier fitted, then the whole network trained",
+    "from-scratch": "the whole network trained",
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """How a module was trained and what came of it."""
+
+    method: str
+    base: str  # the module that it started from
+    metrics: Mapping[Split, Metrics]  # the part that it is judged by first
+    outcomes: Mapping[Split, tuple[Outcome, ...]]
+    split: Mapping[str, float]  # shares and seed
+    seconds: float
+
+
+def write_result(folder: Path, fitted: Fitted, record: Record) -> Path:
+    """Write the module folder with all that belongs to it; what is there is replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    judged, metrics = next(iter(record.metrics.items()))
+    dataset = fitted.dataset
+    config = replace(
+        fitted.module.config,
+        handle=None,
+        source={"module": record.base, "method": record.method},
+        trained_on={
+            "photos": dataset.source.name,
+            "images": len(dataset.part("train")),
+            "classes": len(dataset.labels),
+        },
+        metrics={judged: {"accuracy": round(metrics.accuracy, 6), "images": metrics.images}},
+    )
+    try:
+        write_module(folder, Module(config, fitted.module.weights), overwrite=True)
+        facts = _facts(folder, fitted, record)
+        write_json(folder / "metrics.json", _metrics_json(fitted, record, facts))
+        _write_photos(folder / PHOTOS_FILE, record)
+        (folder / "report.html").write_text(render(_report(fitted, record, facts)), "utf-8")
+        (folder / "README.md").write_text(_card(fitted, record, facts), "utf-8")
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from None
+    return folder
+
+
+def _facts(folder: Path, fitted: Fitted, record: Record) -> dict[str, dict[str, str]]:
+    config, dataset = fitted.module.config, fitted.dataset
+    height, width = config.image_size
+    counts = ", ".join(f"{len(dataset.part(split))} {split}" for split in SPLITS)
+    shares = f"{record.split['validation']:g} validation, {record.split['test']:g} test, seed {record.split['seed']}"
+    return {
+        "Module": {
+            "started from": record.base,
+            "method": f"{record.method}: {_METHODS[record.method]}",
+            "network": f"{config.architecture}, depth multiplier {config.depth_multiplier:g}",
+            "image size": f"{width} x {height}",
+            "SHA-256 of the weights": sha256_of(folder / WEIGHTS_FILE),
+        },
+        "Photos": {
+            "source": dataset.source.name,
+            "photos": f"{len(dataset.examples)} ({counts})",
+            "shares": shares,
+            "left out": str(len(dataset.skipped)),
+            "SHA-256 of all": fingerprint(dataset.examples),
+        },
+        "Settings": {name.replace("_", " "): _plain(value) for name, value in fitted.settings.items()},
+        "Time and versions": {"time": f"{record.seconds:.1f} s, all included", **environment()},
+    }
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _metrics_json(fitted: Fitted, record: Record, facts: Mapping[str, Mapping[str, str]]) -> dict[str, object]:
+    dataset = fitted.dataset
+    missing = {split: {"accuracy": None, "interval": None, "images": 0} for split in reversed(SPLITS)}
+    return {
+        **missing,
+        **{split: metrics.to_json(dataset.labels) for split, metrics in record.metrics.items()},
+        "method": record.method,
+        "module": record.base,
+        "labels": list(dataset.labels),
+        "split": dict(record.split),
+        "settings": dict(fitted.settings),
+        "curves": [
+            {"title": c.title, "x": c.x_label, "y": c.y_label, "lines": {n: list(p) for n, p in c.lines.items()}}
+            for c in fitted.curves
+        ],
+        "seconds": round(record.seconds, 2),
+        "warnings": [*dataset.warnings, *fitted.warnings],
+        "skipped": [{"path": _shown(skip.path, dataset.source), "reason": skip.reason} for skip in dataset.skipped],
+        "facts": facts,
+    }
+
+
+def _shown(path: Path, source: Path) -> str:
+    """Return a path as seen from the source: where someone's home lies is nobody's business."""
+    root = source if source.is_dir() else source.parent
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+def _write_photos(file: Path, record: Record) -> None:
+    """List every photo with its part and what was said of it: `evaluate` knows by it what it must not be judged by."""
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["photo", "sha1", "split", "label", "predicted", "score"])
+        for split in SPLITS:
+            for o in record.outcomes[split]:
+                writer.writerow([o.name, o.digest, split, o.label, o.predicted, f"{o.score:.6f}"])
+
+
+def _report(fitted: Fitted, record: Record, facts: Mapping[str, Mapping[str, str]]) -> Report:
+    dataset = fitted.dataset
+    judged = next(iter(record.metrics))
+    parts: dict[str, Metrics] = {split: metrics for split, metrics in record.metrics.items()}
+    return Report(
+        title=f"A classifier of {dataset.source.name}",
+        lead=_lead(fitted, record),
+        labels=dataset.labels,
+        parts=parts,
+        outcomes=record.outcomes[judged],
+        curves=fitted.curves,
+        facts=facts,
+        warnings=(*dataset.warnings, *fitted.warnings),
+        left_out=[(_shown(skip.path, dataset.source), skip.reason) for skip in dataset.skipped],
+    )
+
+
+def _lead(fitted: Fitted, record: Record) -> str:
+    count, classes = len(fitted.dataset.part("train")), len(fitted.dataset.labels)
+    return f"{classes} classes, learned from {count} photos, from {record.base}: {_METHODS[record.method]}."
+
+
+def _card(fitted: Fitted, record: Record, facts: Mapping[str, Mapping[str, str]]) -> str:
+    """Return the model card, in Markdown."""
+    dataset = fitted.dataset
+    judged, metrics = next(iter(record.metrics.items()))
+    rows = [
+        f"| {split} | {m.images} | {m.accuracy:.1%} | {m.interval[0]:.1%} to {m.interval[1]:.1%} |"
+        for split, m in record.metrics.items()
+    ]
+    listed = ", ".join(dataset.labels[:20]) + (f" and {len(dataset.labels) - 20} more" if dataset.labels[20:] else "")
+    sections = [f"## {heading}\n\n" + "\n".join(f"- {k}: {v}" for k, v in f.items()) for heading, f in facts.items()]
+    return "\n".join(
+        [
+            f"# A classifier of {dataset.source.name}\n",
+            f"{_lead(fitted, record)} On {metrics.images} {judged} photos it is right {metrics.accuracy:.1%} of the "
+            f"time (95% interval {metrics.interval[0]:.1%} to {metrics.interval[1]:.1%}).\n",
+            "```sh",
+            "mobilenet classify photo.jpg --module THIS_FOLDER",
+            "mobilenet evaluate THIS_FOLDER MORE_PHOTOS\n```\n",
+            f"It tells apart: {listed}. Shown anything else it still answers with one of them.\n",
+            "| photos | number | accuracy | 95% interval |\n|---|---|---|---|",
+            *rows,
+            "\nThe test photos neither trained it nor chose any setting. `report.html` has the mistakes, the confusion "
+            "matrix and the calibration; `photos.csv` says which photo was in which part.\n",
+            "\n\n".join(sections),
+            "",
+        ]
+    )

@@ -1,0 +1,213 @@
+"""From labelled photos to a module folder with its report: `train`.
+
+Imports errors, architecture, store, engine, evaluation, metrics and the files of training above it; gradient, with
+Keras, only where a method needs it.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from mobilenet_hub.architecture import Architecture
+from mobilenet_hub.engine import Engine, checked_image_size
+from mobilenet_hub.errors import AccuracyError, InputError, OutputError
+from mobilenet_hub.evaluation import outcomes_of, predict
+from mobilenet_hub.images import DEFAULT_FIT
+from mobilenet_hub.metrics import Metrics, measure
+from mobilenet_hub.store import open_module
+from mobilenet_hub.training.dataset import SPLITS, Dataset, Skipped, Split, read_dataset
+from mobilenet_hub.training.fitted import Fitted, OnProgress
+from mobilenet_hub.training.frozen import FrozenOptions, fit_frozen
+from mobilenet_hub.training.result import Record, write_result
+
+if TYPE_CHECKING:
+    from mobilenet_hub.training.gradient import GradientOptions
+
+Method = Literal["frozen", "fine-tune", "from-scratch"]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A trained module and how good it is."""
+
+    path: Path  # the module folder
+    labels: tuple[str, ...]
+    metrics: Mapping[Split, Metrics]  # of each part that has photos, the one that the result is judged by first
+    settings: Mapping[str, object]
+    skipped: tuple[Skipped, ...]  # files that were left out
+    warnings: tuple[str, ...]
+    seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers on the test photos; on the validation photos where there are no test photos."""
+        return next(iter(self.metrics.values())).accuracy
+
+
+def train(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    module: str | os.PathLike[str] = "starter",
+    method: Method = "frozen",
+    validation: float = 0.1,
+    test: float = 0.2,
+    seed: int = 0,
+    image_size: int | tuple[int, int] | None = None,
+    frozen: FrozenOptions | None = None,
+    gradient: "GradientOptions | None" = None,
+    network: Architecture | None = None,
+    assert_accuracy: float | None = None,
+    overwrite: bool = False,
+    work: str | os.PathLike[str] | None = None,
+    on_progress: OnProgress | None = None,
+) -> TrainResult:
+    """Train a classifier on one's own photos and write it as a module folder with metrics.json, report and model card.
+
+    A run that was killed goes on where it was when it is called again in the same way.
+
+    Args:
+        source: class folders, or a table of path and label; see `read_dataset`.
+        output: the module folder to make.
+        module: the module whose network is used.
+        method: "frozen" fits a classifier on the network's features, without a framework; "fine-tune" trains the
+            network too, from there; "from-scratch" trains a new network. The last two need Keras.
+        validation: the share of photos that choose between settings.
+        test: the share of photos that measure the result and nothing else.
+        seed: of the split. Another seed, another split.
+        image_size: a side or (height, width) at which photos are seen; None: the module's.
+        frozen: how the classifier is fitted.
+        gradient: how the network is trained; needed by the methods other than "frozen".
+        network: what to train from scratch.
+        assert_accuracy: the least accuracy to accept: below it, no module folder is written.
+        overwrite: replace a module folder that is there.
+        work: the folder for what a killed run leaves; kept if given, else beside `output` and deleted in the end.
+        on_progress: called with what is being done, how much of it is done, and how much there is.
+
+    Returns:
+        The module's folder, its metrics, and what was left out.
+
+    Raises:
+        InputError: nothing to train on, or an argument that means nothing.
+        AccuracyError: below `assert_accuracy`; the report lies in the work folder.
+        OutputError: the output exists, or cannot be written.
+        MissingExtraError: the method needs Keras, which is not installed.
+
+    Example:
+        >>> train("photos", "my-module").accuracy  # doctest: +SKIP
+        0.93
+    """
+    start = time.perf_counter()
+    folder = Path(output)
+    if folder.exists() and not overwrite and not (folder.is_dir() and not any(folder.iterdir())):
+        raise OutputError(f"{folder} exists; choose another folder, or replace it with overwrite=True (--overwrite)")
+    own_work = Path(work) if work else folder.with_name(f"{folder.name}.work")
+    report = on_progress or _ignore
+    dataset = read_dataset(source, validation=validation, test=test, seed=seed)
+    options = frozen or FrozenOptions()
+    try:
+        own_work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{own_work} cannot be made: {error.strerror or error}") from None
+    fitted, base = _fit(method, dataset, module, network, image_size, options, gradient, own_work, report)
+    probabilities = fitted.probabilities or _probabilities(fitted, options, report)
+    metrics = _measure(fitted.dataset, probabilities)
+    judged = next(iter(metrics))
+    record = Record(
+        method=method,
+        base=base,
+        metrics=metrics,
+        outcomes={s: outcomes_of(fitted.dataset.part(s), probabilities[s]) for s in SPLITS},
+        split={"validation": validation, "test": test, "seed": seed},
+        seconds=time.perf_counter() - start,
+    )
+    staged = write_result(own_work / "result", fitted, record)
+    accuracy = metrics[judged].accuracy
+    if assert_accuracy is not None and accuracy < assert_accuracy:
+        raise AccuracyError(
+            f"accuracy {accuracy:.4f} on {metrics[judged].images} {judged} photos is below the {assert_accuracy:g} "
+            f"asked for; {folder} was not written, the report is {staged / 'report.html'}"
+        )
+    _move(staged, folder)
+    if work is None:
+        shutil.rmtree(own_work, ignore_errors=True)
+    data = fitted.dataset
+    warnings = (*data.warnings, *fitted.warnings)
+    seconds = time.perf_counter() - start
+    return TrainResult(folder, data.labels, metrics, fitted.settings, data.skipped, warnings, seconds)
+
+
+def _fit(
+    method: Method,
+    dataset: Dataset,
+    module: str | os.PathLike[str],
+    network: Architecture | None,
+    image_size: int | tuple[int, int] | None,
+    options: FrozenOptions,
+    gradient: "GradientOptions | None",
+    work: Path,
+    report: OnProgress,
+) -> tuple[Fitted, str]:
+    """Train by the method asked for; return what it gave and the name of what it started from."""
+    if method not in ("frozen", "fine-tune", "from-scratch"):
+        raise InputError(f"the method must be 'frozen', 'fine-tune' or 'from-scratch', not {method!r}")
+    if method != "frozen" and gradient is None:
+        raise InputError(f"the method {method!r} needs gradient=GradientOptions(epochs=...)")
+    if method == "from-scratch":
+        from mobilenet_hub.training.gradient import train_from_scratch
+
+        if network is None or image_size is None or gradient is None:
+            raise InputError("training from scratch needs a network and an image size")
+        size = (image_size, image_size) if isinstance(image_size, int) else image_size
+        trained = train_from_scratch(
+            dataset, network, options=gradient, image_size=size, fit=DEFAULT_FIT, work=work, on_progress=report
+        )
+        return trained, "random weights"
+    base = open_module(module)
+    size = checked_image_size(base.config, image_size)
+    name = base.config.handle or Path(module).name
+    fitted = fit_frozen(dataset, base, options=options, image_size=size, work=work, on_progress=report)
+    if method == "frozen" or gradient is None:
+        return fitted, name
+    from mobilenet_hub.training.gradient import fine_tune
+
+    tuned = fine_tune(fitted.dataset, fitted.module, options=gradient, fit=DEFAULT_FIT, work=work, on_progress=report)
+    return replace(tuned, warnings=(*fitted.warnings, *tuned.warnings)), name
+
+
+def _probabilities(fitted: Fitted, options: FrozenOptions, report: OnProgress) -> dict[Split, np.ndarray]:
+    """Compute what the finished module says of every photo."""
+    engine = Engine(fitted.module, ("logits",), precision=options.precision)
+    return {split: predict(engine, fitted.dataset.part(split), report)[0] for split in SPLITS}
+
+
+def _measure(dataset: Dataset, probabilities: Mapping[Split, np.ndarray]) -> dict[Split, Metrics]:
+    order: tuple[Split, ...] = ("test", "validation", "train")
+    return {
+        split: measure(probabilities[split], np.array([example.label for example in dataset.part(split)]))
+        for split in order
+        if dataset.part(split)
+    }
+
+
+def _move(staged: Path, folder: Path) -> None:
+    """Put the finished folder in its place."""
+    try:
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        elif folder.exists():
+            raise OutputError(f"{folder} is a file, not a folder")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(staged, folder)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror or error}; the result is in {staged}") from None
+
+
+def _ignore(stage: str, done: int, total: int) -> None:
+    """Report nothing."""
