@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _REGISTERS = "mobilenet_hub.hub.keras_layer"  # and what it imports: layers, models
+_BELOW = ("mobilenet_hub.kernels", "mobilenet_hub.layers", "mobilenet_hub.models")
 
 
 def install() -> None:
@@ -39,7 +40,9 @@ class _AfterKeras:
 
             def execute_and_register(module: "ModuleType") -> None:
                 execute(module)
-                import_module(_REGISTERS)
+                # One of these, imported by name, may be what asked for Keras: half made, it bears no floor above it.
+                if not any(name in sys.modules for name in _BELOW):
+                    import_module(_REGISTERS)
 
             spec.loader.exec_module = execute_and_register
         return spec

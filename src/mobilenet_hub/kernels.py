@@ -7,7 +7,7 @@ TensorFlow and PyTorch have one fused kernel. Imports architecture; Keras, and i
 from typing import Any, NamedTuple
 
 import keras  # noqa: TID253 (this file is itself imported only where Keras is wanted)
-from keras import ops
+from keras import ops  # noqa: TID253
 
 from mobilenet_hub.architecture import Padding, pad_amounts
 

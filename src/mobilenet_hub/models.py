@@ -9,20 +9,19 @@ from typing import Any, Self
 
 import keras  # noqa: TID253 (this file is itself imported only where Keras is wanted)
 import numpy as np
-from keras import ops
+from keras import ops  # noqa: TID253
 
 from mobilenet_hub.architecture import (
     BATCH_NORM_LEAVES,
     INPUT_CHANNELS,
     WEIGHT_DECAY,
-    WEIGHT_STDDEV,
     Architecture,
     Variable,
     architecture,
 )
 from mobilenet_hub.errors import InvalidModuleError
 from mobilenet_hub.kernels import Tensor
-from mobilenet_hub.layers import BATCH_NORM_MOMENTUM, ConvBatchNorm, l2_regularizer
+from mobilenet_hub.layers import BATCH_NORM_MOMENTUM, ConvBatchNorm, l2_regularizer, truncated_normal
 
 
 @keras.saving.register_keras_serializable(package="mobilenet_hub")
@@ -86,7 +85,8 @@ class MobileNet(keras.Model):
             1,
             activation=activation,
             data_format="channels_last",
-            kernel_initializer=keras.initializers.TruncatedNormal(stddev=WEIGHT_STDDEV),
+            kernel_initializer=truncated_normal,
+            bias_initializer=np.zeros,
             kernel_regularizer=l2_regularizer(self.weight_decay),
             name=_layer_name(self.network, weights.name.rsplit("/", 1)[0]),
             dtype=self.dtype_policy,
