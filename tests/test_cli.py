@@ -13,7 +13,6 @@ import pytest
 from reference_network import random_weights
 
 from mobilenet_hub.cli.console import bar, progress, table
-from mobilenet_hub.cli.image_files import find_images
 from mobilenet_hub.cli.main import COMMANDS, main
 from mobilenet_hub.weights.module_folder import Module, ModuleConfig, write_module
 
@@ -166,13 +165,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(photos, module, tmp_p
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_lists_on_standard_input_and_globs(photos, module, monkeypatch):
-    monkeypatch.chdir(photos)
-    assert find_images(["*.jpg", "a.jpg"]) == (["a.jpg"], {})
-    assert find_images(["**/*.jpeg"]) == ([str(Path("more", "c.jpeg"))], {})
-    assert find_images(["notes.txt"]) == (["notes.txt"], {})
-    (photos / "odd[1].jpg").write_bytes(b"")
-    assert find_images(["odd[1].jpg"]) == (["odd[1].jpg"], {})
+def test_lists_on_standard_input(photos, module):
     done = in_a_process("classify", "-", "--module", module, "--json", input=f"{photos}/a.jpg\n\n{photos}/b.PNG\n")
     assert [p["path"] for p in json.loads(done.stdout)["predictions"]] == [f"{photos}/a.jpg", f"{photos}/b.PNG"]
     assert done.returncode == 0

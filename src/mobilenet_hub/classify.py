@@ -4,7 +4,7 @@ Imports errors, labels, images, batches, store and engine; OpenVINO on first use
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,7 @@ class Classifier:
         image_size: (height, width) that images are brought to.
         precision: "f32" or "bf16", what is really computed in.
         fit: how an image of another shape is fitted.
+        engine: what computes; `engine.run(batch)["logits"]` skips the reading of images.
     """
 
     def __init__(
@@ -71,12 +72,12 @@ class Classifier:
             True
         """
         source = module if isinstance(module, Module) else resolve(module)
-        self._engine = Engine(
+        self.engine = Engine(
             source, ("logits",), image_size=image_size, precision=precision, threads=threads, any_size=any_size
         )
-        self.config = self._engine.config
-        self.image_size = self._engine.image_size
-        self.precision = self._engine.precision
+        self.config = self.engine.config
+        self.image_size = self.engine.image_size
+        self.precision = self.engine.precision
         self.fit: Fit | None = fit
         self.labels = labels_of(self.config)
 
@@ -99,7 +100,7 @@ class Classifier:
             >>> classifier.logits(np.zeros((2, *classifier.image_size, 3), np.float32)).shape[0]
             2
         """
-        parts = [self._engine.run(batch)["logits"] for _, batch in batches(images, self.image_size, self.fit)]
+        parts = [self.engine.run(batch)["logits"] for _, batch in batches(images, self.image_size, self.fit)]
         return np.concatenate(parts) if parts else np.empty((0, self.config.num_classes), np.float32)
 
     def classify(
@@ -125,18 +126,16 @@ class Classifier:
             raise InputError(f"top must be a whole number from 1, not {top!r}")
         predictions = []
         for sources, batch in batches(images, self.image_size, self.fit, on_error):
-            scores = softmax(self._engine.run(batch)["logits"])
-            best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
-            predictions += [
-                Prediction(
-                    source,
-                    tuple(self.labels[i] for i in indices),
-                    tuple(float(row[i]) for i in indices),
-                    tuple(int(i) for i in indices),
-                )
-                for source, row, indices in zip(sources, scores, best, strict=True)
-            ]
+            predictions += self.predictions(sources, self.engine.run(batch)["logits"], top)
         return predictions
+
+    def predictions(self, sources: Sequence[str], logits: np.ndarray, top: int) -> list[Prediction]:
+        """Return the likeliest classes for logits [n, num_classes] of n named images."""
+        best, scores = likeliest(logits, top)
+        return [
+            Prediction(source, tuple(self.labels[i] for i in indices), tuple(ranked), tuple(indices))
+            for source, ranked, indices in zip(sources, scores.tolist(), best.tolist(), strict=True)
+        ]
 
 
 def labels_of(config: ModuleConfig) -> tuple[str, ...]:
@@ -164,6 +163,21 @@ def labels_of(config: ModuleConfig) -> tuple[str, ...]:
 
         return imagenet_labels()
     return tuple(str(index) for index in range(config.num_classes))
+
+
+def likeliest(logits: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices and scores [n, top] of the likeliest classes for logits [n, classes], the likeliest first.
+
+    Of equal scores, the class with the lower index comes first; `top` beyond the number of classes gives all of them.
+
+    Example:
+        >>> indices, scores = likeliest(np.log([[0.25, 0.75]]), 1)
+        >>> indices.tolist(), scores.round(2).tolist()
+        ([[1]], [[0.75]])
+    """
+    scores = softmax(logits)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    return best, np.take_along_axis(scores, best, axis=1)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -1,0 +1,319 @@
+"""A collection of any size through a module into a table: decoding, inference, shards, and the one file at the end.
+
+Imports errors, sources, pipeline, engine and shards; pyarrow on first use.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from mobilenet_hub.engine import Engine
+from mobilenet_hub.errors import ImageError, InputError, OutputError
+from mobilenet_hub.fits import Fit
+from mobilenet_hub.pipeline import Batch, compute
+from mobilenet_hub.shards import (
+    DEFAULT_SHARD_SIZE,
+    METADATA_PREFIX,
+    SKIPPED_FILE,
+    Shards,
+    as_metadata,
+    open_parquet,
+    refuse_other_settings,
+    replace_file,
+    sync_folder,
+)
+from mobilenet_hub.sources import Item, items
+
+if TYPE_CHECKING:
+    from pyarrow import RecordBatch, Schema
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the rows of a table hold, and how they are made of a batch."""
+
+    output: str  # the engine's output that they are made of: "features" or "logits"
+    schema: "Schema"
+    make: Callable[[Batch, np.ndarray], "RecordBatch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a bulk run has done."""
+
+    output: Path
+    rows: int
+    skipped: int
+    skipped_file: Path | None  # None where nothing was skipped
+    resumed: int  # inputs that an earlier run had done
+
+
+def feature_rows(num_features: int, *, half: bool = False) -> Rows:
+    """Return rows of path, width, height and features, a fixed-size list of float32, or float16 if `half`."""
+    import pyarrow as pa
+
+    number, dtype = (pa.float16(), np.float16) if half else (pa.float32(), np.float32)
+    schema = pa.schema(
+        [
+            pa.field("path", pa.string(), nullable=False),
+            pa.field("width", pa.int32(), nullable=False),
+            pa.field("height", pa.int32(), nullable=False),
+            pa.field("features", pa.list_(pa.field("element", number, nullable=False), num_features), nullable=False),
+        ]
+    )
+
+    def make(batch: Batch, features: np.ndarray) -> "RecordBatch":
+        values = pa.array(features.astype(dtype, copy=False).ravel())  # shares the memory
+        heights, widths = np.array(batch.sizes, np.int32).reshape(-1, 2).T
+        lists = pa.FixedSizeListArray.from_arrays(values, type=schema.field("features").type)
+        return pa.RecordBatch.from_arrays([_paths(batch), pa.array(widths), pa.array(heights), lists], schema=schema)
+
+    return Rows("features", schema, make)
+
+
+def label_rows(labels: Sequence[str], top: int) -> Rows:
+    """Return rows of path, label, score and index: values for top 1, lists for more, the likeliest first."""
+    import pyarrow as pa
+
+    from mobilenet_hub.classify import likeliest
+
+    def of(kind: pa.DataType) -> pa.DataType:
+        return kind if top == 1 else pa.list_(pa.field("element", kind, nullable=False))
+
+    kinds = {"path": pa.string(), "label": of(pa.string()), "score": of(pa.float64()), "index": of(pa.int32())}
+    schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in kinds.items()])
+
+    def make(batch: Batch, logits: np.ndarray) -> "RecordBatch":
+        indices, scores = likeliest(logits, top)
+        if top == 1:
+            indices, scores = indices[:, 0], scores[:, 0]
+        named = np.array(labels, object)[indices].tolist()
+        columns = [
+            pa.array(value, schema.field(name).type)
+            for name, value in (("label", named), ("score", scores.tolist()), ("index", indices.tolist()))
+        ]
+        return pa.RecordBatch.from_arrays([_paths(batch), *columns], schema=schema)
+
+    return Rows("logits", schema, make)
+
+
+def _paths(batch: Batch) -> Any:
+    import pyarrow as pa
+
+    return pa.array([os.fsencode(key).decode("utf-8", "backslashreplace") for key in batch.keys], pa.string())
+
+
+def write(
+    inputs: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    engine: Engine,
+    rows: Rows,
+    settings: dict[str, Any],
+    *,
+    fit: Fit,
+    limit: int | None = None,
+    shard_size: int = DEFAULT_SHARD_SIZE,
+    strict: bool = False,
+    on_progress: Callable[[int], object] = lambda done: None,
+) -> Summary:
+    """Compute the rows of all inputs, in their order, into a folder of shards or one file; go on if it was begun.
+
+    Args:
+        inputs: as for `sources.items`.
+        output: a name without suffix is a folder with part-00000.parquet, ..., manifest.json and skipped.csv; a name
+            ending in .parquet, .npy (with a .index.parquet beside it), .csv or .jsonl is one file, put together at
+            the end from shards kept beside it until then, with a .skipped.csv if anything was skipped.
+        engine: what computes.
+        rows: what to make of its output.
+        settings: whatever else the rows depend on; kept in the schema's metadata, and not to be changed when going on.
+        fit: how pictures are fitted.
+        limit: take only this many inputs.
+        shard_size: inputs of a shard.
+        strict: stop at the first input that is no picture.
+        on_progress: called with the number of inputs that were just done.
+
+    Raises:
+        ImageError: an input is no picture, and `strict`; what was finished is kept.
+        InputError: the output was begun with other settings or inputs, or a folder vanished while it was read.
+        OutputError: the output cannot be written; what was finished is kept.
+    """
+    output = Path(output)
+    _check(output, rows, limit, shard_size)
+    settings = {**settings, "fit": fit, "limit": limit, "shard_size": shard_size}
+    is_file = bool(output.suffix)
+    folder = output.with_name(f"{output.name}.parts") if is_file else output
+    if is_file and output.exists() and not (folder / "manifest.json").exists():
+        done = _finished_before(output, settings, islice(items(inputs, limit or 2**63), limit))
+        if done is not None:
+            shutil.rmtree(folder, ignore_errors=True)  # what a run left that was killed while it tidied up
+            return done
+    with Shards(folder, settings, rows.schema) as shards:
+        resumed = shards.inputs
+        stream = shards.remaining(islice(items(inputs, unread=resumed), limit))
+        on_progress(resumed)
+        for batch, values in compute(stream, engine, rows.output, fit, shard_size=shard_size):
+            if strict and batch.skipped:
+                key, reason = batch.skipped[0]
+                raise ImageError(reason, key)
+            shards.add(rows.make(batch, values), batch.inputs, batch.skipped)
+            on_progress(len(batch.inputs))
+        shards.finish()
+        skipped_file = folder / SKIPPED_FILE
+        if is_file:
+            skipped_file = _assemble(shards, output, rows.schema, settings)
+        return Summary(output, shards.rows, shards.skipped, skipped_file if shards.skipped else None, resumed)
+
+
+def _check(output: Path, rows: Rows, limit: int | None, shard_size: int) -> None:
+    if output.suffix and output.suffix.lower() not in _endings(rows):
+        raise InputError(f"{output}: the name must end in {', '.join(_endings(rows))}, or have no ending for a folder")
+    if output.suffix and output.is_dir():
+        raise InputError(f"{output} is a folder; a name ending in {output.suffix} is a file: choose another")
+    if not output.absolute().parent.is_dir():
+        raise OutputError(f"{output}: the folder {output.absolute().parent} does not exist; make it first")
+    for name, number in (("limit", limit), ("shard size", shard_size)):
+        if number is not None and number < 1:
+            raise InputError(f"the {name} must be 1 or more, not {number}")
+
+
+def _endings(rows: Rows) -> tuple[str, ...]:
+    return (".parquet", ".npy") if rows.output == "features" else (".parquet", ".csv", ".jsonl")
+
+
+def _finished_before(output: Path, settings: dict[str, Any], stream: Iterator[Item]) -> Summary | None:
+    """Return what the finished file holds; None where it cannot tell, and is to be replaced."""
+    from pyarrow import ArrowException, parquet
+
+    described = output if output.suffix.lower() == ".parquet" else _index_of(output)
+    if output.suffix.lower() in (".csv", ".jsonl"):
+        return None
+    try:
+        metadata = parquet.read_schema(described).metadata or {}
+        made_with = json.loads(metadata[f"{METADATA_PREFIX}made_with".encode()])
+    except (ArrowException, OSError, KeyError, ValueError):
+        raise InputError(f"{output} is there already, and not from this command; choose another name") from None
+    totals = {name: made_with.pop(name) for name in ("rows", "skipped", "keys_sha256")}
+    refuse_other_settings(output, made_with, settings)
+    digest = hashlib.sha256()
+    for item in stream:
+        digest.update(os.fsencode(item.key) + b"\0")
+    if digest.hexdigest() != totals["keys_sha256"]:
+        raise InputError(f"{output} is there already, made of other inputs; choose another name, or delete it")
+    skipped_file = _skipped_of(output) if totals["skipped"] else None
+    return Summary(output, totals["rows"], totals["skipped"], skipped_file, totals["rows"] + totals["skipped"])
+
+
+def _index_of(output: Path) -> Path:
+    return output.with_suffix(".index.parquet")
+
+
+def _skipped_of(output: Path) -> Path:
+    return output.with_suffix(".skipped.csv")
+
+
+def _assemble(shards: Shards, output: Path, schema: "Schema", settings: dict[str, Any]) -> Path:
+    """Put finished shards together into one file, then remove them; return the list of what was skipped."""
+    totals = {"rows": shards.rows, "skipped": shards.skipped, "keys_sha256": shards.keys_sha256}
+    about = as_metadata({**settings, "made_with": {**settings, **totals}})
+    schema = schema.with_metadata(about)
+    try:
+        if shards.skipped:
+            replace_file(_skipped_of(output), (shards.folder / SKIPPED_FILE).read_bytes())
+        else:
+            _skipped_of(output).unlink(missing_ok=True)
+        kind = output.suffix.lower()
+        if kind == ".npy":
+            narrow = schema.remove(schema.get_field_index("features"))
+            _replace(_index_of(output), lambda file: _write_parquet(file, shards, narrow))
+            _replace(output, lambda file: _write_npy(file, shards, schema))
+        else:
+            writer = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl}[kind]
+            _replace(output, lambda file: writer(file, shards, schema))
+        (shards.folder / "manifest.json").unlink()  # first: what is left without it is not taken for unfinished work
+        shutil.rmtree(shards.folder, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(
+            f"{output} cannot be written: {error.strerror or error}; all rows are kept in {shards.folder}: make room "
+            "and run the same command again"
+        ) from error
+    return _skipped_of(output)
+
+
+def _replace(path: Path, write_to: Callable[[IO[bytes]], None]) -> None:
+    """Write a file under a temporary name, sync and rename it."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            write_to(file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+    sync_folder(path.absolute().parent)
+
+
+def _record_batches(shards: Shards, columns: Sequence[str]) -> Iterator["RecordBatch"]:
+    from pyarrow import parquet
+
+    for path in shards.files:
+        with parquet.ParquetFile(path) as file:
+            yield from file.iter_batches(columns=list(columns))
+
+
+def _write_parquet(file: IO[bytes], shards: Shards, schema: "Schema") -> None:
+    from pyarrow import Table
+
+    with open_parquet(file, schema) as writer:
+        for batch in _record_batches(shards, schema.names):
+            writer.write_table(Table.from_batches([batch]).cast(schema), row_group_size=max(1, batch.num_rows))
+
+
+def _write_npy(file: IO[bytes], shards: Shards, schema: "Schema") -> None:
+    kind = schema.field("features").type
+    dtype = np.dtype(kind.value_type.to_pandas_dtype())
+    header = {"descr": dtype.str, "fortran_order": False, "shape": (shards.rows, kind.list_size)}
+    np.lib.format.write_array_header_1_0(file, header)
+    for batch in _record_batches(shards, ["features"]):
+        file.write(batch.column("features").flatten().to_numpy().tobytes())
+
+
+def _write_csv(file: IO[bytes], shards: Shards, schema: "Schema") -> None:
+    """Write label, score and index of the best class, then label_2, score_2, index_2 of the second, and so on."""
+    text = io.TextIOWrapper(file, "utf-8", newline="")
+    writer = csv.writer(text)
+    heading = False
+    for row in _dicts(shards, schema):
+        lists = [row[name] if isinstance(row[name], list) else [row[name]] for name in ("label", "score", "index")]
+        if not heading:
+            ends = ["", *(f"_{rank}" for rank in range(2, len(lists[0]) + 1))]
+            writer.writerow(["path", *(f"{name}{end}" for end in ends for name in ("label", "score", "index"))])
+            heading = True
+        writer.writerow([row["path"], *(cell for ranked in zip(*lists, strict=True) for cell in ranked)])
+    if not heading:
+        writer.writerow(schema.names)
+    text.flush()
+    text.detach()
+
+
+def _write_jsonl(file: IO[bytes], shards: Shards, schema: "Schema") -> None:
+    for row in _dicts(shards, schema):
+        file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+
+
+def _dicts(shards: Shards, schema: "Schema") -> Iterator[dict[str, Any]]:
+    for batch in _record_batches(shards, schema.names):
+        yield from batch.to_pylist()

@@ -1,0 +1,108 @@
+"""What `embed` and `classify -o` share: their options, and the run with its progress and its last words.
+
+Imports console and sources; bulk and engine when it runs.
+"""
+
+import argparse
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mobilenet_hub.cli.console import note, print_json, progress
+
+if TYPE_CHECKING:
+    from mobilenet_hub.bulk import Rows, Summary
+    from mobilenet_hub.engine import Engine
+
+
+def add_bulk_options(parser: argparse.ArgumentParser) -> None:
+    """Declare IMAGES, how they are computed, and how the output is kept."""
+    from mobilenet_hub.shards import DEFAULT_SHARD_SIZE
+    from mobilenet_hub.sources import HELP
+
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help=HELP)
+    parser.add_argument("--fit", metavar="FIT", help="how images of another shape are fitted (docs/images.md)")
+    parser.add_argument("--precision", default="auto", metavar="P", help="auto, f32 or bf16 (default: auto)")
+    parser.add_argument("--image-size", type=int, metavar="N", help="another size than the module was trained at")
+    parser.add_argument("--any-size", action="store_true", help="insist on a size that the module does not allow")
+    bulk = parser.add_argument_group("for an output")
+    bulk.add_argument("--limit", type=int, metavar="N", help="take only the first N images")
+    bulk.add_argument(
+        "--shard-size",
+        type=int,
+        metavar="N",
+        default=DEFAULT_SHARD_SIZE,
+        help="images a shard, the most that a kill undoes (default: %(default)s)",
+    )
+    bulk.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
+
+
+def run_bulk(
+    command: str, args: argparse.Namespace, engine: "Engine", rows: "Rows", settings: dict[str, Any], folder: Path
+) -> int:
+    """Write the output with a progress bar, and say what was done; 1 where an image could not be read."""
+    from mobilenet_hub import __version__
+    from mobilenet_hub.bulk import write
+    from mobilenet_hub.fits import checked_fit
+    from mobilenet_hub.sources import count
+
+    note_precision(args, engine)
+    about = {
+        "command": command,
+        "module": engine.config.handle or args.module,
+        "weights_sha256": weights_digest(folder),
+        "image_size": list(engine.image_size),
+        "precision": engine.precision,
+        **settings,
+        "version": __version__,
+    }
+    total = None if args.quiet else count(args.images)
+    if args.limit is not None:
+        total = min(total or args.limit, args.limit)
+    with progress(total, command, quiet=args.quiet) as done:
+        summary = write(
+            args.images,
+            args.output,
+            engine,
+            rows,
+            about,
+            fit=checked_fit(args.fit),
+            limit=args.limit,
+            shard_size=args.shard_size,
+            strict=args.strict,
+            on_progress=done.update,
+        )
+    _report(args, summary, about)
+    return 1 if summary.skipped else 0
+
+
+def note_precision(args: argparse.Namespace, engine: "Engine") -> None:
+    """Say so where the precision asked for is not to be had."""
+    if args.precision == "bf16" and engine.precision != "bf16":
+        note("this CPU has no bf16 arithmetic: running in f32, which is more exact", args.quiet)
+
+
+def weights_digest(folder: Path) -> str:
+    """Return the SHA-256 of a module's weights."""
+    from mobilenet_hub.weights.module_folder import WEIGHTS_FILE
+
+    with (folder / WEIGHTS_FILE).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _report(args: argparse.Namespace, summary: "Summary", about: dict[str, Any]) -> None:
+    if args.json:
+        print_json(
+            {
+                **about,
+                "output": str(summary.output),
+                "rows": summary.rows,
+                "skipped": summary.skipped,
+                "skipped_file": summary.skipped_file and str(summary.skipped_file),
+                "resumed": summary.resumed,
+            }
+        )
+    earlier = f" ({summary.resumed} of the images were done before)" if summary.resumed else ""
+    note(f"{summary.output}: {summary.rows} images{earlier}", args.quiet or args.json)
+    if summary.skipped:
+        note(f"{summary.skipped} of the inputs could not be read; each with its reason: {summary.skipped_file}")

@@ -1,0 +1,30 @@
+"""`mobilenet embed IMAGES... -o OUT`: the feature vectors of many images, resumable.
+
+Imports console; embed, bulk and sources when it runs.
+"""
+
+import argparse
+
+from mobilenet_hub.cli.bulk_options import add_bulk_options, run_bulk
+
+HELP_OUTPUT = "a folder of Parquet shards, or one file ending in .parquet or .npy"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help=HELP_OUTPUT)
+    parser.add_argument("--module", default="starter", help="the module to use (default: starter)")
+    parser.add_argument("--float16", action="store_true", help="features of 16 bits: half the room, 3 decimal digits")
+    add_bulk_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Embed; 1 where an image could not be."""
+    from mobilenet_hub.bulk import feature_rows
+    from mobilenet_hub.embed import Embedder
+    from mobilenet_hub.store import resolve
+
+    folder = resolve(args.module)
+    embedder = Embedder(folder, args.precision, args.image_size, fit=args.fit, any_size=args.any_size)
+    rows = feature_rows(embedder.num_features, half=args.float16)
+    return run_bulk("embed", args, embedder.engine, rows, {"dtype": "float16" if args.float16 else "float32"}, folder)
