@@ -46,7 +46,9 @@ def isolated_home(tmp_path_factory, monkeypatch):
     """Keep every test away from the caches of the person who runs it, and offline."""
     monkeypatch.setenv("MOBILENET_HUB_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("MOBILENET_HUB_OFFLINE", "1")
-    monkeypatch.delenv("TFHUB_CACHE_DIR", raising=False)
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path_factory.mktemp("kagglehub")))
+    for name in ("TFHUB_CACHE_DIR", "MOBILENET_HUB_MIRROR", "MOBILENET_HUB_SOURCES"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ class Answer:
     """One answer, honest unless told otherwise."""
 
     body: bytes = b""
-    status: int = 200
+    status: int = 200  # 0: hang up without an answer
     headers: dict[str, str] = field(default_factory=dict)
     etag: str | None = None
     ranges: bool = True  # honour Range requests (and If-Range)
@@ -100,6 +100,9 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
 
 
 def _send(handler: BaseHTTPRequestHandler, answer: Answer, asked: dict[str, str]) -> None:
+    if not answer.status:
+        handler.connection.shutdown(socket.SHUT_RDWR)
+        return
     body, status, headers = answer.body, answer.status, dict(answer.headers)
     if answer.etag:
         headers["ETag"] = answer.etag

@@ -10,7 +10,7 @@ import pytest
 from servers import Answer, closed_port, serving
 
 from mobilenet_hub.errors import DownloadError, OutputError
-from mobilenet_hub.store.download import Policy, download
+from mobilenet_hub.store.download import Policy, UnreachableError, download
 
 QUICK = Policy(timeout_s=0.5, attempts=3, first_pause_s=0.01, longest_pause_s=0.05)
 BODY = random.Random(0).randbytes(300_000)
@@ -206,6 +206,14 @@ def test_a_trickle_is_not_waited_for(server, target):
     started = time.monotonic()
     refused(server, target, trickle, match="only . bytes", policy=Policy(timeout_s=0.3, attempts=1))
     assert time.monotonic() - started < 3
+
+
+def test_a_server_that_hangs_up_without_an_answer(server, target):
+    hangs_up = Answer(status=0)
+    download(server.serve("/file", hangs_up, hangs_up, Answer(BODY)), target, policy=QUICK)
+    assert target.read_bytes() == BODY
+    with pytest.raises(UnreachableError, match="no valid answer"):
+        download(server.serve("/other", hangs_up), target.with_name("other"), policy=QUICK)
 
 
 def test_nobody_listens(target):

@@ -216,6 +216,12 @@ def test_no_source_has_it(server, monkeypatch):
     refused("no connection")
 
 
+def test_a_server_that_does_not_answer_is_not_asked_for_everything(server, monkeypatch):
+    monkeypatch.setenv("MOBILENET_HUB_MIRROR", f"http://127.0.0.1:{closed_port()}")
+    monkeypatch.setenv("MOBILENET_HUB_SOURCES", "mirror")
+    assert refused("no connection").count("no connection") == 1
+
+
 HOSTILE = {
     "traversal": (tar(member("../../planted", b"1")), "outside"),
     "absolute": (tar(member("/planted", b"1")), "absolute"),
@@ -285,12 +291,14 @@ def test_a_mirror_that_states_another_checksum(server, small):
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "missing", "module.json", "origin.json"])
-def test_a_damaged_entry_is_noticed_and_repaired(server, small, damage):
+def test_a_damaged_entry_is_noticed_and_repaired(server, small, damage, caplog):
     archive, weights = small
     server.serve(PUBLISHED["tfhub"], Answer(archive))
     folder = pull(SMALL, policy=QUICK)
-    damage_entry(folder, damage)
+    file = damage_entry(folder, damage)
     assert pull(SMALL, policy=QUICK) == folder
+    assert f"{file} " in caplog.text
+    assert "fetched anew" in caplog.text
     assert_is(folder, SMALL, weights)
     assert len(server.requests) == 2
     assert sorted(path.name for path in cache_folder().iterdir()) == ["google"]

@@ -81,7 +81,7 @@ def test_threads_exclude_each_other(lock):
     def work():
         nonlocal inside, most
         try:
-            for _ in range(5):
+            for _ in range(15):
                 with locked(lock):
                     inside += 1
                     most = max(most, inside)

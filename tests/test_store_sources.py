@@ -90,7 +90,7 @@ def test_archives_in_a_folder_are_found_by_handle_and_as_browsers_save_them(monk
     archive.parent.mkdir(parents=True, exist_ok=True)
     archive.write_bytes(b"")
     first = next(candidates(V2))
-    assert (first.place, first.is_local) == (archive, True)
+    assert (first.place, first.server) == (archive, "")
     assert first.is_checkpoint == name.startswith("mobilenet_v2_1.3")
 
 
@@ -120,7 +120,7 @@ def test_the_cache_of_tensorflow_hub(monkeypatch, tmp_path, handle, sha1):
     assert next(candidates(module)).source == "tfhub"  # an empty folder is nothing
     (tmp_path / sha1 / "saved_model.pb").write_bytes(b"")
     first = next(candidates(module))
-    assert (first.source, first.place, first.is_local) == ("tfhub-cache", tmp_path / sha1, True)
+    assert (first.source, first.place, first.server) == ("tfhub-cache", tmp_path / sha1, "")
 
 
 @pytest.mark.parametrize(

@@ -35,9 +35,10 @@ _PROGRESS_DELAY_S = 2.0
 class Policy:
     """How patient a download is."""
 
-    timeout_s: float = 30.0  # without a connection, or an answer, or `least_bytes_per_s` on average over this time
+    timeout_s: float = 20.0  # without a connection, or an answer, or `least_bytes_per_s` on average over this time
     least_bytes_per_s: float = 1000.0
-    attempts: int = 4  # in a row without progress
+    attempts: int = 5  # in a row without progress
+    unanswered_attempts: int = 3  # in a row, of a server that does not answer at all
     progress_bytes: int = 1 << 16  # what counts as progress
     first_pause_s: float = 0.5  # doubled after each failure, and shortened at random
     longest_pause_s: float = 20.0
@@ -56,12 +57,20 @@ class Downloaded:
     sha256: str
 
 
+class UnreachableError(DownloadError):
+    """A server that did not answer, however often it was asked."""
+
+
 class _Interrupted(Exception):
     """A failure that may pass."""
 
     def __init__(self, reason: str, wait_s: float = 0.0):
         super().__init__(reason)
         self.wait_s = wait_s  # at least; as the server asked
+
+
+class _Unanswered(_Interrupted):
+    """A request without an answer."""
 
 
 def download(url: str, target: Path, *, progress: bool = False, policy: Policy = PATIENT) -> Downloaded:
@@ -84,7 +93,7 @@ def download(url: str, target: Path, *, progress: bool = False, policy: Policy =
     if urlsplit(url).scheme not in ("http", "https"):
         raise DownloadError(f"{url} is not an http or https address")
     part = _Part(target)
-    failures = 0
+    failures = unanswered = 0
     while True:
         before = part.size
         try:
@@ -92,6 +101,9 @@ def download(url: str, target: Path, *, progress: bool = False, policy: Policy =
             return Downloaded(final_url, target.stat().st_size, part.finish())
         except _Interrupted as stop:
             failures = 1 if part.size - before >= policy.progress_bytes else failures + 1
+            unanswered = unanswered + 1 if isinstance(stop, _Unanswered) else 0
+            if unanswered >= min(policy.unanswered_attempts, policy.attempts):
+                raise UnreachableError(f"{url}: {stop}; gave up after {failures} attempts") from None
             if failures >= policy.attempts:
                 raise DownloadError(f"{url}: {stop}; gave up after {failures} attempts") from None
             pause_s = min(policy.first_pause_s * 2 ** (failures - 1), policy.longest_pause_s)
@@ -178,14 +190,14 @@ def _request(url: str, headers: dict[str, str], policy: Policy) -> HTTPResponse 
             _refuse_status(url, error)
     except urllib.error.URLError as error:
         if isinstance(error.reason, gaierror):
-            raise DownloadError(f"{url}: the server's name is not known here ({error.reason})") from None
+            raise UnreachableError(f"{url}: the server's name is not known here ({error.reason})") from None
         if isinstance(error.reason, str) or "CERTIFICATE" in str(error.reason):
             raise DownloadError(f"{url}: {error.reason}") from None
-        raise _Interrupted(f"no connection ({_reason(error.reason)})") from None
+        raise _Unanswered(f"no connection ({_reason(error.reason)})") from None
     except DownloadError:
         raise
     except (OSError, HTTPException, ValueError) as error:
-        raise _Interrupted(f"no valid answer ({_reason(error)})") from None
+        raise _Unanswered(f"no valid answer ({_reason(error)})") from None
     if response.status not in (_OK, _PARTIAL):
         raise DownloadError(f"{url}: the server answered {response.status} {response.reason}, not a file")
     return response

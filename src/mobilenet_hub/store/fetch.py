@@ -32,7 +32,7 @@ from mobilenet_hub.store.cache import (
     tidy,
     work_folder,
 )
-from mobilenet_hub.store.download import PATIENT, Policy, download
+from mobilenet_hub.store.download import PATIENT, Policy, UnreachableError, download
 from mobilenet_hub.store.lock import locked
 from mobilenet_hub.store.sources import MIRROR_VARIABLE, Candidate, candidates, mirror
 from mobilenet_hub.weights.archive import unpack
@@ -90,13 +90,16 @@ def _fetch_in_place_of(
     damage: InvalidModuleError | None, module: PublishedModule, progress: bool, policy: Policy
 ) -> None:
     """Fetch a module, holding its lock; a failure leaves no work behind, and a damaged entry as it was."""
-    entry, work = entry_folder(module.handle), work_folder(module.handle)
+    work = work_folder(module.handle)
+    is_repair = damage is not None and entry_folder(module.handle).exists()
     try:
         _fetch(module, progress, policy)
         shutil.rmtree(work, ignore_errors=True)
+        if is_repair:
+            _log.warning("%s; it was fetched anew", damage)
     except Exception as failure:  # not an interruption: what it had received is resumed
         shutil.rmtree(work, ignore_errors=True)
-        if damage and entry.exists() and isinstance(failure, MobileNetHubError):
+        if is_repair and isinstance(failure, MobileNetHubError):
             raise InvalidModuleError(
                 f"{damage}; it could not be repaired: {failure}; `mobilenet cache remove {module.handle}` removes it"
             ) from failure
@@ -106,9 +109,9 @@ def _fetch_in_place_of(
 def _fetch(module: PublishedModule, progress: bool, policy: Policy) -> None:
     """Try the sources in order; what one refuses, the next may have."""
     failures: list[str] = []
-    offline = is_offline()
+    offline, unreachable = is_offline(), set()
     for candidate in candidates(module):
-        if offline and not candidate.is_local:
+        if candidate.server and (offline or candidate.server in unreachable):
             continue
         try:
             _take(candidate, module, progress, policy)
@@ -118,6 +121,8 @@ def _fetch(module: PublishedModule, progress: bool, policy: Policy) -> None:
             shutil.rmtree(work, ignore_errors=True)
             reason = str(error).removeprefix(f"{candidate.place}: ").replace(f"{work}{os.sep}", "")
             failures.append(f"{candidate.source}, {candidate.place}: {reason}")
+            if isinstance(error, UnreachableError):
+                unreachable.add(candidate.server)
             if not isinstance(error, DownloadError):
                 _log.warning("refused what %s", failures[-1])
     reasons = "; ".join(failures)

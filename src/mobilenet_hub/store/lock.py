@@ -36,6 +36,7 @@ def locked(path: Path, limit_s: float = LIMIT_S, done: Callable[[], bool] | None
         OutputError: the lock file cannot be made.
 
     Example:
+        >>> import tempfile
         >>> with locked(Path(tempfile.mkdtemp()) / "module.lock") as held:
         ...     held
         True
@@ -58,6 +59,7 @@ def is_locked(path: Path) -> bool:
     """Tell whether a live process holds the lock of a file.
 
     Example:
+        >>> import tempfile
         >>> is_locked(Path(tempfile.mkdtemp()) / "module.lock")
         False
     """
@@ -93,13 +95,15 @@ def _acquire(path: Path, limit_s: float, done: Callable[[], bool] | None) -> int
 
 
 def _open(path: Path) -> int | None:
-    """Open the lock file; None where its folder was removed by an owner that finished in this very moment."""
+    """Open the lock file; None where an owner that finished in this very moment removed its folder."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except FileNotFoundError:
         return None
     except OSError as error:
+        if isinstance(error, FileExistsError) and (path.parent.is_dir() or not os.path.lexists(path.parent)):
+            return None  # it was there, then not, and perhaps is again
         raise OutputError(
             f"the cache cannot be written: {error}; set MOBILENET_HUB_CACHE to a folder that can"
         ) from None

@@ -45,9 +45,9 @@ class Candidate:
     is_checkpoint: bool = False  # TF-Slim's own, which holds the classifier also where only features are asked for
 
     @property
-    def is_local(self) -> bool:
-        """Whether it is on this machine."""
-        return isinstance(self.place, Path)
+    def server(self) -> str:
+        """The server that has it; empty where it is on this machine."""
+        return "" if isinstance(self.place, Path) else urlsplit(self.place).netloc
 
 
 def candidates(module: PublishedModule) -> Iterator[Candidate]:
