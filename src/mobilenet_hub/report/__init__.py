@@ -66,7 +66,8 @@ def render(report: Report) -> str:
     plots += [_card(curve.title, line_chart(curve), "") for curve in report.curves]
     sections.append(f'<div class="pair">{"".join(plots)}</div>')
     sections.append(_remarks(report))
-    sections += [_facts(heading, facts) for heading, facts in report.facts.items()]
+    facts = "".join(_facts(heading, facts) for heading, facts in report.facts.items())
+    sections.append(f'<div class="pair">{facts}</div>')
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -1,4 +1,4 @@
-"""Photos with labels, and which of them train, validate and test. Imports errors only; decodes nothing.
+"""Photos with labels, and which of them train, validate and test. Imports errors and sources; decodes nothing.
 
 The split is a hash of class and file name, so that adding photos moves none of those that are there, on any machine.
 Two rules keep it honest: variants of one photo (`x_nohash_1.jpg`, `x_nohash_2.jpg`; the convention of TensorFlow's
@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Literal
 
 from mobilenet_hub.errors import InputError
+from mobilenet_hub.sources import SUFFIXES
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-IMAGE_SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"]
-)  # of a folder's files; one listed in a table may be called anything
 TABLE_SUFFIXES = frozenset([".csv", ".parquet"])
 
 _GIVEN_SPLITS: dict[str, Split] = {
@@ -209,7 +207,7 @@ def _list_folder(folder: Path) -> tuple[list[_Row], list[Skipped], list[str]]:
         skipped += [Skipped(other, "not a photo by its name") for other in others]
     if empty := [label for label, count in photos_of.items() if not count]:
         warnings.append(f"no photos in class folder {_some(empty)}: left out")
-    if loose := [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]:
+    if loose := [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]:
         warnings.append(f"{len(loose)} photos lie outside the class folders: left out, e.g. {loose[0].name}")
     return rows, skipped, warnings
 
@@ -221,7 +219,7 @@ def _list_photos(folder: Path) -> tuple[list[Path], list[Path]]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if not name.startswith("."):
-                chosen = photos if Path(name).suffix.lower() in IMAGE_SUFFIXES else others
+                chosen = photos if Path(name).suffix.lower() in SUFFIXES else others
                 chosen.append(Path(parent) / name)
     return photos, others
 

@@ -141,7 +141,7 @@ def _write_photos(file: Path, record: Record) -> None:
 def _report(fitted: Fitted, record: Record, facts: Mapping[str, Mapping[str, str]]) -> Report:
     dataset = fitted.dataset
     judged = next(iter(record.metrics))
-    parts: dict[str, Metrics] = {split: metrics for split, metrics in record.metrics.items()}
+    parts: dict[str, Metrics] = {**record.metrics}
     return Report(
         title=f"A classifier of {dataset.source.name}",
         lead=_lead(fitted, record),

@@ -29,6 +29,7 @@ from mobilenet_hub.training.result import Record, write_result
 if TYPE_CHECKING:
     from mobilenet_hub.training.gradient import GradientOptions
 
+_FEW_PHOTOS = 20  # of a class; retrain.py warned at the same number
 Method = Literal["frozen", "fine-tune", "from-scratch"]
 
 
@@ -83,7 +84,8 @@ def train(
         seed: of the split. Another seed, another split.
         image_size: a side or (height, width) at which photos are seen; None: the module's.
         frozen: how the classifier is fitted.
-        gradient: how the network is trained; needed by the methods other than "frozen".
+        gradient: how the network is trained by the methods other than "frozen"; None: gradient.FINE_TUNING or
+            gradient.FROM_SCRATCH.
         network: what to train from scratch.
         assert_accuracy: the least accuracy to accept: below it, no module folder is written.
         overwrite: replace a module folder that is there.
@@ -109,7 +111,7 @@ def train(
         raise OutputError(f"{folder} exists; choose another folder, or replace it with overwrite=True (--overwrite)")
     own_work = Path(work) if work else folder.with_name(f"{folder.name}.work")
     report = on_progress or _ignore
-    dataset = read_dataset(source, validation=validation, test=test, seed=seed)
+    dataset = _with_cautions(read_dataset(source, validation=validation, test=test, seed=seed))
     options = frozen or FrozenOptions()
     try:
         own_work.mkdir(parents=True, exist_ok=True)
@@ -157,28 +159,47 @@ def _fit(
     """Train by the method asked for; return what it gave and the name of what it started from."""
     if method not in ("frozen", "fine-tune", "from-scratch"):
         raise InputError(f"the method must be 'frozen', 'fine-tune' or 'from-scratch', not {method!r}")
-    if method != "frozen" and gradient is None:
-        raise InputError(f"the method {method!r} needs gradient=GradientOptions(epochs=...)")
     if method == "from-scratch":
-        from mobilenet_hub.training.gradient import train_from_scratch
+        from mobilenet_hub.training.gradient import FROM_SCRATCH, train_from_scratch
 
-        if network is None or image_size is None or gradient is None:
+        if network is None or image_size is None:
             raise InputError("training from scratch needs a network and an image size")
         size = (image_size, image_size) if isinstance(image_size, int) else image_size
         trained = train_from_scratch(
-            dataset, network, options=gradient, image_size=size, fit=DEFAULT_FIT, work=work, on_progress=report
+            dataset,
+            network,
+            options=gradient or FROM_SCRATCH,
+            image_size=size,
+            fit=DEFAULT_FIT,
+            work=work,
+            on_progress=report,
         )
         return trained, "random weights"
     base = open_module(module)
     size = checked_image_size(base.config, image_size)
     name = base.config.handle or Path(module).name
     fitted = fit_frozen(dataset, base, options=options, image_size=size, work=work, on_progress=report)
-    if method == "frozen" or gradient is None:
+    if method == "frozen":
         return fitted, name
-    from mobilenet_hub.training.gradient import fine_tune
+    from mobilenet_hub.training.gradient import FINE_TUNING, fine_tune
 
-    tuned = fine_tune(fitted.dataset, fitted.module, options=gradient, fit=DEFAULT_FIT, work=work, on_progress=report)
+    tuned = fine_tune(
+        fitted.dataset, fitted.module, options=gradient or FINE_TUNING, fit=DEFAULT_FIT, work=work, on_progress=report
+    )
     return replace(tuned, warnings=(*fitted.warnings, *tuned.warnings)), name
+
+
+def _with_cautions(dataset: Dataset) -> Dataset:
+    """Add what a reader of the accuracy should know beforehand."""
+    counts = dataset.counts()
+    cautions = []
+    if min(counts) < _FEW_PHOTOS:
+        few = [f"{dataset.labels[i]!r} ({counts[i]})" for i in np.argsort(counts, kind="stable")[:5]]
+        few = few[: sum(count < _FEW_PHOTOS for count in counts)]
+        cautions.append(f"fewer than {_FEW_PHOTOS} photos of a class are little to learn from: {', '.join(few)}")
+    if not dataset.part("test"):
+        cautions.append("no test photos: the accuracy is that on photos which chose or trained the result")
+    return replace(dataset, warnings=(*dataset.warnings, *cautions))
 
 
 def _probabilities(fitted: Fitted, options: FrozenOptions, report: OnProgress) -> dict[Split, np.ndarray]:
