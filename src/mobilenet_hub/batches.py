@@ -49,7 +49,7 @@ def batches(
     if isinstance(images, np.ndarray) and images.dtype != np.uint8:
         yield from _of_floats(images, image_size)
         return
-    items = [images] if _is_one(images) else list(images)  # type: ignore[arg-type]
+    items = [images] if is_one(images) else list(images)  # type: ignore[arg-type]
     names = [os.fspath(item) if isinstance(item, str | os.PathLike) else f"image {i}" for i, item in enumerate(items)]
     for start in range(0, len(items), BATCH_SIZE):
         part = slice(start, start + BATCH_SIZE)
@@ -75,7 +75,8 @@ def _of_floats(images: np.ndarray, image_size: tuple[int, int]) -> Iterator[tupl
         yield [f"image {start + i}" for i in range(len(part))], part
 
 
-def _is_one(images: object) -> bool:
+def is_one(images: object) -> bool:
+    """Tell whether this is one image rather than several."""
     if isinstance(images, np.ndarray):
         return images.ndim < 4
     return isinstance(images, str | os.PathLike | bytes) or hasattr(images, "convert")  # PIL.Image.Image

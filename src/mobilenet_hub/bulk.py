@@ -28,6 +28,7 @@ from mobilenet_hub.shards import (
     SKIPPED_FILE,
     Shards,
     as_metadata,
+    as_text,
     open_parquet,
     refuse_other_settings,
     replace_file,
@@ -200,18 +201,25 @@ def _finished_before(output: Path, settings: dict[str, Any], stream: Iterator[It
         return None
     try:
         metadata = parquet.read_schema(described).metadata or {}
-        made_with = json.loads(metadata[f"{METADATA_PREFIX}made_with".encode()])
+        made_with = {
+            key.decode().removeprefix(METADATA_PREFIX): value.decode()
+            for key, value in metadata.items()
+            if key.startswith(METADATA_PREFIX.encode())
+        }
+        rows, skipped, digest_before = (
+            int(made_with.pop("rows")),
+            int(made_with.pop("skipped")),
+            made_with.pop("keys_sha256"),
+        )
     except (ArrowException, OSError, KeyError, ValueError):
         raise InputError(f"{output} is there already, and not from this command; choose another name") from None
-    totals = {name: made_with.pop(name) for name in ("rows", "skipped", "keys_sha256")}
-    refuse_other_settings(output, made_with, settings)
+    refuse_other_settings(output, made_with, as_text(settings))
     digest = hashlib.sha256()
     for item in stream:
         digest.update(os.fsencode(item.key) + b"\0")
-    if digest.hexdigest() != totals["keys_sha256"]:
+    if digest.hexdigest() != digest_before:
         raise InputError(f"{output} is there already, made of other inputs; choose another name, or delete it")
-    skipped_file = _skipped_of(output) if totals["skipped"] else None
-    return Summary(output, totals["rows"], totals["skipped"], skipped_file, totals["rows"] + totals["skipped"])
+    return Summary(output, rows, skipped, _skipped_of(output) if skipped else None, rows + skipped)
 
 
 def _index_of(output: Path) -> Path:
@@ -225,8 +233,7 @@ def _skipped_of(output: Path) -> Path:
 def _assemble(shards: Shards, output: Path, schema: "Schema", settings: dict[str, Any]) -> Path:
     """Put finished shards together into one file, then remove them; return the list of what was skipped."""
     totals = {"rows": shards.rows, "skipped": shards.skipped, "keys_sha256": shards.keys_sha256}
-    about = as_metadata({**settings, "made_with": {**settings, **totals}})
-    schema = schema.with_metadata(about)
+    schema = schema.with_metadata(as_metadata({**settings, **totals}))
     try:
         if shards.skipped:
             replace_file(_skipped_of(output), (shards.folder / SKIPPED_FILE).read_bytes())

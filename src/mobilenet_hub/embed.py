@@ -4,7 +4,10 @@ Imports errors, images, batches, store and engine; OpenVINO on first use.
 """
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +19,16 @@ from mobilenet_hub.weights.module_folder import Module
 if TYPE_CHECKING:
     from mobilenet_hub.batches import Images
     from mobilenet_hub.images import Fit
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureBatch:
+    """The feature vectors of some images of a stream, and the images among them that could not be read."""
+
+    sources: list[str]  # n names: paths, archive/member, or "image 3" where an image has none
+    features: np.ndarray  # float32 [n, num_features]
+    sizes: list[tuple[int, int]]  # n full (height, width)
+    skipped: list[tuple[str, str]]  # (name, reason)
 
 
 class Embedder:
@@ -89,3 +102,37 @@ class Embedder:
         """
         parts = [self.engine.run(batch)["features"] for _, batch in batches(images, self.image_size, self.fit)]
         return np.concatenate(parts) if parts else np.empty((0, self.num_features), np.float32)
+
+    def stream(self, images: "Images") -> Iterator[FeatureBatch]:
+        """Yield the feature vectors of any number of images in their order, decoding ahead with bounded memory.
+
+        Args:
+            images: paths, bytes, PIL images or uint8 arrays [h, w, 3], in any iterable or alone. A path may also be a
+                folder, a glob, or a .tar, .zip or .parquet of images, which stand for all images in them.
+
+        Raises:
+            InputError: something else than an image or a path, or a folder that vanishes while it is read.
+
+        Example:
+            >>> embedder = Embedder("starter")
+            >>> [len(batch.features) for batch in embedder.stream([np.zeros((90, 120, 3), np.uint8)] * 70)]
+            [64, 6]
+        """
+        from mobilenet_hub.batches import is_one
+        from mobilenet_hub.fits import checked_fit
+        from mobilenet_hub.pipeline import compute
+        from mobilenet_hub.sources import Item, items
+
+        def listed(images: Any) -> Iterator[Item]:
+            for number, image in enumerate([images] if is_one(images) else images):
+                if isinstance(image, str | os.PathLike):
+                    yield from items([image])
+                else:
+                    yield Item(f"image {number}", partial(_itself, image))
+
+        for batch, features in compute(listed(images), self.engine, "features", checked_fit(self.fit)):
+            yield FeatureBatch(batch.keys, features, batch.sizes, batch.skipped)
+
+
+def _itself(image: Any) -> Any:
+    return image

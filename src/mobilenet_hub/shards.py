@@ -315,10 +315,17 @@ def as_metadata(settings: Mapping[str, Any]) -> dict[str, str]:
         >>> as_metadata({"fit": "center"})
         {'mobilenet_hub.fit': 'center'}
     """
-    return {
-        f"{METADATA_PREFIX}{name}": value if isinstance(value, str) else json.dumps(value)
-        for name, value in settings.items()
-    }
+    return {f"{METADATA_PREFIX}{name}": value for name, value in as_text(settings).items()}
+
+
+def as_text(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return settings with each value as text, JSON where it is none.
+
+    Example:
+        >>> as_text({"fit": "center", "limit": None})
+        {'fit': 'center', 'limit': 'null'}
+    """
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}
 
 
 def refuse_other_settings(output: Path, made_with: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

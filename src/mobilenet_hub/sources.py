@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mobilenet_hub.errors import ImageError
 from mobilenet_hub.images import MAX_FILE_BYTES, TOO_LARGE, read_bytes
@@ -37,7 +37,7 @@ class Item:
     """One input: its name, and how to get at its bytes."""
 
     key: str  # a file's path; archive/member; table.parquet#row or the table's own key
-    read: Callable[[], bytes]  # raises ImageError with the reason
+    read: Callable[[], Any]  # what `images.decode_image` takes, bytes as a rule; raises ImageError with the reason
     root: str | None = None  # the folder that was asked for, where the input was found by searching one
 
 

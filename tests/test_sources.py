@@ -1,0 +1,174 @@
+"""What IMAGES stands for: every kind of input, in a stable order, and what is said of those that give nothing."""
+
+import io
+import os
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mobilenet_hub.errors import ImageError
+from mobilenet_hub.sources import count, items
+
+
+def picture(level, kind="PNG"):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((6, 8, 3), level, np.uint8)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Photos in a folder and its subfolders, beside what is to be passed over; the current folder is its parent."""
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(["b.jpg", "a.PNG", "z/c.jpeg", "m/n/d.webp", "A.jpg"]):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(number))
+    for name in ("notes.txt", ".hidden.jpg", ".thumbs/e.jpg", "__init__", "odd.jpg/inner.jpg"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(9))
+    return tmp_path / "photos"
+
+
+def keys(*inputs):
+    found = [item.key for item in items(inputs)]
+    assert count(inputs) == len(found)
+    return found
+
+
+def refusals(*inputs):
+    told = {}
+    for item in items(inputs):
+        try:
+            item.read()
+        except ImageError as error:
+            told[item.key] = error.reason
+    return told
+
+
+def test_folders_are_searched_whole_in_a_stable_order(folder):
+    expected = ["A.jpg", "a.PNG", "b.jpg", "m/n/d.webp", "odd.jpg/inner.jpg", "z/c.jpeg"]
+    assert keys("photos") == [f"photos/{name}" for name in expected]
+    assert [item.read() for item in items(["photos"])][:2] == [picture(4), picture(1)]
+    assert {item.root for item in items(["photos"])} == {"photos"}
+
+
+def test_links_to_folders_cannot_make_it_endless(folder):
+    (folder / "loop").symlink_to(folder)
+    (folder / "link.jpg").symlink_to(folder / "b.jpg")
+    assert len(keys("photos")) == 7
+
+
+def test_arguments_keep_their_order_and_names_their_freedom(folder):
+    assert keys("photos/b.jpg", "photos/notes.txt", "photos/A.jpg") == [
+        "photos/b.jpg", "photos/notes.txt", "photos/A.jpg",
+    ]  # fmt: skip
+
+
+def test_globs(folder):
+    assert keys("photos/*.jpg") == ["photos/A.jpg", "photos/b.jpg", "photos/odd.jpg/inner.jpg"]
+    assert keys("photos/**/*.webp") == ["photos/m/n/d.webp"]
+    (folder / "odd[1].jpg").write_bytes(picture(1))
+    assert keys("photos/odd[1].jpg") == ["photos/odd[1].jpg"]
+    assert refusals("photos/*.gif") == {"photos/*.gif": "matches no file"}
+
+
+def test_a_list_on_standard_input(folder, monkeypatch):
+    text = b"photos/b.jpg\r\n\nphotos/z\nphotos/\xff.jpg\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
+    assert [item.key for item in items(["-"])] == ["photos/b.jpg", "photos/z/c.jpeg", os.fsdecode(b"photos/\xff.jpg")]
+    assert count(["-"]) is None
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"])
+def test_tar_archives(folder, ending):
+    path = f"shard{ending}"
+    with tarfile.open(path, "w:" + {".tgz": "gz"}.get(ending, ending.removeprefix(".tar").lstrip("."))) as archive:
+        for name in ("photos/z/c.jpeg", "photos/notes.txt", "photos/A.jpg", "photos/.hidden.jpg", "photos"):
+            archive.add(name, recursive=False)
+    found = list(items([path]))
+    assert [item.key for item in found] == [f"{path}/photos/z/c.jpeg", f"{path}/photos/A.jpg"]
+    # After the archive has been walked through, and in any order: threads read when they get to it.
+    assert [item.read() for item in reversed(found)] == [picture(4), picture(2)]
+    assert count([path]) == (2 if ending == ".tar" else None)
+
+
+def test_damaged_tars_give_what_they_can(folder):
+    with tarfile.open("shard.tar", "w", format=tarfile.USTAR_FORMAT) as archive:  # 512 bytes a header
+        for name in ("photos/b.jpg", "photos/A.jpg"):
+            archive.add(name)
+    os.truncate("shard.tar", 1024 + 100)  # within the second header
+    told = refusals("shard.tar")
+    assert list(told) == ["shard.tar"]
+    assert "damaged from here on" in told["shard.tar"]
+    os.truncate("shard.tar", 512 + 20)  # within the first picture
+    assert "ends within" in " ".join(refusals("shard.tar").values())
+    for name in ("no.tar", "text.tgz"):
+        (folder.parent / "text.tgz").write_text("no archive")
+        assert "not a readable .tar" in refusals(name)[name]
+
+
+def test_zip_archives(folder):
+    with zipfile.ZipFile("some.zip", "w") as archive:
+        archive.write("photos/z/c.jpeg")
+        archive.write("photos/notes.txt")
+        archive.writestr("__MACOSX/._c.jpeg", b"")
+        archive.write("photos/A.jpg", compress_type=zipfile.ZIP_DEFLATED)
+    found = list(items(["some.zip"]))
+    assert [item.key for item in found] == ["some.zip/photos/z/c.jpeg", "some.zip/photos/A.jpg"]
+    assert [item.read() for item in found] == [picture(2), picture(4)]
+    data = bytearray((folder.parent / "some.zip").read_bytes())
+    data[data.index(picture(2)) + 20] ^= 1
+    (folder.parent / "some.zip").write_bytes(data)
+    assert "cannot be unpacked" in refusals("some.zip")["some.zip/photos/z/c.jpeg"]
+    (folder.parent / "text.zip").write_text("no archive")
+    assert "not a readable .zip" in refusals("text.zip")["text.zip"]
+
+
+def test_parquet_tables(folder):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    pictures = [picture(level) for level in range(100)]
+    struct = pa.array([{"bytes": data, "path": None} for data in pictures])
+    for columns, expected in (
+        ({"image": struct, "label": list(range(100))}, [f"t.parquet#{i}" for i in range(100)]),
+        ({"jpg": pictures, "mask": pictures, "__key__": [f"k{i}" for i in range(100)]}, [f"k{i}" for i in range(100)]),
+        ({"raw": pictures, "id": list(range(100))}, [str(i) for i in range(100)]),
+    ):
+        parquet.write_table(pa.table(columns), "t.parquet", row_group_size=40)
+        found = list(items(["t.parquet"]))
+        assert [item.key for item in found] == expected
+        assert [item.read() for item in found] == pictures
+        assert count(["t.parquet"]) == 100
+        partly = list(items(["t.parquet"], unread=45))
+        assert [item.key for item in partly] == expected
+        assert [item.read() for item in partly[45:]] == pictures[45:]
+
+
+def test_other_parquet_tables_are_named(folder):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    for columns, reason in (
+        ({"label": [1, 2]}, "columns label"),
+        ({"a": [b"1"], "b": [b"2"]}, "several binary columns"),
+        ({"image": [picture(1), None]}, "no bytes"),
+    ):
+        parquet.write_table(pa.table(columns), "t.parquet")
+        assert reason in " ".join(refusals("t.parquet").values())
+    (folder.parent / "t.parquet").write_text("no table")
+    assert "not a readable Parquet" in refusals("t.parquet")["t.parquet"]
+
+
+def test_what_gives_nothing_is_named(folder, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    assert refusals("nothing", "gone.jpg") == {"nothing": "a folder without images", "gone.jpg": "no such file"}
+
+
+def test_unread_items_across_arguments(folder):
+    assert [i.key for i in items(["photos", "photos/b.jpg"], unread=3)] == keys("photos", "photos/b.jpg")
