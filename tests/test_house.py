@@ -44,7 +44,7 @@ FLOORS = (
     ("bulk", "quantize", "bench"),
     ("metrics",),
     ("evaluate", "report", "train"),
-    ("export",),
+    ("exporting",),
     ("cli",),
 )
 

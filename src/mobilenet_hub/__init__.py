@@ -23,6 +23,7 @@ _OWNERS: dict[str, str] = {
     "Prediction": "classify",
     "TrainResult": "training.train",
     "evaluate": "evaluation",
+    "export": "exporting",
     "get_expected_image_size": "hub.module",
     "get_num_image_channels": "hub.module",
     "load": "hub.load",

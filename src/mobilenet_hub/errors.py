@@ -11,7 +11,8 @@ MobileNetHubError
 ├── DownloadError        (OSError)            a fetch that failed
 │   └── OfflineError                          a fetch that MOBILENET_HUB_OFFLINE=1 forbids
 ├── OutputError          (OSError)            a result that could not be written
-└── AccuracyError        (AssertionError)     a trained module that is less accurate than was asked for
+├── AccuracyError        (AssertionError)     a trained module that is less accurate than was asked for
+└── ProofError           (ArithmeticError)    an export whose own runtime gives something else than the module
 
 Each also inherits the builtin that a user would catch. The text says what happened, what was received and what
 to do.
@@ -75,3 +76,7 @@ class OutputError(MobileNetHubError, OSError):
 
 class AccuracyError(MobileNetHubError, AssertionError):
     """A trained module that is less accurate than was asked for; it is not written."""
+
+
+class ProofError(MobileNetHubError, ArithmeticError):
+    """An export whose own runtime gives something else than the module; nothing of it is kept."""

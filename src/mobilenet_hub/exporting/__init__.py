@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from mobilenet_hub.exporting.artifact import PROOF_FILE, find_place, making, size_of
-from mobilenet_hub.exporting.proof import Proof, ProofError, compare
+from mobilenet_hub.exporting.proof import Proof, prove
 from mobilenet_hub.exporting.request import FORMATS, Free, Options, Precision, make_request
 from mobilenet_hub.weights.module_folder import Module
 
-__all__ = ["FORMATS", "Proof", "ProofError", "export"]
+__all__ = ["FORMATS", "Proof", "export"]
 
 _FILES = {"tf-hub": "tf_hub", "keras": "keras_file", "safetensors": "module_folder"}  # others are named as the format
 
@@ -79,7 +79,6 @@ def export(
     with making(place) as work:
         path = work / place.main if place.main else work
         writer.write(request, path)
-        runtime, run = writer.load(request, path)
-        proof = Proof(format, str(place.path), size_of(work), runtime, choices=dict(request.facts), **vars(compare(request, run)))
+        proof = prove(request, writer.load(request, path), place.path, size_of(work))
         proof.write(work / PROOF_FILE)
     return proof

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from mobilenet_hub.engine import Engine
-from mobilenet_hub.exporting.proof import ProofError, Run
+from mobilenet_hub.errors import ProofError
+from mobilenet_hub.exporting.proof import Run
 from mobilenet_hub.exporting.request import Request
 from mobilenet_hub.weights.module_folder import Module, read_module, write_module
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mobilenet_hub.architecture import INPUT_CHANNELS, ConvUnit, pad_amounts
-from mobilenet_hub.exporting.proof import ProofError, Run
+from mobilenet_hub.errors import ProofError
+from mobilenet_hub.exporting.proof import Run
 from mobilenet_hub.exporting.request import Request
 from mobilenet_hub.graph import INPUT, fold_batch_norm
 

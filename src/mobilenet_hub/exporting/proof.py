@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mobilenet_hub.engine import Engine
-from mobilenet_hub.errors import MobileNetHubError
+from mobilenet_hub.errors import ProofError
 from mobilenet_hub.exporting.request import Request
 
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]  # images to the outputs by the names of the request
@@ -23,10 +23,6 @@ Run = Callable[[np.ndarray], dict[str, np.ndarray]]  # images to the outputs by 
 TOLERANCES = {"float32": 1e-4, "float16": 0.02, "dynamic": 0.3, "int8": 0.5}
 IMAGES = 8
 _WAVES = 6
-
-
-class ProofError(MobileNetHubError, ArithmeticError):
-    """An export whose own runtime gives something else than the module; nothing of it is kept."""
 
 
 @dataclass(frozen=True)
@@ -49,27 +45,19 @@ class Proof:
         file.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The export beside the engine, on all images of all sizes."""
-
-    images: int
-    sizes: tuple[tuple[int, int], ...]
-    difference: float
-    tolerance: float
-    top1_agreement: float | None
-
-
-def compare(request: Request, run: Run) -> Comparison:
-    """Run the export and the engine on the same images.
+def prove(request: Request, loaded: tuple[str, Run], path: Path, num_bytes: int) -> Proof:
+    """Run the export and the engine on the same images, and compare all outputs.
 
     Args:
         request: what was exported.
-        run: the export, run by its own runtime.
+        loaded: the runtime's name, and the export, run by it.
+        path: where the export will lie.
+        num_bytes: its size.
 
     Raises:
         ProofError: an output is missing, has another shape, is not finite or differs by more than the tolerance.
     """
+    runtime, run = loaded
     sizes = proof_sizes(request)
     difference, allowed, images, agreed, ranked = 0.0, 0.0, 0, 0, 0
     for size in sizes:
@@ -84,7 +72,9 @@ def compare(request: Request, run: Run) -> Comparison:
             if name.lower() in ("logits", "predictions", "probabilities"):
                 agreed += int((found[name].argmax(1) == expected[endpoint].argmax(1)).sum())
                 ranked += len(batch)
-    return Comparison(images, sizes, difference, allowed, agreed / ranked if ranked else None)
+    agreement = agreed / ranked if ranked else None
+    facts = dict(request.facts)
+    return Proof(request.format.name, str(path), num_bytes, runtime, images, sizes, difference, allowed, agreement, facts)
 
 
 def _difference(name: str, found: dict[str, np.ndarray], expected: np.ndarray, limit: float) -> float:

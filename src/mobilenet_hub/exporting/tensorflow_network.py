@@ -84,7 +84,7 @@ class TensorFlowNetwork:
 
 
 def _l2_term(kernel: tf.Variable) -> Callable[[], tf.Tensor]:
-    return tf.function(lambda: WEIGHT_DECAY * tf.nn.l2_loss(kernel), input_signature=[])
+    return tf.function(lambda: WEIGHT_DECAY * tf.nn.l2_loss(kernel), autograph=False, input_signature=[])
 
 
 def convolve(x: tf.Tensor, kernel: tf.Tensor | tf.Variable, unit: ConvUnit, padding: Padding) -> tf.Tensor:

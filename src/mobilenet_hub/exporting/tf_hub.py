@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf  # noqa: TID253 (this file is itself imported only where TensorFlow is wanted)
 
-from mobilenet_hub.exporting.proof import ProofError, Run
+from mobilenet_hub.errors import ProofError
+from mobilenet_hub.exporting.proof import Run
 from mobilenet_hub.exporting.request import Request
 from mobilenet_hub.exporting.tensorflow_network import TensorFlowNetwork
 from mobilenet_hub.weights.module_folder import CONFIG_FILE, LABELS_FILE
@@ -34,27 +35,31 @@ def write(request: Request, folder: Path) -> None:
 def _reusable(request: Request) -> tf.train.Checkpoint:
     """Return the object whose attributes are the interface."""
     network = TensorFlowNetwork(request.config, request.weights)
-    size = request.image_size or (None, None)
-    images = tf.TensorSpec([request.batch_size, *size, 3], tf.float32, name="inputs")
+    images = tf.TensorSpec([request.batch_size, *(request.image_size or (None, None)), 3], tf.float32, name="inputs")
+    momentum = tf.TensorSpec([], tf.float32, name="batch_norm_momentum")
     default_momentum = request.contract.batch_norm_momentum
 
-    @tf.function
+    # The network is traced once for inference and once for training; whatever is callable below shares the two.
+    @tf.function(autograph=False, input_signature=[images])
+    def infer(inputs):
+        return network(inputs, False, default_momentum)
+
+    @tf.function(autograph=False, input_signature=[images, momentum])
+    def train(inputs, batch_norm_momentum):
+        return network(inputs, True, batch_norm_momentum)
+
+    @tf.function(autograph=False)
     def call(inputs, training=False, batch_norm_momentum=default_momentum, return_endpoints=False):
-        outputs = network(inputs, training, batch_norm_momentum)
+        outputs = train(inputs, batch_norm_momentum) if training else infer(inputs)
         return outputs if return_endpoints else outputs["default"]
 
-    @tf.function(input_signature=[images])
+    @tf.function(autograph=False, input_signature=[images])
     def serve(inputs):
-        return {request.contract.output_name: network(inputs, False, default_momentum)["default"]}
+        return {request.contract.output_name: infer(inputs)["default"]}
 
     for training in (False, True):
-        for return_endpoints in (False, True):
-            call.get_concrete_function(
-                images,
-                training=training,
-                batch_norm_momentum=tf.TensorSpec([], tf.float32, name="batch_norm_momentum"),
-                return_endpoints=return_endpoints,
-            )
+        for endpoints in (False, True):
+            call.get_concrete_function(images, training, momentum, endpoints)
     module = tf.train.Checkpoint()
     module.__call__ = call
     module.serving = serve
