@@ -171,10 +171,21 @@ def _tar(path: str, unread: int) -> Iterator[Item]:
     from lzma import LZMAError
     from zlib import error as zlib_error
 
-    packed = not path.lower().endswith(".tar")
+    class Header(tarfile.TarInfo):
+        """A header that is damaged or missing is an error, where tarfile would take it for the end."""
+
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "Header":
+            try:
+                return super().frombuf(buf, encoding, errors)
+            except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+                raise
+            except tarfile.HeaderError as error:
+                raise tarfile.ReadError(f"{error}: cut off?") from None
+
     try:
-        with tarfile.open(path, "r|*" if packed else "r:") as archive:
-            file = None if packed else _OpenFile(path)
+        with tarfile.open(path, "r:*", tarinfo=Header) as archive:
+            file = _OpenFile(path) if path.lower().endswith(".tar") else None
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # tarfile would remember every member it has seen
                 if not member.isreg() or not _is_image(member.name):
@@ -183,8 +194,8 @@ def _tar(path: str, unread: int) -> Iterator[Item]:
                 if file is not None and not member.issparse():
                     yield Item(key, partial(file.read, member.offset_data, member.size))
                     continue
-                stream = archive.extractfile(member)
-                data = stream.read() if stream is not None else b""
+                stream = archive.extractfile(member)  # compressed: only to be read in passing
+                data = stream.read(MAX_FILE_BYTES) if stream is not None else b""
                 yield Item(key, partial(bytes, data))
     except (tarfile.TarError, zlib_error, LZMAError, EOFError, OSError) as error:
         yield _refused(path, f"not a readable .tar archive, or damaged from here on ({error})")
