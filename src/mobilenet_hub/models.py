@@ -72,8 +72,10 @@ class MobileNet(keras.Model):
             for unit in network.units
         ]
         self.hidden = self._dense(network.hidden, "relu")
-        self.dropout = keras.layers.Dropout(self.dropout_rate, dtype=self.dtype_policy)
         self.classifier = self._dense(network.classifier, None)
+        # A Dropout has a variable, the state of its generator: none where nothing is dropped.
+        drops = self.classifier is not None and self.dropout_rate > 0
+        self.dropout = keras.layers.Dropout(self.dropout_rate, dtype=self.dtype_policy) if drops else None
 
     def _dense(self, variables: tuple[Variable, ...], activation: str | None) -> keras.layers.Layer | None:
         """Return a 1x1 convolution with bias (TF-Slim's fully connected layer), or None where there is none."""
@@ -140,7 +142,9 @@ class MobileNet(keras.Model):
         if self.classifier is not None:
             if self.hidden is not None:
                 pooled = self.hidden(pooled)
-            pooled = self.classifier(self.dropout(pooled, training=training))
+            if self.dropout is not None:
+                pooled = self.dropout(pooled, training=training)
+            pooled = self.classifier(pooled)
         return ops.squeeze(pooled, axis=(1, 2))
 
     @property
