@@ -1,7 +1,7 @@
 """Any supported file or folder into a module. Imports errors, catalog, architecture and the readers of this folder.
 
 `load_source` finds out what a path is by what is there: a module folder, a TF1 hub module, a TF2 SavedModel, a TF-Slim
-checkpoint, a frozen graph, or an archive or folder of one of them. docs/formats.md has the list.
+checkpoint, a frozen graph, a peer's file, or an archive or folder of one of them. docs/formats.md has the list.
 """
 
 import os
@@ -15,16 +15,32 @@ from mobilenet_hub.errors import InputError, InvalidModuleError, MobileNetHubErr
 from mobilenet_hub.weights.archive import unpack
 from mobilenet_hub.weights.checkpoint import read_checkpoint
 from mobilenet_hub.weights.frozen_graph import read_frozen_graph
+from mobilenet_hub.weights.hugging_face import CONFIG_FILE as HF_CONFIG
+from mobilenet_hub.weights.hugging_face import PICKLE_FILE, is_hugging_face, read_hugging_face
+from mobilenet_hub.weights.hugging_face import WEIGHTS_FILE as HF_WEIGHTS
+from mobilenet_hub.weights.keras_file import SUFFIXES as KERAS_SUFFIXES
+from mobilenet_hub.weights.keras_file import read_keras_file
+from mobilenet_hub.weights.litert import read_litert
 from mobilenet_hub.weights.module_folder import CONFIG_FILE, Module, read_module, write_module
 from mobilenet_hub.weights.saved_model import MODEL_FILE, read_saved_model
 from mobilenet_hub.weights.source import Source, Wanted, to_module
 from mobilenet_hub.weights.tensor_bundle import find_prefix
+from mobilenet_hub.weights.tfjs import MODEL_FILE as TFJS_FILE
+from mobilenet_hub.weights.tfjs import read_tfjs
 
 _ARCHIVES = (".tgz", ".tar.gz", ".tar")
+_FILE_READERS = {".pb": read_frozen_graph, ".tflite": read_litert}
+_FOLDER_READERS = {
+    MODEL_FILE: read_saved_model,
+    HF_CONFIG: read_hugging_face,
+    HF_WEIGHTS: read_hugging_face,
+    PICKLE_FILE: read_hugging_face,
+}
 _MAX_NESTING = 3  # folders that hold nothing but a folder, around the one with the files
 FORMATS = (
-    "a module folder, a TF-Slim checkpoint (prefix, folder or .tgz), a frozen graph (.pb), a TF1 hub module or a "
-    "TF2 SavedModel"
+    "a module folder, a TF-Slim checkpoint (prefix, folder or .tgz), a frozen graph (.pb), a TF1 hub module, a TF2 "
+    "SavedModel, a Keras file (.keras, .h5), a TensorFlow.js layers model (model.json), a Hugging Face folder, a float "
+    ".tflite file"
 )
 
 
@@ -158,7 +174,7 @@ def _load(path: Path, wanted: Wanted) -> Module:
     found = _as_module_folder(path)
     if found is not None:
         return _adjusted(read_module(found), wanted)
-    return to_module(_read(path), wanted)
+    return to_module(_read(path, wanted.image_size), wanted)
 
 
 def _as_module_folder(path: Path) -> Path | None:
@@ -194,13 +210,11 @@ def _adjusted(module: Module, wanted: Wanted) -> Module:
     return Module(kept, adjusted.weights, module.path)
 
 
-def _read(path: Path) -> Source:
+def _read(path: Path, size: tuple[int, int] | None) -> Source:
     if path.is_dir():
-        return _read_folder(path)
-    if path.name == MODEL_FILE:
-        return read_saved_model(path.parent)
-    if path.suffix == ".pb" and path.is_file():
-        return read_frozen_graph(path)
+        return _read_folder(path, size)
+    if path.is_file() and (source := _read_file(path, size)):
+        return source
     for prefix in (path, path.with_suffix("")):
         if prefix.with_name(f"{prefix.name}.index").is_file():
             return read_checkpoint(prefix)
@@ -209,14 +223,33 @@ def _read(path: Path) -> Source:
     raise InputError(f"{path} is none of the files that can be converted: {FORMATS}")
 
 
-def _read_folder(folder: Path) -> Source:
+def _read_file(file: Path, size: tuple[int, int] | None) -> Source | None:
+    """Read a file whose name says what it is; None where it does not."""
+    if file.name in _FOLDER_READERS:
+        return _FOLDER_READERS[file.name](file.parent)
+    if file.name == TFJS_FILE:
+        return read_tfjs(file, size)
+    if file.suffix in KERAS_SUFFIXES:
+        return read_keras_file(file, size)
+    if file.suffix in _FILE_READERS:
+        return _FILE_READERS[file.suffix](file)
+    return None
+
+
+def _read_folder(folder: Path, size: tuple[int, int] | None) -> Source:
+    """Read what a folder holds; TF-Slim's have several forms of one network, of which the checkpoint is the first."""
     for _ in range(_MAX_NESTING):
         if (folder / MODEL_FILE).is_file():
             return read_saved_model(folder)
         if prefix := find_prefix(folder):
             return read_checkpoint(prefix)
-        if graph := _find_frozen_graph(folder):
-            return read_frozen_graph(graph)
+        if (folder / TFJS_FILE).is_file():
+            return read_tfjs(folder / TFJS_FILE, size)
+        if is_hugging_face(folder):
+            return read_hugging_face(folder)
+        for suffix in (".pb", *KERAS_SUFFIXES, ".tflite"):
+            if file := _only_file(folder, suffix):
+                return _read(file, size)
         inner = [entry for entry in folder.iterdir() if entry.is_dir()]
         if len(inner) != 1:
             break
@@ -224,10 +257,11 @@ def _read_folder(folder: Path) -> Source:
     raise InputError(f"{folder} holds nothing that can be converted: {FORMATS}")
 
 
-def _find_frozen_graph(folder: Path) -> Path | None:
-    """Return the frozen graph of a folder; TF-Slim's archives hold a quantized one beside it."""
-    graphs = sorted(folder.glob("*.pb"))
-    float_graphs = [graph for graph in graphs if "quant" not in graph.name] or graphs
-    if len(float_graphs) > 1:
-        raise InvalidModuleError(f"{folder} holds several graphs: {', '.join(g.name for g in float_graphs)}; name one")
-    return float_graphs[0] if float_graphs else None
+def _only_file(folder: Path, suffix: str) -> Path | None:
+    """Return the one file of that kind in a folder; TF-Slim's archives hold a quantized one beside it."""
+    files = sorted(folder.glob(f"*{suffix}"))
+    float_files = [file for file in files if "quant" not in file.name] or files
+    if len(float_files) > 1:
+        names = ", ".join(file.name for file in float_files)
+        raise InvalidModuleError(f"{folder} holds several files that could be meant: {names}; name one")
+    return float_files[0] if float_files else None

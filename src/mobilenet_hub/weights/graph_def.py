@@ -14,7 +14,7 @@ import numpy as np
 
 from mobilenet_hub.architecture import BATCH_NORM_EPSILON, INPUT_CHANNELS
 from mobilenet_hub.weights.protobuf import Message
-from mobilenet_hub.weights.reading import array_from
+from mobilenet_hub.weights.reading import Unfit, array_from
 
 _CONSTANTS = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}  # types.proto
 _MAX_SPLAT = 1 << 16  # elements of a constant that is stored as one value
@@ -76,12 +76,12 @@ def facts_of(nodes: Iterable[Node]) -> GraphFacts:
     """Collect what a graph says, and refuse one that computes something else than a float MobileNet.
 
     Raises:
-        ValueError: the graph is quantized, pads otherwise than SAME, or mixes batch norm epsilons.
+        Unfit: the graph is quantized, pads otherwise than SAME, or mixes batch norm epsilons.
     """
     sizes, epsilons, variables = set(), set(), {}
     for node in nodes:
         if "FakeQuant" in node.op or node.op in ("Dequantize", "QuantizedConv2D"):
-            raise ValueError(
+            raise Unfit(
                 f"node {node.name} is {node.op}: the network is quantized; "
                 "use the float file of the same network and quantize on export"
             )
@@ -118,12 +118,12 @@ def _check_padding(node: Node) -> None:
     padding = node.attributes["padding"].text(2) if "padding" in node.attributes else ""
     strided = node.attributes["strides"].message(1).bytes(3) != b"\1\1\1\1" if "strides" in node.attributes else False
     if padding != "SAME" and (strided or node.op == "DepthwiseConv2dNative"):
-        raise ValueError(f"node {node.name} pads {padding or 'somehow'}, not SAME as TF-Slim's published networks do")
+        raise Unfit(f"node {node.name} pads {padding or 'somehow'}, not SAME as TF-Slim's published networks do")
 
 
 def _one_epsilon(epsilons: set[float]) -> float:
     if len(epsilons) > 1:
-        raise ValueError(f"its batch norms have the different epsilons {sorted(epsilons)}")
+        raise Unfit(f"its batch norms have the different epsilons {sorted(epsilons)}")
     epsilon = epsilons.pop() if epsilons else BATCH_NORM_EPSILON
     return BATCH_NORM_EPSILON if isclose(epsilon, BATCH_NORM_EPSILON, rel_tol=1e-6) else epsilon
 

@@ -1,6 +1,7 @@
 """Reading of files that are not to be trusted: errors that name the file, sizes that fit. Imports errors only.
 
-The parsers of this folder raise ValueError with what is wrong and where in the data; `reading` adds the file once.
+The parsers of this folder raise ValueError with what is wrong and where in the data, Unfit where the data are sound but
+of another network; `reading` adds the file once.
 """
 
 from collections.abc import Iterator
@@ -10,26 +11,33 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilenet_hub.errors import CorruptFileError, MobileNetHubError
+from mobilenet_hub.errors import CorruptFileError, InvalidModuleError, MobileNetHubError
 
 _FLOATS = ("float32", "float16", "float64")
 
 
+class Unfit(ValueError):
+    """The data are sound, but hold something else than a network that a module can be."""
+
+
 @contextmanager
 def reading(file: Path, what: str) -> Iterator[None]:
-    """Turn a parser's ValueError, or a file that cannot be read, into one CorruptFileError that names the file.
+    """Turn what a parser raises, or a file that cannot be read, into one error that names the file.
 
     Args:
         file: the file being read.
         what: what it should be, e.g. "a frozen graph".
 
     Raises:
-        CorruptFileError: the block raised ValueError or OSError, or nested deeper than any real file.
+        InvalidModuleError: the block raised Unfit.
+        CorruptFileError: the block raised another ValueError or OSError, or nested deeper than any real file.
     """
     try:
         yield
     except MobileNetHubError:
         raise
+    except Unfit as error:
+        raise InvalidModuleError(f"{file} is not {what} that can be used: {error}") from None
     except FileNotFoundError as error:
         raise CorruptFileError(f"{error.filename or file} is missing") from None
     except (ValueError, OSError, RecursionError, OverflowError, MemoryError) as error:

@@ -1,0 +1,75 @@
+"""FlatBuffers, read without a schema compiler: tables, vectors, numbers. Imports nothing.
+
+Every offset is held against the data. Field numbers stand with the readers that know them.
+"""
+
+from struct import Struct, error, unpack_from
+
+_U16, _I32, _U32 = Struct("<H"), Struct("<i"), Struct("<I")
+
+
+class Table:
+    """A table at a position of the data; a field that is absent has its default."""
+
+    def __init__(self, data: bytes | memoryview, at: int):
+        self._data = memoryview(data)
+        self._at = at
+        vtable = at - self._unpack(_I32, at)
+        size = self._unpack(_U16, vtable)
+        self._fields = [self._unpack(_U16, vtable + 4 + 2 * field) for field in range(max(size - 4, 0) // 2)]
+
+    @classmethod
+    def root(cls, data: bytes | memoryview) -> "Table":
+        """Return the table that the data begin with."""
+        view = memoryview(data)
+        if len(view) < 8:
+            raise ValueError("it is too short for a FlatBuffer")
+        return cls(view, _U32.unpack_from(view)[0])
+
+    def number(self, field: int, kind: str = "i", default: int = 0) -> int:
+        """Return a number of the `struct` module's kind, e.g. "b" for int8."""
+        at = self._position(field)
+        return self._unpack(Struct(f"<{kind}"), at) if at else default
+
+    def table(self, field: int) -> "Table | None":
+        """Return a nested table."""
+        at = self._position(field)
+        return Table(self._data, at + self._unpack(_U32, at)) if at else None
+
+    def tables(self, field: int) -> "list[Table]":
+        """Return a vector of tables."""
+        start, count = self._vector(field, 4)
+        return [Table(self._data, at + self._unpack(_U32, at)) for at in range(start, start + 4 * count, 4)]
+
+    def numbers(self, field: int, kind: str = "i") -> list[int]:
+        """Return a vector of numbers."""
+        size = Struct(f"<{kind}").size
+        start, count = self._vector(field, size)
+        return list(unpack_from(f"<{count}{kind}", self._data, start)) if count else []
+
+    def bytes(self, field: int) -> memoryview:
+        """Return a vector of bytes or a string."""
+        start, count = self._vector(field, 1)
+        return self._data[start : start + count]
+
+    def _position(self, field: int) -> int:
+        offset = self._fields[field] if field < len(self._fields) else 0
+        return self._at + offset if offset else 0
+
+    def _vector(self, field: int, size: int) -> tuple[int, int]:
+        at = self._position(field)
+        if not at:
+            return 0, 0
+        start = at + self._unpack(_U32, at)
+        count = self._unpack(_U32, start)
+        if size * count > len(self._data) - start - 4:
+            raise ValueError(f"a list of {count} at byte {start} is cut off")
+        return start + 4, count
+
+    def _unpack(self, form: Struct, at: int) -> int:
+        if at < 0:
+            raise ValueError("it refers to bytes before its beginning")
+        try:
+            return form.unpack_from(self._data, at)[0]
+        except error:
+            raise ValueError(f"it refers to byte {at} of {len(self._data)}") from None

@@ -1,0 +1,153 @@
+"""Keras's files: .keras, .weights.h5, and .h5 of weights or of a whole model. Imports h5py lazily.
+
+Nothing of a file is run: configurations are read as text, arrays as numbers; there is no pickle in these formats. HDF5
+links to other files and data sets that announce more than the file holds are refused.
+"""
+
+import io
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mobilenet_hub.architecture import BATCH_NORM_LEAVES
+from mobilenet_hub.errors import MissingExtraError
+from mobilenet_hub.weights.keras_network import Arrays, read_network
+from mobilenet_hub.weights.reading import reading
+from mobilenet_hub.weights.source import Source
+
+if TYPE_CHECKING:
+    import h5py
+
+SUFFIXES = (".keras", ".h5", ".hdf5")
+EXTRA = "keras-files"
+_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+_MAX_UNZIPPED = 1 << 30
+_MAX_DEPTH = 12
+_NUMBERED = re.compile(r"(conv2d|depthwise_conv2d|batch_normalization|dense)(?:_(\d+))?")
+# mobilenet_7_5_224_tf.h5, mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5
+_PUBLISHED_NAME = re.compile(
+    r"mobilenet_(?:\d_\d|v2_weights_tf_dim_ordering_tf_kernels_\d\.\d+)_(\d+)(?:_tf)?(?:_no_top)?"
+)
+
+
+def read_keras_file(file: Path, size: tuple[int, int] | None = None) -> Source:
+    """Read a MobileNet of keras.applications from any of Keras's files.
+
+    Args:
+        file: .keras, .weights.h5, .h5 or .hdf5.
+        size: (height, width) that the caller gives, for files that do not say it.
+
+    Raises:
+        CorruptFileError: the file is damaged, or the model is no MobileNet; says which layer.
+        MissingExtraError: h5py is not installed.
+    """
+    named = _PUBLISHED_NAME.fullmatch(file.name.removesuffix(file.suffix))
+    size = size or ((int(named[1]), int(named[1])) if named else None)
+    with reading(file, "a Keras file of a MobileNet"):
+        try:
+            config, layers = _read_zip(file) if file.suffix == ".keras" else _read_h5(file, file.stat().st_size)
+        except (KeyError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from None
+        network = read_network(layers, config, size)
+    return Source(file, "Keras file", **vars(network))
+
+
+def _read_zip(file: Path) -> tuple[Any, list[Arrays]]:
+    with zipfile.ZipFile(file) as archive:
+        for name in (_CONFIG, _WEIGHTS):
+            info = archive.getinfo(name)
+            if info.file_size > min(_MAX_UNZIPPED, 32 * file.stat().st_size):
+                raise ValueError(f"{name} announces {info.file_size} bytes")
+        config = json.loads(archive.read(_CONFIG))
+        data = archive.read(_WEIGHTS)
+    _, layers = _read_h5(io.BytesIO(data), len(data))
+    return config, layers
+
+
+def _read_h5(file: Path | io.BytesIO, size: int) -> tuple[Any, list[Arrays]]:
+    try:
+        import h5py
+    except ImportError:
+        raise MissingExtraError("h5py", EXTRA, "reading Keras files") from None
+    with h5py.File(file, "r") as root:
+        config = json.loads(root.attrs["model_config"]) if "model_config" in root.attrs else None
+        left = _Budget(size)
+        group = _inner(root, "model_weights") if "model_weights" in root else root
+        if "layer_names" in group.attrs:
+            return config, _named_layers(group, left)
+        return config, _numbered_layers(root, left)
+
+
+class _Budget:
+    """How many bytes of arrays a file may still give: as many as it has."""
+
+    def __init__(self, size: int):
+        self._left = size
+
+    def read(self, dataset: "h5py.Dataset") -> np.ndarray:
+        self._left -= dataset.nbytes
+        if self._left < 0 or dataset.is_virtual or dataset.external:
+            raise ValueError(f"{dataset.name} announces {dataset.nbytes} bytes that the file does not have")
+        return np.asarray(dataset[()])
+
+
+def _inner(group: "h5py.Group", path: str) -> Any:
+    """Return a member of a group by a path of hard links; other links may lead out of the file."""
+    import h5py
+
+    found: Any = group
+    for part in path.split("/"):
+        if not isinstance(found, h5py.Group) or not isinstance(found.get(part, getlink=True), h5py.HardLink):
+            raise ValueError(f"{path} is missing or a link to elsewhere")
+        found = found[part]
+    return found
+
+
+def _texts(value: Any) -> list[str]:
+    return [one.decode() if isinstance(one, bytes) else str(one) for one in value]
+
+
+def _named_layers(group: "h5py.Group", budget: _Budget) -> list[Arrays]:
+    """Read the older format: lists of the layers' and their weights' names, in the model's order."""
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for layer in _texts(group.attrs["layer_names"]):
+        stored = _inner(group, layer)
+        for name in _texts(stored.attrs["weight_names"]):
+            scope, _, leaf = name.partition(":")[0].rpartition("/")
+            layers.setdefault(f"{layer}/{scope}", {})[leaf] = budget.read(_inner(stored, name))
+    return list(layers.values())
+
+
+def _numbered_layers(root: "h5py.Group", budget: _Budget) -> list[Arrays]:
+    """Read Keras 3's format: layers numbered within their class, their weights numbered within the layer."""
+    found = sorted(_numbered(root, 0), key=lambda one: one[:3])
+    models = {parent for parent, kind, _, _ in found if "conv2d" in kind}
+    if len(models) != 1:
+        raise ValueError(f"it has convolutions in {len(models)} models")
+    layers: list[Arrays] = []
+    for _, kind, _, group in found:
+        arrays = [budget.read(_inner(group, f"vars/{at}")) for at in range(len(group["vars"]))]
+        leaves = BATCH_NORM_LEAVES if kind == "batch_normalization" else ("kernel", "bias")
+        layers.append(dict(zip(leaves, arrays, strict=kind == "batch_normalization")))
+    return layers
+
+
+def _numbered(group: "h5py.Group", depth: int) -> Iterator[tuple[str, str, int, "h5py.Group"]]:
+    import h5py
+
+    if depth > _MAX_DEPTH:
+        raise ValueError("its groups nest too deep")
+    for name in group:
+        inner = _inner(group, name)
+        if not isinstance(inner, h5py.Group):
+            continue
+        if (numbered := _NUMBERED.fullmatch(name)) and "vars" in inner:
+            yield str(group.name), numbered[1], int(numbered[2] or 0), inner
+        elif name not in ("optimizer", "vars"):
+            yield from _numbered(inner, depth + 1)

@@ -1,0 +1,118 @@
+"""TensorFlow.js layers models, Teachable Machine's projects among them. Imports errors and the files below it.
+
+A model is model.json, with its configuration and a list of its weights, and the files of bytes that the list names.
+A Teachable Machine project has metadata.json besides, with its labels; its networks saw pixels as x / 127 - 1
+(teachablemachine-community, libraries/image/src/utils/tf.ts).
+"""
+
+import json
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobilenet_hub.architecture import INPUT_SCALE
+from mobilenet_hub.weights.keras_network import Arrays, read_network
+from mobilenet_hub.weights.reading import array_from, reading
+from mobilenet_hub.weights.source import Source
+
+MODEL_FILE, METADATA_FILE = "model.json", "metadata.json"
+_TEACHABLE_MACHINE, _TEACHABLE_MACHINE_SCALE = "@teachablemachine/image", 255 / 127
+_DTYPES = {"float32": "<f4", "float16": "<f2"}
+_QUANTIZED = {"uint8": "u1", "uint16": "<u2", "float16": "<f2"}
+
+
+def read_tfjs(file: Path, size: tuple[int, int] | None = None) -> Source:
+    """Read a layers model from its model.json, with the labels and the scaling of Teachable Machine's projects.
+
+    Args:
+        file: model.json.
+        size: (height, width) that the caller gives, for models that do not say it.
+
+    Raises:
+        CorruptFileError: a file is damaged, cut off or of another model, or the model is no MobileNet; says which.
+    """
+    with reading(file, "a TensorFlow.js layers model of a MobileNet"):
+        model = _json(file)
+        topology = model.get("modelTopology")
+        if model.get("format") == "graph-model" or not isinstance(topology, dict) or "node" in topology:
+            raise ValueError("it is a graph model; only layers models say which weights are which")
+        layers = _read_layers(model.get("weightsManifest"), file.parent)
+        network = read_network(layers, topology.get("model_config", topology), size)
+    found = vars(network)
+    labels, scale = _read_metadata(file.with_name(METADATA_FILE))
+    if labels is not None:
+        found = {**found, "labels": labels}
+    return Source(file, "TensorFlow.js layers model", input_scale=scale, **found)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    value = json.loads(file.read_text("utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError("it is no JSON object")
+    return value
+
+
+def _read_metadata(file: Path) -> tuple[tuple[str, ...] | None, float]:
+    if not file.is_file():
+        return None, INPUT_SCALE
+    with reading(file, "the description of a Teachable Machine project"):
+        data = _json(file)
+        if data.get("packageName") != _TEACHABLE_MACHINE:
+            raise ValueError(f"it describes a project of {data.get('packageName')!r}, not of images")
+        if data.get("grayscale"):
+            raise ValueError("its network takes gray images, which a module cannot")
+        labels = data.get("labels")
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise ValueError("it has no list of labels")
+        return tuple(" ".join(label.split()) for label in labels), _TEACHABLE_MACHINE_SCALE
+
+
+def _read_layers(manifest: Any, folder: Path) -> list[Arrays]:
+    """Read the weights, grouped by layer in the order of the manifest."""
+    if not isinstance(manifest, list):
+        raise ValueError("it has no list of weights")
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for group in manifest:
+        data = memoryview(b"".join(_read_shard(folder, path) for path in group["paths"]))
+        at = 0
+        for entry in group["weights"]:
+            name, dtype = entry["name"], _stored_dtype(entry)
+            shape = tuple(int(size) for size in entry["shape"])
+            count = prod(shape) * dtype.itemsize
+            if min(shape, default=1) < 0 or count > len(data) - at:
+                raise ValueError(
+                    f"{name} of shape {list(shape)} does not fit the {len(data)} bytes of {group['paths']}"
+                )
+            array = array_from(data[at : at + count], dtype, shape, name)
+            at += count
+            layer, _, leaf = name.rpartition("/")
+            if leaf in layers.setdefault(layer, {}):
+                raise ValueError(f"{name} occurs twice")
+            layers[layer][leaf] = _plain(array, entry.get("quantization"))
+        if at != len(data):
+            raise ValueError(f"{group['paths']} have {len(data)} bytes; {at} are announced")
+    return list(layers.values())
+
+
+def _read_shard(folder: Path, path: Any) -> bytes:
+    if not isinstance(path, str) or Path(path).name != path:
+        raise ValueError(f"its weights are said to lie in {path!r}, not beside it")
+    return (folder / path).read_bytes()
+
+
+def _stored_dtype(entry: dict[str, Any]) -> np.dtype:
+    quantization = entry.get("quantization")
+    known = _QUANTIZED if quantization else _DTYPES
+    name = (quantization or entry)["dtype"]
+    if name not in known:
+        raise ValueError(f"{entry['name']} is stored as {name}")
+    return np.dtype(known[name])
+
+
+def _plain(array: np.ndarray, quantization: dict[str, Any] | None) -> np.ndarray:
+    """Return weights as TensorFlow.js computes with them: small integers times scale plus minimum, in float32."""
+    if not quantization or array.dtype.kind == "f":
+        return array
+    return array.astype(np.float32) * np.float32(quantization["scale"]) + np.float32(quantization["min"])
