@@ -356,9 +356,10 @@ def _assemble(source: Path, rows: list[_Row], skipped: Iterable[Skipped], warnin
     skipped = tuple(skipped)
     if len(labels) < 2:
         found = f"only the class {labels[0]!r}" if labels else "no class folder with photos"
-        left_out = f" ({len(skipped)} files were left out, e.g. {skipped[0].path}: {skipped[0].reason})"
+        if skipped:
+            found += f" ({len(skipped)} files were left out, e.g. {skipped[0].path}: {skipped[0].reason})"
         raise InputError(
-            f"{source} has {found}{left_out if skipped else ''}; training needs a folder with at least two "
+            f"{source} has {found}; training needs a folder with at least two "
             "subfolders, one for each class, with photos in them"
         )
     index = {label: number for number, label in enumerate(labels)}
