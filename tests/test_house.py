@@ -43,7 +43,7 @@ FLOORS = (
     ("classify", "embed"),
     ("bulk", "quantize", "bench"),
     ("metrics",),
-    ("evaluate", "report", "train"),
+    ("report", "evaluation", "training"),
     ("exporting",),
     ("cli",),
 )
