@@ -66,9 +66,7 @@ def export(
         >>> export("starter", "onnx", "starter.onnx").difference < 1e-4  # doctest: +SKIP
         True
     """
-    options = Options(
-        image_size, batch_size, uint8_input, outputs, opset, precision, calibration, any_size, handle
-    )
+    options = Options(image_size, batch_size, uint8_input, outputs, opset, precision, calibration, any_size, handle)
     request = make_request(module, format, options)
     if format == "site":
         from mobilenet_hub.exporting.publish import publish

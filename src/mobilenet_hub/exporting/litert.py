@@ -56,7 +56,9 @@ def _function(request: Request) -> Any:
     quantizes_input = request.precision == "int8"  # then the converter makes the input uint8
     image_type = tf.uint8 if request.uint8_input and not quantizes_input else tf.float32
 
-    @tf.function(autograph=False, input_signature=[tf.TensorSpec([request.batch_size, *size, 3], image_type, name=INPUT)])
+    @tf.function(
+        autograph=False, input_signature=[tf.TensorSpec([request.batch_size, *size, 3], image_type, name=INPUT)]
+    )
     def infer(images):
         scale = network.input_scale
         if image_type == tf.uint8:

@@ -155,7 +155,10 @@ class _Graph:
         for unit, size in zip(network.units, sizes, strict=True):
             kernel, bias = fold_batch_norm(network, unit, request.weights)
             axes = (2, 3, 0, 1) if unit.depthwise else (3, 2, 0, 1)
-            weights = [self.constant(unit.kernel.name, kernel.transpose(axes)), self.constant(f"{unit.scope}/bias", bias)]
+            weights = [
+                self.constant(unit.kernel.name, kernel.transpose(axes)),
+                self.constant(f"{unit.scope}/bias", bias),
+            ]
             x = self.add("Conv", [x, *weights], f"{unit.scope}/Conv", **_convolution(request, unit, size))
             if unit.relu6:
                 x = self.add("Clip", [x, zero, six], f"{unit.scope}/Relu6")

@@ -72,17 +72,28 @@ def prove(request: Request, loaded: tuple[str, Run], path: Path, num_bytes: int)
             if name.lower() in ("logits", "predictions", "probabilities"):
                 agreed += int((found[name].argmax(1) == expected[endpoint].argmax(1)).sum())
                 ranked += len(batch)
-    agreement = agreed / ranked if ranked else None
-    facts = dict(request.facts)
-    return Proof(request.format.name, str(path), num_bytes, runtime, images, sizes, difference, allowed, agreement, facts)
+    return Proof(
+        format=request.format.name,
+        path=str(path),
+        bytes=num_bytes,
+        runtime=runtime,
+        images=images,
+        sizes=sizes,
+        difference=difference,
+        tolerance=allowed,
+        top1_agreement=agreed / ranked if ranked else None,
+        choices=dict(request.facts),
+    )
 
 
 def _difference(name: str, found: dict[str, np.ndarray], expected: np.ndarray, limit: float) -> float:
     if name not in found or found[name].shape != expected.shape:
         there = list(found[name].shape) if name in found else f"only {', '.join(found)}"
         raise ProofError(f"the export is not right: {name} should be {list(expected.shape)}, but there is {there}")
+    if not (np.isfinite(found[name]).all() and np.isfinite(expected).all()):
+        raise ProofError(f"the export is not right: {name} has values that are not finite; nothing was kept")
     difference = float(np.abs(found[name].astype(np.float64) - expected).max())
-    if not difference <= limit:  # also where it is not a number
+    if difference > limit:
         raise ProofError(
             f"the export is not right: {name} differs by {difference:.3g} from the module, more than the {limit:.3g} "
             "allowed; nothing was kept"

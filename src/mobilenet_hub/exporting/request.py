@@ -16,7 +16,7 @@ import numpy as np
 
 from mobilenet_hub.backends import require_keras
 from mobilenet_hub.engine import checked_image_size
-from mobilenet_hub.errors import InputError, MissingExtraError
+from mobilenet_hub.errors import ImageError, InputError, MissingExtraError
 from mobilenet_hub.graph import output_names
 from mobilenet_hub.hub.contract import Contract, find_contract, open_contract
 from mobilenet_hub.images import load_batch
@@ -121,15 +121,15 @@ class Request:
         """The calibration images as uint8 [n, height, width, 3]; None where no folder was given.
 
         Raises:
-            InputError: the folder holds no image.
-            ImageError: one of them cannot be read.
+            InputError: the folder holds no image, or one that cannot be read.
         """
         if self.calibration is None:
             return None
-        found = list(islice(items([self.calibration]), CALIBRATION_IMAGES))
-        if not found:
-            raise InputError(f"{os.fspath(self.calibration)} holds no images to calibrate with")
-        return load_batch([item.read() for item in found], self.trained_size)
+        found = islice(items([self.calibration]), CALIBRATION_IMAGES)
+        try:
+            return load_batch([item.read() for item in found], self.trained_size)
+        except ImageError as error:
+            raise InputError(f"{os.fspath(self.calibration)} cannot be calibrated with: {error}") from None
 
 
 def make_request(module: str | os.PathLike[str] | Module, format: str, options: Options) -> Request:
@@ -170,8 +170,8 @@ def make_request(module: str | os.PathLike[str] | Module, format: str, options: 
 def _format(name: str) -> Format:
     if name == "tfjs":
         raise InputError(
-            "there is no export to TF.js: its converter, tensorflowjs, is not maintained and cannot be installed beside "
-            "a current TensorFlow; export to onnx for browsers (ONNX Runtime Web), or to litert"
+            "there is no export to TF.js: its converter, tensorflowjs, is not maintained and cannot be installed "
+            "beside a current TensorFlow; export to onnx for browsers (ONNX Runtime Web), or to litert"
         )
     if name not in FORMATS:
         near = get_close_matches(name, FORMATS, n=1)

@@ -15,16 +15,14 @@ from mobilenet_hub.exporting.proof import Run
 from mobilenet_hub.exporting.request import Request
 from mobilenet_hub.exporting.tensorflow_network import TensorFlowNetwork
 from mobilenet_hub.weights.module_folder import CONFIG_FILE, LABELS_FILE
-from mobilenet_hub.weights.saved_model import read_saved_model
-
-EXTRA = "assets.extra"  # SavedModel's own place for what it does not read itself
+from mobilenet_hub.weights.saved_model import EXTRA_FOLDER, read_saved_model
 
 
 def write(request: Request, folder: Path) -> None:
     """Write the SavedModel into an empty folder."""
     module = _reusable(request)
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serving})
-    extra = folder / EXTRA
+    extra = folder / EXTRA_FOLDER
     extra.mkdir()
     about = {"image_size": request.config.image_size, "license": request.config.license}
     (extra / CONFIG_FILE).write_text(json.dumps(about, indent=2) + "\n", "utf-8")

@@ -5,6 +5,7 @@ tensors as TF-Slim does; a TF2 one numbers them, and an object graph in it says 
 numbers: tensorflow/core/protobuf/{saved_model,meta_graph,saved_object_graph,trackable_object_graph,struct}.proto.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 from mobilenet_hub.errors import CorruptFileError
 from mobilenet_hub.weights.checkpoint import check_belongs, network_weights
 from mobilenet_hub.weights.graph_def import facts_of, image_size_of, nodes_of, shape_of
+from mobilenet_hub.weights.module_folder import CONFIG_FILE, LABELS_FILE
 from mobilenet_hub.weights.object_graph import OBJECT_GRAPH, named_variables
 from mobilenet_hub.weights.protobuf import Message
 from mobilenet_hub.weights.reading import reading
@@ -20,6 +22,7 @@ from mobilenet_hub.weights.source import Source
 from mobilenet_hub.weights.tensor_bundle import read_bundle
 
 MODEL_FILE, HUB1_FILE = "saved_model.pb", "tfhub_module.pb"
+EXTRA_FOLDER = "assets.extra"  # where TensorFlow lets a SavedModel keep what it does not read; our exports do
 _HUB1_FORMAT = 3  # ModuleDef.FORMAT_V3, tensorflow_hub/module_def.proto
 _IMAGE_MODULE_INFO = "image_module_info"
 _MAX_DEPTH = 20
@@ -44,6 +47,7 @@ def read_saved_model(folder: Path) -> Source:
             raise ValueError("it has no graph")
         facts = facts_of(node for graph in graphs for node in nodes_of(graph.message(2)))
         sizes = {size for graph in graphs for size in _image_sizes(graph)} or {facts.image_size}
+        stated_size, labels = _stated(folder / EXTRA_FOLDER)
         objects = [graph.message(7) for graph in graphs if 7 in graph]
     bundle = read_bundle(folder / "variables" / "variables")
     tensors = {name: value for name, value in bundle.items() if isinstance(value, np.ndarray)}
@@ -59,9 +63,21 @@ def read_saved_model(folder: Path) -> Source:
         folder,
         "TF1 hub module" if is_hub1 else "TF2 SavedModel",
         weights,
-        sizes.pop() if len(sizes) == 1 else None,
+        stated_size or (sizes.pop() if len(sizes) == 1 else None),
+        labels,
         batch_norm_epsilon=facts.batch_norm_epsilon,
     )
+
+
+def _stated(extra: Path) -> tuple[tuple[int, int] | None, tuple[str, ...] | None]:
+    """Return the trained image size and the labels that one of our own exports states beside the model."""
+    size, labels = None, None
+    if (extra / CONFIG_FILE).is_file():
+        height, width = json.loads((extra / CONFIG_FILE).read_text("utf-8"))["image_size"]
+        size = int(height), int(width)
+    if (extra / LABELS_FILE).is_file():
+        labels = tuple((extra / LABELS_FILE).read_text("utf-8").splitlines())
+    return size, labels
 
 
 def _image_sizes(graph: Message) -> Iterator[tuple[int, int]]:
