@@ -84,7 +84,7 @@ def test_the_image_size(path, inside, given, found):
         ("mobilenet_v1_0.25_128.ckpt", (96, 96), Wanted(), InputError, "says 96x96 and 128x128 pixels"),
         ("weights", (96, 96), Wanted(image_size=(128, 128)), InvalidModuleError, "images of 96x96 pixels, not 128x128"),
         ("weights", None, Wanted(image_size=(0, 10)), InputError, "from 1 to"),
-        ("weights", (2**40, 2**40), Wanted(), InputError, "from 1 to"),
+        ("weights", (2**40, 2**40), Wanted(), InvalidModuleError, "says that its images have"),
     ],
 )
 def test_an_image_size_that_cannot_be(path, inside, wanted, error, words):

@@ -49,6 +49,7 @@ def test_a_project_becomes_a_module_that_classifies(project, tmp_path):
     assert not module.weights["MobilenetV2/Logits/Conv2d_1c_1x1/biases"].any()  # the project's last layer has none
 
 
+@pytest.mark.slow
 def test_the_same_outputs_as_the_model_in_keras(project):
     """The project's own configuration, built by Keras from keras.applications' network, on pixels / 127 - 1."""
     keras = pytest.importorskip("keras")

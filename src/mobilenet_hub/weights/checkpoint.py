@@ -15,7 +15,7 @@ from mobilenet_hub.errors import CorruptFileError, InvalidModuleError
 from mobilenet_hub.weights.graph_def import GraphFacts, facts_of, nodes_of
 from mobilenet_hub.weights.protobuf import Message
 from mobilenet_hub.weights.reading import as_float32, reading
-from mobilenet_hub.weights.source import LEAVES, SCOPES, Source, slim_name
+from mobilenet_hub.weights.source import LEAVES, Source, is_slim, slim_name
 from mobilenet_hub.weights.tensor_bundle import read_bundle
 
 _AVERAGE = "/ExponentialMovingAverage"
@@ -71,12 +71,12 @@ def network_weights(tensors: Mapping[str, np.ndarray], path: Path) -> dict[str, 
 
 
 def check_belongs(graph: Mapping[str, tuple[int, ...] | None], tensors: Mapping[str, np.ndarray], file: Path) -> None:
-    """Demand that the variables of a graph are in the checkpoint beside it, with the same shapes.
+    """Demand that a graph's variables of the network are in the checkpoint beside it, with the same shapes.
 
     Raises:
         CorruptFileError: they are not: one of the files belongs to another network; names the variable.
     """
-    ours = {name: shape for name, shape in graph.items() if slim_name(name).partition("/")[0] in SCOPES}
+    ours = {name: shape for name, shape in graph.items() if is_slim(slim_name(name))}
     for name, shape in ours.items():
         there = tensors.get(name)
         if there is None or (shape is not None and shape != there.shape):

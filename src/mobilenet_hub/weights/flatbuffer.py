@@ -6,6 +6,8 @@ Every offset is held against the data. Field numbers stand with the readers that
 from struct import Struct, error, unpack_from
 
 _U16, _I32, _U32 = Struct("<H"), Struct("<i"), Struct("<I")
+_HEADER_BYTES = 4  # of a list of field positions: its own size, and the table's
+_MAX_TABLES = 10_000
 
 
 class Table:
@@ -14,9 +16,7 @@ class Table:
     def __init__(self, data: bytes | memoryview, at: int):
         self._data = memoryview(data)
         self._at = at
-        vtable = at - self._unpack(_I32, at)
-        size = self._unpack(_U16, vtable)
-        self._fields = [self._unpack(_U16, vtable + 4 + 2 * field) for field in range(max(size - 4, 0) // 2)]
+        self._fields_at = at - self._unpack(_I32, at)
 
     @classmethod
     def root(cls, data: bytes | memoryview) -> "Table":
@@ -39,6 +39,8 @@ class Table:
     def tables(self, field: int) -> "list[Table]":
         """Return a vector of tables."""
         start, count = self._vector(field, 4)
+        if count > _MAX_TABLES:
+            raise ValueError(f"a list of {count} tables at byte {start}")
         return [Table(self._data, at + self._unpack(_U32, at)) for at in range(start, start + 4 * count, 4)]
 
     def numbers(self, field: int, kind: str = "i") -> list[int]:
@@ -53,7 +55,9 @@ class Table:
         return self._data[start : start + count]
 
     def _position(self, field: int) -> int:
-        offset = self._fields[field] if field < len(self._fields) else 0
+        within = _HEADER_BYTES + 2 * field
+        known = within + 2 <= self._unpack(_U16, self._fields_at)
+        offset = self._unpack(_U16, self._fields_at + within) if known else 0
         return self._at + offset if offset else 0
 
     def _vector(self, field: int, size: int) -> tuple[int, int]:

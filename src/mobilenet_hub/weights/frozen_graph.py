@@ -11,7 +11,7 @@ from mobilenet_hub.errors import InvalidModuleError
 from mobilenet_hub.weights.graph_def import Node, facts_of, nodes_of
 from mobilenet_hub.weights.protobuf import Message
 from mobilenet_hub.weights.reading import as_float32, reading
-from mobilenet_hub.weights.source import LEAVES, SCOPES, Source, slim_name
+from mobilenet_hub.weights.source import LEAVES, Source, is_slim, slim_name
 
 WHAT = "a frozen TensorFlow graph"
 
@@ -41,7 +41,7 @@ def _constants(nodes: list[Node]) -> dict[str, np.ndarray]:
     weights: dict[str, np.ndarray] = {}
     for node in nodes:
         name = slim_name(node.name)
-        if node.op != "Const" or name.partition("/")[0] not in SCOPES or name.rpartition("/")[2] not in LEAVES:
+        if node.op != "Const" or not is_slim(name):
             continue
         if name in weights:
             raise ValueError(f"{name} occurs twice, also as {node.name}")

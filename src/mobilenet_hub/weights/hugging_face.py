@@ -43,7 +43,7 @@ def read_hugging_face(folder: Path) -> Source:
         config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
         name = _check_config(config)
         epsilon = float(config.get("layer_norm_eps", BATCH_NORM_EPSILON))
-        size = config.get("image_size", 224)
+        size = int(config.get("image_size", 224))
         labels = _labels(config.get("id2label"))
     _check_scaling(folder / "preprocessor_config.json")
     with reading(file, "the weights of a MobileNet of transformers"):
@@ -52,7 +52,7 @@ def read_hugging_face(folder: Path) -> Source:
         folder,
         "Hugging Face model",
         weights,
-        (int(size), int(size)),
+        (size, size),
         labels,
         BATCH_NORM_EPSILON if isclose(epsilon, BATCH_NORM_EPSILON) else epsilon,
         "same" if config.get("tf_padding", True) else "symmetric",

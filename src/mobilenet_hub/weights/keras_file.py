@@ -52,7 +52,7 @@ def read_keras_file(file: Path, size: tuple[int, int] | None = None) -> Source:
     with reading(file, "a Keras file of a MobileNet"):
         try:
             config, layers = _read_zip(file) if file.suffix == ".keras" else _read_h5(file, file.stat().st_size)
-        except (KeyError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except (RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
         network = read_network(layers, config, size)
     return Source(file, "Keras file", **vars(network))

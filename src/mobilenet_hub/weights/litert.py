@@ -26,6 +26,7 @@ _SAME, _NO_ACTIVATION, _RELU6 = 0, 0, 3
 _FLOATS = {0: "<f4", 1: "<f2"}  # TensorType
 _OPTIONS = {_CONV: (3, 4), _DEPTHWISE: (4, 5)}  # where activation and dilation stand in their options
 _MAX_OPERATORS = 1000
+_HUB_SCALING = [(_MUL, 2.0), (_SUB, 1.0)]  # 2x - 1: the hub modules' own, which a module has too
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _follow(graph: _Graph, network: Architecture) -> dict[str, np.ndarray]:
     """Go along the graph from its input, holding every operator against the architecture."""
     weights: dict[str, np.ndarray] = {}
     outputs: list[int] = []  # of every unit
-    current, pooled = graph.input, False
+    current, pooled, scaling = graph.input, False, []
     for one in graph.operators:
         if one.code == _DEQUANTIZE and current not in one.inputs:
             continue  # a float16 constant
@@ -138,8 +139,8 @@ def _follow(graph: _Graph, network: Architecture) -> dict[str, np.ndarray]:
         elif one.code == _ADD and at and network.units[at - 1].adds is not None:
             _check_sum(one, outputs, network.units[at - 1])
             outputs[-1] = one.output
-        elif one.code in (_MUL, _SUB) and not at:
-            _check_scaling(graph, one)
+        elif one.code in (_MUL, _SUB) and not at and one.inputs[0] == current:
+            scaling.append((one.code, float(graph.constant(one.inputs[1]).reshape(()))))
         elif one.code in (_MEAN, _AVERAGE_POOL) and at == len(network.units) and not pooled:
             pooled = _is_global(graph, one)
         elif one.code in (_CONV, _FULLY_CONNECTED) and pooled and len(weights) == 5 * len(network.units):
@@ -149,6 +150,8 @@ def _follow(graph: _Graph, network: Architecture) -> dict[str, np.ndarray]:
         current = one.output
     if len(outputs) != len(network.units) or not pooled or current != graph.output:
         raise Unfit("its graph is not a whole MobileNet")
+    if scaling not in ([], _HUB_SCALING):
+        raise Unfit("it scales its input otherwise than a module does")
     return weights
 
 
@@ -179,13 +182,6 @@ def _check_sum(one: _Operator, outputs: list[int], unit: ConvUnit) -> None:
     assert unit.adds is not None
     if sorted(one.inputs) != sorted((outputs[-1], outputs[unit.adds])) or one.option(0, "b") != _NO_ACTIVATION:
         raise Unfit(f"the sum after {unit.scope} is not that of TF-Slim's residual")
-
-
-def _check_scaling(graph: _Graph, one: _Operator) -> None:
-    """Take the hub modules' own scaling, 2x - 1, as the module has it too."""
-    value = graph.constant(one.inputs[1])
-    if value.size != 1 or float(value.reshape(())) != (2 if one.code == _MUL else 1):
-        raise Unfit("it scales its input otherwise than a module does")
 
 
 def _is_global(graph: _Graph, one: _Operator) -> bool:

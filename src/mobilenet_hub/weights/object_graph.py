@@ -16,7 +16,7 @@ from mobilenet_hub.errors import InvalidModuleError
 from mobilenet_hub.weights.graph_def import shape_of
 from mobilenet_hub.weights.protobuf import Message
 from mobilenet_hub.weights.reading import reading
-from mobilenet_hub.weights.source import LEAVES, SCOPES, fitting_multiplier, slim_name
+from mobilenet_hub.weights.source import fitting_multiplier, is_slim, slim_name
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VALUE = "VARIABLE_VALUE"
@@ -30,7 +30,7 @@ Order = Callable[[Architecture], list[Variable]]
 class _Stored:
     """One variable of the object."""
 
-    name: str  # as the checkpoint says, "" where it says none
+    name: str  # its TF-Slim name, "" where the file has none
     array: np.ndarray
     trainable: bool
 
@@ -54,9 +54,9 @@ def named_variables(tensors: Tensors, objects: Message, folder: Path) -> dict[st
         stored = list(_stored_variables(Message(graph[0]).messages(1), objects.messages(1), tensors))
     if not stored:
         raise InvalidModuleError(f"{folder} has no list of `variables`, as reusable SavedModels have")
-    names = [slim_name(one.name) for one in stored]
-    if len(set(names)) == len(names) and all(_is_slim(name) for name in names):
-        return {name: one.array for name, one in zip(names, stored, strict=True)}
+    named = {one.name: one.array for one in stored if one.name}
+    if len(named) == len(stored):
+        return named
     return _by_order(stored, folder)
 
 
@@ -74,13 +74,13 @@ def _stored_variables(nodes: list[Message], saved: list[Message], tensors: Tenso
         if not isinstance(array, np.ndarray):
             raise ValueError(f"{name or f'variable {at}'} ({key}) is not in the checkpoint")
         variable = saved[twin].message(7)
-        names = {name, variable.text(6)} - {""}
-        if shape_of(variable.message(2)) != array.shape or len(names) > 1:
+        names = [one for one in (slim_name(name), slim_name(variable.text(6))) if is_slim(one)]
+        if shape_of(variable.message(2)) != array.shape or len(set(names)) > 1:
             raise ValueError(
                 f"saved_model.pb does not belong to the weights beside it: variable {at} is {variable.text(6)!r} of "
                 f"shape {shape_of(variable.message(2))} there, {name!r} of shape {array.shape} here"
             )
-        yield _Stored(name, array, bool(variable.number(3)))
+        yield _Stored(names[0] if names else "", array, bool(variable.number(3)))
 
 
 def _child(nodes: Sequence[Message], node: int, name: str) -> int | None:
@@ -100,10 +100,6 @@ def _children(nodes: Sequence[Message], node: int | None) -> list[int]:
     if any(child >= len(nodes) for child in items.values()):
         raise ValueError(f"its object graph refers to more than its {len(nodes)} nodes")
     return [items[at] for at in sorted(items)]
-
-
-def _is_slim(name: str) -> bool:
-    return name.partition("/")[0] in SCOPES and name.rpartition("/")[2] in LEAVES
 
 
 def _by_name(network: Architecture) -> list[Variable]:

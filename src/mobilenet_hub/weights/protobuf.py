@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
+_MAX_FIELDS = 1 << 18  # the largest known message, a graph with training, has some ten thousand
 
 Value = int | memoryview
 
@@ -65,7 +66,9 @@ class Message:
 
     def __init__(self, data: memoryview | bytes):
         self._fields: dict[int, list[Value]] = {}
-        for number, value in fields(memoryview(data)):
+        for count, (number, value) in enumerate(fields(memoryview(data))):
+            if count >= _MAX_FIELDS:
+                raise ValueError(f"one message has more than {_MAX_FIELDS} fields")
             self._fields.setdefault(number, []).append(value)
 
     def __contains__(self, number: int) -> bool:

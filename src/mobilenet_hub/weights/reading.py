@@ -30,7 +30,7 @@ def reading(file: Path, what: str) -> Iterator[None]:
 
     Raises:
         InvalidModuleError: the block raised Unfit.
-        CorruptFileError: the block raised another ValueError or OSError, or nested deeper than any real file.
+        CorruptFileError: the block raised what data raise that are damaged or of another structure.
     """
     try:
         yield
@@ -43,6 +43,8 @@ def reading(file: Path, what: str) -> Iterator[None]:
     except (ValueError, OSError, RecursionError, OverflowError, MemoryError) as error:
         reason = str(error) or type(error).__name__
         raise CorruptFileError(f"{file} is damaged, cut off or not {what}: {reason}") from None
+    except (KeyError, TypeError, AttributeError, IndexError) as error:  # JSON of another structure than it should have
+        raise CorruptFileError(f"{file} is not {what}: {type(error).__name__} {error}") from None
 
 
 def array_from(data: bytes | memoryview, dtype: np.dtype, shape: tuple[int, ...], name: str) -> np.ndarray:

@@ -72,6 +72,16 @@ def slim_name(name: str) -> str:
     return found[1] if found else name
 
 
+def is_slim(name: str) -> bool:
+    """Tell whether a name is that of a network's variable, and not of a slot or of anything else.
+
+    Example:
+        >>> is_slim("MobilenetV2/Conv/weights"), is_slim("MobilenetV2/Conv/weights/RMSProp")
+        (True, False)
+    """
+    return name.partition("/")[0] in SCOPES and name.rpartition("/")[2] in LEAVES
+
+
 def to_module(source: Source, wanted: Wanted) -> Module:
     """Find out which network the weights belong to, and check that they are all of it and nothing else.
 
@@ -221,6 +231,10 @@ def _image_size(source: Source, name: str, multiplier: float, wanted: Wanted) ->
     """
     named = _named_configuration(source.path)
     by_name = (named[2], named[2]) if named and named[0] == name and isclose(named[1], multiplier) else None
+    if wanted.image_size and not _is_size(wanted.image_size):
+        raise InputError(
+            f"the image size must be (height, width), each from 1 to {MAX_IMAGE_SIZE}, not {wanted.image_size!r}"
+        )
     if wanted.image_size and not wanted.handle:
         by_name = None
     said = {size for size in (source.image_size, by_name) if size}
@@ -229,7 +243,7 @@ def _image_size(source: Source, name: str, multiplier: float, wanted: Wanted) ->
             raise InvalidModuleError(
                 f"{source.path} was made for images of {_shown(said)} pixels, not {_shown({wanted.image_size})}"
             )
-        return _checked_size(wanted.image_size)
+        return wanted.image_size
     if len(said) > 1:
         raise InputError(
             f"{source.path} says {_shown(said)} pixels, by its name and inside; "
@@ -240,13 +254,13 @@ def _image_size(source: Source, name: str, multiplier: float, wanted: Wanted) ->
             f"{source.path} does not say for which image size the network was trained; "
             "give it with --image-size, e.g. --image-size 224 (Python: image_size=224)"
         )
-    return _checked_size(said.pop())
-
-
-def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
-    if len(size) != 2 or not all(isinstance(side, int) and 1 <= side <= MAX_IMAGE_SIZE for side in size):
-        raise InputError(f"the image size must be (height, width), each from 1 to {MAX_IMAGE_SIZE}, not {size!r}")
+    if not _is_size(size := said.pop()):
+        raise InvalidModuleError(f"{source.path} says that its images have {_shown({size})} pixels")
     return size
+
+
+def _is_size(size: tuple[int, int]) -> bool:
+    return len(size) == 2 and all(isinstance(side, int) and 1 <= side <= MAX_IMAGE_SIZE for side in size)
 
 
 def _shown(sizes: set[tuple[int, int]]) -> str:
