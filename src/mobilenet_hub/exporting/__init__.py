@@ -14,7 +14,7 @@ from mobilenet_hub.weights.module_folder import Module
 
 __all__ = ["FORMATS", "Proof", "export"]
 
-_FILES = {"tf-hub": "tf_hub", "keras": "keras_file", "safetensors": "module_folder"}  # others are named as the format
+_FILES = {"tf-hub": "tf_hub", "safetensors": "module_folder"}  # the others are <format>_file
 
 
 def export(
@@ -73,7 +73,8 @@ def export(
 
         return publish(request, output, force=force)
     place = find_place(output, request.format.suffix, force=force)
-    writer = import_module(f"mobilenet_hub.exporting.{_FILES.get(format, format)}")
+    file = _FILES.get(format, f"{format}_file")
+    writer = import_module(f"mobilenet_hub.exporting.{file}")
     with making(place) as work:
         path = work / place.main if place.main else work
         writer.write(request, path)

@@ -26,7 +26,7 @@ class TensorFlowNetwork:
         self.network = config.network
         self.frozen = config.batch_norm_folded  # nothing to train batch norm with
         self.variables = {
-            name: tf.Variable(weights[name], trainable=variable.trainable and not self.frozen, name=name)
+            name: tf.Variable(tf.constant(weights[name]), trainable=variable.trainable and not self.frozen, name=name)
             for name, variable in self.network.variables.items()
         }
 
