@@ -92,8 +92,9 @@ def main(cache, inputs, results):
     np.savez(results / "arrays.npz", **arrays)
     facts = {
         "endpoints": sorted(endpoints),
-        "signature": {key: str(spec.shape) for key, spec in
-                      hub.load(V2).signatures["serving_default"].structured_outputs.items()},
+        "signature": {
+            key: str(spec.shape) for key, spec in hub.load(V2).signatures["serving_default"].structured_outputs.items()
+        },
         "trained": fine_tune(V1, images["128"], trainable=True),
         "frozen": fine_tune(V1, images["128"], trainable=False),
         "trained V2": fine_tune(V2, images["224"], trainable=True),

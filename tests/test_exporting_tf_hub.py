@@ -44,7 +44,9 @@ def cache(golden, tmp_path_factory):
         config = ModuleConfig(
             found.architecture, found.depth_multiplier, found.image_size, found.num_classes, handle=found.handle
         )
-        module = Module(config, {name: golden.golden_array(name, v.shape) for name, v in config.network.variables.items()})
+        module = Module(
+            config, {name: golden.golden_array(name, v.shape) for name, v in config.network.variables.items()}
+        )
         name = hashlib.sha1(f"https://tfhub.dev/{handle}".encode()).hexdigest()
         made[handle] = module, export(module, "tf-hub", folder / name)
     return folder, made

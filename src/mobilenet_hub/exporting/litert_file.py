@@ -56,17 +56,16 @@ def _function(request: Request) -> Any:
     quantizes_input = request.precision == "int8"  # then the converter makes the input uint8
     image_type = tf.uint8 if request.uint8_input and not quantizes_input else tf.float32
 
-    @tf.function(
-        autograph=False, input_signature=[tf.TensorSpec([request.batch_size, *size, 3], image_type, name=INPUT)]
-    )
-    def infer(images):
+    spec = tf.TensorSpec([request.batch_size, *size, 3], image_type, name=INPUT)
+
+    def infer(images: tf.Tensor) -> dict[str, tf.Tensor]:
         scale = network.input_scale
         if image_type == tf.uint8:
             images, scale = tf.cast(images, tf.float32), scale / 255
         x, made, values = images * scale - 1.0, [], {}
         for unit in network.units:
-            kernel, bias = fold_batch_norm(network, unit, request.weights)
-            x = tf.nn.bias_add(convolve(x, tf.constant(kernel), unit, network.padding), bias)
+            kernel, bias = map(tf.constant, fold_batch_norm(network, unit, request.weights))
+            x = convolve(x, kernel, unit, network.padding) + bias
             x = tf.nn.relu6(x) if unit.relu6 else x
             x = x if unit.adds is None else x + made[unit.adds]
             made.append(x)
@@ -75,12 +74,12 @@ def _function(request: Request) -> Any:
         values["features"] = x = tf.reduce_mean(x, (1, 2))
         if network.num_classes:
             if network.hidden:
-                x = tf.nn.relu(dense(x, *(request.weights[variable.name] for variable in network.hidden)))
-            x = dense(x, *(request.weights[variable.name] for variable in network.classifier))
+                x = tf.nn.relu(dense(x, *(tf.constant(request.weights[variable.name]) for variable in network.hidden)))
+            x = dense(x, *(tf.constant(request.weights[variable.name]) for variable in network.classifier))
             values |= {"logits": x, "Logits": x, "Predictions": tf.nn.softmax(x)}
         return {_key(name): values[end] for name, end in zip(request.outputs, request.endpoints, strict=True)}
 
-    return infer.get_concrete_function()
+    return tf.function(infer, autograph=False, input_signature=[spec]).get_concrete_function()
 
 
 def _key(name: str) -> str:

@@ -46,7 +46,6 @@ def _reusable(request: Request) -> tf.train.Checkpoint:
     def train(inputs, batch_norm_momentum):
         return network(inputs, True, batch_norm_momentum)
 
-    @tf.function(autograph=False)
     def call(inputs, training=False, batch_norm_momentum=default_momentum, return_endpoints=False):
         outputs = train(inputs, batch_norm_momentum) if training else infer(inputs)
         return outputs if return_endpoints else outputs["default"]
@@ -55,11 +54,12 @@ def _reusable(request: Request) -> tf.train.Checkpoint:
     def serve(inputs):
         return {request.contract.output_name: infer(inputs)["default"]}
 
+    traced = tf.function(call, autograph=False)
     for training in (False, True):
         for endpoints in (False, True):
-            call.get_concrete_function(images, training, momentum, endpoints)
+            traced.get_concrete_function(images, training, momentum, endpoints)
     module = tf.train.Checkpoint()
-    module.__call__ = call
+    module.__call__ = traced
     module.serving = serve
     module.variables = list(network.variables.values())
     module.trainable_variables = [variable for variable in module.variables if variable.trainable]

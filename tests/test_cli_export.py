@@ -1,0 +1,63 @@
+"""`mobilenet export`: the proof on the screen or as JSON, one line and status 2 where it cannot be."""
+
+import json
+
+import pytest
+from exported import V1_CLASSES, made_module
+
+from mobilenet_hub.cli.main import main
+from mobilenet_hub.weights.module_folder import write_module
+
+
+@pytest.fixture
+def module(tmp_path):
+    return str(write_module(tmp_path / "module", made_module(V1_CLASSES)))
+
+
+def test_the_proof_is_printed(module, tmp_path, capsys):
+    assert main(["export", module, "--format", "openvino", "-o", str(tmp_path / "net"), "--image-size", "96x64"]) == 0
+    shown = capsys.readouterr()
+    for part in ("largest difference", "same top class", "100.0%", "OpenVINO", "MB", "96x64", str(tmp_path / "net")):
+        assert part in shown.out
+    assert "exporting" in shown.err
+
+
+def test_json_is_what_is_stored(module, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    words = ["--format", "onnx", "-o", str(tmp_path / "net.onnx"), "--batch", "2", "--outputs", "features", "layer_2"]
+    assert main(["--quiet", "export", module, *words]) == 2  # V1 has no layer_2
+    assert "no output 'layer_2'" in capsys.readouterr().err
+    words[-1] = "Conv2d_3_pointwise"
+    assert main(["--quiet", "--json", "export", module, *words]) == 0
+    shown = capsys.readouterr()
+    stored = json.loads((tmp_path / "net.onnx.proof.json").read_text())
+    assert json.loads(shown.out) == stored
+    assert stored["choices"]["batch_size"] == 2
+    assert shown.err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--format", "onx"], "did you mean 'onnx'"),
+        (["--format", "tfjs"], "onnx for browsers"),
+        (["--format", "openvino", "--opset", "17"], "--opset"),
+        (["--format", "openvino", "--image-size", "big"], "neither a number of pixels"),
+        (["--format", "openvino", "--batch", "-1"], "neither a number of images"),
+        (["--format", "litert", "--precision", "int8"], "--calibration FOLDER"),
+    ],
+)
+def test_a_wrong_word_is_one_line_and_status_2(words, says, module, tmp_path, capsys):
+    assert main(["export", module, *words, "-o", str(tmp_path / "net")]) == 2
+    shown = capsys.readouterr()
+    assert says in shown.err
+    assert shown.out == ""
+    assert not (tmp_path / "net").exists()
+
+
+def test_an_existing_export_needs_force(module, tmp_path, capsys):
+    words = ["--quiet", "export", module, "--format", "safetensors", "-o", str(tmp_path / "net")]
+    assert main(words) == 0
+    assert main(words) == 2
+    assert "--force" in capsys.readouterr().err
+    assert main([*words, "--force"]) == 0
