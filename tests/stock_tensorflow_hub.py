@@ -14,9 +14,9 @@ from pathlib import Path
 warnings.simplefilter("ignore")
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
-import numpy as np
-import tensorflow as tf
-import tensorflow_hub as hub
+import numpy as np  # noqa: E402 (the line above must come first)
+import tensorflow as tf  # noqa: E402, TID253
+import tensorflow_hub as hub  # noqa: E402
 
 V1 = "https://tfhub.dev/google/imagenet/mobilenet_v1_025_128/classification/5"
 V2 = "https://tfhub.dev/google/imagenet/mobilenet_v2_130_224/feature_vector/4"

@@ -1,4 +1,4 @@
-"""A published site, served by a plain static server on loopback: our own pull and stock tensorflow_hub fetch from it."""
+"""A published site, served by a plain static server on loopback: our pull and stock tensorflow_hub fetch from it."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Exports for TF Hub users: the unmodified tensorflow_hub loads, serves and fine-tunes them; our reader reads them back.
+"""Exports for TF Hub users: the unmodified tensorflow_hub loads, serves and fine-tunes them; our reader knows them.
 
 The stock library runs in a process of its own (stock_tensorflow_hub.py): it wants TensorFlow with the old Keras.
 """
@@ -80,7 +80,7 @@ def need_installed(package):
 
 @pytest.mark.parametrize("handle", HANDLES)
 def test_our_reader_reads_it_back_bit_for_bit(handle, cache):
-    folder, made = cache
+    _, made = cache
     module, proof = made[handle]
     assert proof.difference <= proof.tolerance
     assert len(proof.sizes) == (2 if handle in (V1_CLASSES, V1_FEATURES) else 1)
