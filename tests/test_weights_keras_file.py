@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import zipfile
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobilenet_hub.engine import Engine
-from mobilenet_hub.errors import CorruptFileError, InvalidModuleError, MobileNetHubError
+from mobilenet_hub.errors import CorruptFileError, InvalidModuleError, MissingExtraError, MobileNetHubError
 from mobilenet_hub.labels import imagenet_labels_1000
 from mobilenet_hub.weights.convert import load_source
 
@@ -203,3 +204,10 @@ def test_garbage_is_refused(tmp_path):
         (tmp_path / name).write_bytes(b"PK\3\4 garbage")
         with pytest.raises(CorruptFileError, match=name):
             load_source(tmp_path / name)
+
+
+def test_without_h5py_the_extra_is_named(contents, tmp_path, monkeypatch):
+    (tmp_path / "x.h5").write_bytes(contents[".h5"])
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'mobilenet-hub\[keras-files\]'"):
+        load_source(tmp_path / "x.h5")
