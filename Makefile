@@ -1,4 +1,4 @@
-# What a developer runs, and what .ci/run runs. Install first: pip install -e '.[test,dev,all]'
+# What a developer runs, and what .ci/run runs. Install first: pip install -e '.[test,dev,all,interop]'
 
 .PHONY: lint types test format docs
 
