@@ -261,7 +261,8 @@ def test_momentum_by_arguments(hub, golden_module):
 def test_config_round_trip_and_a_layer_without_weights(hub, golden_module, monkeypatch, tmp_path):
     import keras
 
-    layer = hub.KerasLayer(golden_module(V1), trainable=True, arguments=dict(batch_norm_momentum=0.997), name="backbone")
+    arguments = dict(batch_norm_momentum=0.997)
+    layer = hub.KerasLayer(golden_module(V1), trainable=True, arguments=arguments, name="backbone")
     config = json.loads(json.dumps(layer.get_config()))
     again = hub.KerasLayer.from_config(config)
     assert again.get_config() == layer.get_config()

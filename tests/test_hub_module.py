@@ -52,14 +52,14 @@ def test_information_on_inputs_and_outputs(hub, golden_module):
     info = fixed.get_output_info_dict("image_feature_vector")
     real = fixed(np.zeros((2, 96, 96, 3), np.float32), signature="image_feature_vector", as_dict=True)
     assert {name: i.shape[1:] for name, i in info.items()} == {name: tuple(x.shape)[1:] for name, x in real.items()}
-    assert list(module.variable_map)[0] == "MobilenetV1/Conv2d_0/weights"
+    assert next(iter(module.variable_map)) == "MobilenetV1/Conv2d_0/weights"
     assert [v.path for v in module.variables] == [v.path for _, v in sorted(module.variable_map.items())]
 
 
 @pytest.mark.parametrize("trainable", [False, True])
 @pytest.mark.parametrize("tags", [None, set(), {"train"}])
 def test_tags_and_trainable_decide(hub, golden_module, tags, trainable):
-    """The matrix of tf1_hub_module.md: who uses the batch's statistics, who updates, who offers variables and losses."""
+    """The matrix of tf1_hub_module.md: batch statistics, updates, variables and losses."""
     module = hub.Module(golden_module(V2), tags=tags, trainable=trainable)
     images = photos(4, 96)
     before = values(module)
