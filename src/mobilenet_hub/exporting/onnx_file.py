@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mobilenet_hub.architecture import INPUT_CHANNELS, ConvUnit, pad_amounts
-from mobilenet_hub.errors import ProofError
+from mobilenet_hub.errors import InputError, ProofError
 from mobilenet_hub.exporting.proof import Run
 from mobilenet_hub.exporting.request import Request
 from mobilenet_hub.graph import INPUT, fold_batch_norm
@@ -20,9 +20,15 @@ if TYPE_CHECKING:
 
 
 def write(request: Request, file: Path) -> None:
-    """Write the file, checked by ONNX's own checker."""
+    """Write the file, checked by ONNX's own checker.
+
+    Raises:
+        InputError: the installed onnx does not know the opset.
+    """
     import onnx
 
+    if request.opset > (latest := onnx.defs.onnx_opset_version()):
+        raise InputError(f"onnx {onnx.__version__} knows operator sets up to {latest}, not {request.opset}; update it")
     model = _model(request)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, file)
