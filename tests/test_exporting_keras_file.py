@@ -5,10 +5,12 @@ import sys
 
 import numpy as np
 import pytest
-from exported import HANDLES, MAX_DIFFERENCE, V1_CLASSES, V2_CLASSES, made_module
+from exported import HANDLES, MAX_DIFFERENCE, V1_CLASSES, V1_FEATURES, V2_CLASSES, made_module
 from reference_network import forward
 
+from mobilenet_hub.errors import InputError
 from mobilenet_hub.exporting import export
+from mobilenet_hub.weights.module_folder import read_module, write_module
 
 pytestmark = pytest.mark.keras_backend
 
@@ -37,6 +39,29 @@ def test_features_of_a_classifier(tmp_path):
     export(made_module(V2_CLASSES), "keras", tmp_path / "net", outputs="features")
     model = keras.saving.load_model(tmp_path / "net" / "model.keras")
     assert tuple(model(np.zeros((1, 96, 96, 3), np.float32)).shape) == (1, 1280)
+
+
+def test_a_fine_tuned_layer_is_exported_as_it_is_now(tmp_path):
+    import keras
+
+    import mobilenet_hub as hub
+
+    made = made_module(V1_FEATURES)
+    layer = hub.KerasLayer(write_module(tmp_path / "module", made), trainable=True)
+    model = keras.Sequential([layer, keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    model.fit(np.zeros((2, 64, 64, 3), np.float32), np.ones((2, 2), np.float32), verbose=0)
+    hub.export(layer, "safetensors", tmp_path / "tuned")
+    tuned = read_module(tmp_path / "tuned").weights
+    for name, variable in layer.variable_map.items():
+        assert (tuned[name] == keras.ops.convert_to_numpy(variable)).all()
+    mean = "MobilenetV1/Conv2d_0/BatchNorm/moving_mean"
+    assert (tuned[mean] != made.weights[mean]).any()
+
+
+def test_what_is_no_module_is_refused(tmp_path):
+    with pytest.raises(InputError, match="not int"):
+        export(5, "safetensors", tmp_path / "net")
 
 
 @pytest.mark.slow

@@ -6,11 +6,14 @@ Read the files in this order: request, artifact, proof, then one file for each f
 import os
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from mobilenet_hub.exporting.artifact import PROOF_FILE, find_place, making, size_of
 from mobilenet_hub.exporting.proof import Proof, prove
 from mobilenet_hub.exporting.request import FORMATS, Free, Options, Precision, make_request
-from mobilenet_hub.weights.module_folder import Module
+
+if TYPE_CHECKING:
+    from mobilenet_hub.exporting.request import Exportable
 
 __all__ = ["FORMATS", "Proof", "export"]
 
@@ -18,7 +21,7 @@ _FILES = {"tf-hub": "tf_hub", "safetensors": "module_folder"}  # the others are 
 
 
 def export(
-    module: str | os.PathLike[str] | Module,
+    module: "Exportable",
     format: str,
     output: str | os.PathLike[str],
     *,
@@ -36,7 +39,8 @@ def export(
     """Write a module in another format, run it there, and keep it only if it gives what the module gives.
 
     Args:
-        module: any name of a module, or one in memory.
+        module: any name of a module; or one in memory with its weights as they are now: what `hub.load` gave, a
+            `hub.KerasLayer` (fine-tuned, say), a `Module` that a reader gave.
         format: "tf-hub" (TF2 SavedModel), "onnx", "openvino", "litert", "keras", "safetensors" (module folder), or
             "site" (a static site that tensorflow_hub and `mobilenet pull` fetch from).
         output: a name with the format's ending (.onnx, .xml, .tflite, .keras) is that file; any other is a folder.

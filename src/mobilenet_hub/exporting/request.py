@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from importlib.util import find_spec
 from itertools import islice
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,12 @@ from mobilenet_hub.hub.contract import Contract, find_contract, open_contract
 from mobilenet_hub.images import load_batch
 from mobilenet_hub.sources import items
 from mobilenet_hub.weights.module_folder import Module, ModuleConfig
+
+if TYPE_CHECKING:
+    from mobilenet_hub.hub.keras_layer import KerasLayer
+    from mobilenet_hub.hub.load import LoadedModule
+
+    Exportable = str | os.PathLike[str] | Module | LoadedModule | KerasLayer
 
 Free = Literal["free"]
 FREE: Free = "free"
@@ -132,7 +138,7 @@ class Request:
             raise InputError(f"{os.fspath(self.calibration)} cannot be calibrated with: {error}") from None
 
 
-def make_request(module: str | os.PathLike[str] | Module, format: str, options: Options) -> Request:
+def make_request(module: "Exportable", format: str, options: Options) -> Request:
     """Open the module and check every option against it and against the format.
 
     Raises:
@@ -143,10 +149,7 @@ def make_request(module: str | os.PathLike[str] | Module, format: str, options: 
     chosen = _format(format)
     _check_given(chosen, options)
     _check_packages(chosen)
-    if isinstance(module, Module):
-        contract, weights = find_contract(module.config.handle or "the module", module.config), module.weights
-    else:
-        contract, weights = open_contract(module)
+    contract, weights = _opened(module)
     outputs = _outputs(chosen, contract.config, options.outputs)
     if not chosen.any_output and outputs == ("features",) and contract.config.num_classes:
         contract, weights = _without_classifier(contract, weights)
@@ -165,6 +168,16 @@ def make_request(module: str | os.PathLike[str] | Module, format: str, options: 
         handle=options.handle,
     )
     return replace(request, facts=_facts(request))
+
+
+def _opened(module: "Exportable") -> tuple[Contract, Mapping[str, np.ndarray]]:
+    if isinstance(module, Module):
+        return find_contract(module.config.handle or "the module", module.config), module.weights
+    if isinstance(module, str | os.PathLike):
+        return open_contract(module)
+    if hasattr(module, "contract") and hasattr(module, "network"):  # their classes take Keras to import
+        return module.contract, module.network.slim_weights()
+    raise InputError(f"a module is a name, a folder, a layer or what hub.load gave, not {type(module).__name__}")
 
 
 def _format(name: str) -> Format:
