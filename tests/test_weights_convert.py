@@ -236,6 +236,8 @@ def test_a_module_folder_keeps_what_it_says(tmp_path):
     write_module(tmp_path / "one", Module(config, some_weights(NETWORK)))
     copied = load_source(tmp_path / "one").config
     assert copied == config
+    with pytest.raises(InvalidModuleError, match="images of 96x96 pixels, not 128x128"):
+        load_source(tmp_path / "one", handle="google/imagenet/mobilenet_v1_025_128/feature_vector/5")
     headless = load_source(tmp_path / "one", num_classes=0).config
     assert (headless.num_classes, headless.labels, headless.license) == (0, None, "MIT")
 

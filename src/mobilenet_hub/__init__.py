@@ -22,6 +22,7 @@ _OWNERS: dict[str, str] = {
     "Module": "hub.module",
     "Prediction": "classify",
     "TrainResult": "training.train",
+    "convert": "weights.convert",
     "evaluate": "evaluation",
     "export": "exporting",
     "get_expected_image_size": "hub.module",

@@ -165,6 +165,8 @@ def _load_archive(archive: Path, wanted: Wanted) -> Module:
         try:
             module = _load(folder, wanted)
         except MobileNetHubError as error:
+            if str(folder) not in str(error):
+                raise
             raise type(error)(str(error).replace(str(folder), str(archive))) from None
     origin = {**module.config.source, "archive": archive.name} if isinstance(module.config.source, dict) else None
     return Module(replace(module.config, source=origin), module.weights)
@@ -183,13 +185,13 @@ def _as_module_folder(path: Path) -> Path | None:
 
 
 def _adjusted(module: Module, wanted: Wanted) -> Module:
-    """Demand what is wanted of a module folder; the image size and the handle may be set anew."""
+    """Demand what is wanted of a module folder; the classifier may be left out, the handle set anew."""
     config = module.config
     source = Source(
         module.path or Path(),
         "module folder",
         module.weights,
-        wanted.image_size or config.image_size,
+        config.image_size,
         config.labels,
         config.batch_norm_epsilon,
         config.padding,
