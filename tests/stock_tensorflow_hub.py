@@ -49,9 +49,8 @@ def fine_tune(url, images, trainable):
     }
 
 
-def moved(url, images):
+def moved(module, images):
     """Return what a training step leaves in the first moving averages, and the gradients twice on one tape."""
-    module = hub.load(url)
     named = {variable.name: variable for variable in module.variables}
     mean, variance = (named[f"MobilenetV1/Conv2d_0/BatchNorm/moving_{kind}:0"] for kind in ("mean", "variance"))
     kernel = named["MobilenetV1/Conv2d_0/weights:0"]
@@ -76,7 +75,7 @@ def run_block(code, images):
 def main(cache, inputs, results):
     os.environ["TFHUB_CACHE_DIR"] = str(cache)
     images = {file.stem: np.load(file) for file in inputs.glob("*.npy")}
-    module = hub.load(V1)
+    module, module_v2 = hub.load(V1), hub.load(V2)
     endpoints = module(images["128"], return_endpoints=True)
     arrays = {
         "V1": module(images["128"]).numpy(),
@@ -84,8 +83,8 @@ def main(cache, inputs, results):
         "V1 serving": module.signatures["serving_default"](inputs=tf.constant(images["128"]))["logits"].numpy(),
         "V1 default": endpoints["default"].numpy(),
         "V1 pool": endpoints["MobilenetV1/global_pool"].numpy(),
-        "V2": hub.load(V2)(images["224"]).numpy(),
-        **{f"moved {name}": value for name, value in moved(V1, images["128"]).items()},
+        "V2": module_v2(images["224"]).numpy(),
+        **{f"moved {name}": value for name, value in moved(module, images["128"]).items()},  # last: it trains
     }
     for at, code in enumerate(json.loads((inputs / "blocks.json").read_text())):
         arrays[f"block {at}"] = run_block(code, images["224"])
@@ -93,7 +92,7 @@ def main(cache, inputs, results):
     facts = {
         "endpoints": sorted(endpoints),
         "signature": {
-            key: str(spec.shape) for key, spec in hub.load(V2).signatures["serving_default"].structured_outputs.items()
+            key: str(spec.shape) for key, spec in module_v2.signatures["serving_default"].structured_outputs.items()
         },
         "trained": fine_tune(V1, images["128"], trainable=True),
         "frozen": fine_tune(V1, images["128"], trainable=False),

@@ -3,6 +3,7 @@
 Imports architecture, graph, request, proof and tensorflow_network: import this file only where TensorFlow is wanted.
 """
 
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from mobilenet_hub.graph import INPUT, fold_batch_norm
 from mobilenet_hub.weights.module_folder import LABELS_FILE
 
 _SIGNATURE = "serving_default"
+_DEPRECATED = r"\s*Warning: tf\.lite\.Interpreter is deprecated"
 
 
 def write(request: Request, file: Path) -> None:
@@ -32,7 +34,9 @@ def write(request: Request, file: Path) -> None:
         converter.representative_dataset = lambda: _calibration(request)
         if request.uint8_input:  # [0, 1] in 256 steps is the decoded picture as it is
             converter.inference_input_type = tf.uint8
-    file.write_bytes(converter.convert())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", _DEPRECATED)  # the converter's own, to calibrate
+        file.write_bytes(converter.convert())
     if request.config.labels:
         _attach(file, LABELS_FILE, "".join(f"{label}\n" for label in request.config.labels))
 
@@ -108,5 +112,7 @@ def _interpreter(file: Path) -> tuple[str, Any]:
         import ai_edge_litert
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
-        return f"TensorFlow Lite {tf.__version__}", tf.lite.Interpreter(str(file))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", _DEPRECATED)
+            return f"TensorFlow Lite {tf.__version__}", tf.lite.Interpreter(str(file))
     return f"LiteRT {getattr(ai_edge_litert, '__version__', '')}".rstrip(), Interpreter(str(file))
