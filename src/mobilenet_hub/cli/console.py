@@ -22,6 +22,10 @@ class Progress(Protocol):
         """Count n more items as done."""
         ...
 
+    def set_postfix_str(self, s: str = "", refresh: bool = True) -> object:
+        """Show a few words beside the bar."""
+        ...
+
 
 def is_fancy() -> bool:
     """Tell whether standard output takes box characters and bold type."""
@@ -123,3 +127,6 @@ def progress(total: int | None, description: str, unit: str = "image", quiet: bo
 class _Silent:
     def update(self, n: int = 1) -> None:
         """Count nothing."""
+
+    def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
+        """Show nothing."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _MAX_LISTED = 10
 _DEFAULT_SIZE = 224
-_UNITS = {"features": "photo", "photos": "photo"}
+_UNITS = {"features": "photo", "photos": "photo", "training": "photo"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +52,10 @@ def _configure_gradient(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--epochs", type=int, metavar="N", help="passes over the training photos")
     method.add_argument("--batch-size", type=int, metavar="N", help="photos at each step")
     method.add_argument("--learning-rate", type=float, metavar="R", help="at its highest")
+    method.add_argument("--decay", type=float, metavar="SHARE", help="of the epochs, in which the rate falls to zero")
+    method.add_argument(
+        "--coarse-size", type=int, metavar="N", help="image size until the rate falls: smaller is faster"
+    )
     method.add_argument("--batch-norm-momentum", type=float, metavar="M", help="of the moving statistics (0.99)")
     method.add_argument("--label-smoothing", type=float, metavar="S", help="default: 0.1")
     method.add_argument("--patience", type=int, metavar="N", help="stop after N epochs without progress on validation")
@@ -112,11 +116,16 @@ class Stages:
         self._open = ExitStack()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Show how far a stage is."""
+        """Show how far a stage is; what follows ": " in its name is shown beside the bar.
+
+        The bar counts from where this process began, so that a resumed run's rate and time left are right.
+        """
+        stage, _, detail = stage.partition(": ")
         if stage != self._stage or self._bar is None or done < self._done:
             self._open.close()
-            self._bar = self._open.enter_context(progress(total, stage, _UNITS.get(stage, "step"), self._quiet))
-            self._stage, self._done = stage, 0
+            self._bar = self._open.enter_context(progress(total - done, stage, _UNITS.get(stage, "step"), self._quiet))
+            self._stage, self._done = stage, done
+        self._bar.set_postfix_str(detail, refresh=False)
         self._bar.update(done - self._done)
         self._done = done
 
@@ -132,9 +141,12 @@ def _gradient(args: argparse.Namespace) -> "GradientOptions":
 
     from mobilenet_hub.training.gradient import FINE_TUNING, FROM_SCRATCH
 
-    names = ("epochs", "batch_size", "learning_rate", "batch_norm_momentum", "label_smoothing", "patience")
+    names = ("epochs", "batch_size", "learning_rate", "decay", "batch_norm_momentum", "label_smoothing", "patience")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    return replace(FINE_TUNING if args.fine_tune else FROM_SCRATCH, seed=args.seed, **given)
+    if args.coarse_size is not None:
+        given["coarse_size"] = (args.coarse_size, args.coarse_size)
+    given |= {"class_weights": args.class_weights, "precision": args.precision, "seed": args.seed}
+    return replace(FINE_TUNING if args.fine_tune else FROM_SCRATCH, **given)
 
 
 def _table(result: "TrainResult") -> str:

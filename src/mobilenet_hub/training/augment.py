@@ -111,7 +111,7 @@ class Batches:
         chosen = self.indices(step)
         random = np.random.default_rng((self.seed, 1, step))
         images = np.stack([vary(self.pixels[index], size, self.augmentation, random) for index in chosen])
-        return images.astype(np.float32) / 255, self.labels[chosen]
+        return images * np.float32(1 / 255), self.labels[chosen]
 
     def run(self, steps: range, sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the batches of some steps, made ahead by another thread; `sizes` has one for each step."""
@@ -153,5 +153,5 @@ def vary(
     mirrored, light = random.random() < 0.5, 1 + random.uniform(-augmentation.brightness, augmentation.brightness)
     view = np.asarray(Image.fromarray(picture).resize(size[::-1], Image.Resampling.BILINEAR, box))
     if augmentation.brightness:
-        view = np.minimum(view * np.float32(light), 255).astype(np.uint8)
+        view = np.minimum(np.arange(256) * light, 255).astype(np.uint8)[view]
     return view[:, ::-1] if mirrored and augmentation.mirror else view

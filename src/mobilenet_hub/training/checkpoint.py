@@ -34,7 +34,7 @@ def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
     """
     from safetensors.numpy import save
 
-    arrays = {name: np.ascontiguousarray(array) for name, array in checkpoint.arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in checkpoint.arrays.items()}
     data = save(arrays, {"key": checkpoint.key, "state": json.dumps(checkpoint.state)})
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as stream:
