@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensorflow_files import some_weights
 
+from mobilenet_hub.architecture import BATCH_NORM_LEAVES, architecture
 from mobilenet_hub.engine import Engine
 from mobilenet_hub.errors import CorruptFileError, InvalidModuleError, MissingExtraError, MobileNetHubError
 from mobilenet_hub.labels import imagenet_labels_1000
@@ -215,3 +217,33 @@ def test_without_h5py_the_extra_is_named(contents, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'mobilenet-hub\[keras-files\]'"):
         load_source(tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2"])
+def test_the_files_that_keras_applications_downloads(tmp_path, name):
+    """Weights alone, in the format and with the layers' names of 2018: only their order says what is what."""
+    network = architecture(name, 0.5, 1000)
+    weights = some_weights(network)
+    v2_name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.5_160.h5"
+    file = tmp_path / ("mobilenet_5_0_160_tf.h5" if name == "mobilenet_v1" else v2_name)
+    layers = {}
+    for at, unit in enumerate(network.units):
+        kernel = "depthwise_kernel" if unit.depthwise else "kernel"
+        layers[f"mobl{at}_conv_{at}"] = {kernel: weights[unit.kernel.name]}
+        leaves = {leaf: weights[f"{unit.scope}/BatchNorm/{leaf}"] for leaf in BATCH_NORM_LEAVES}
+        layers[f"bn{at}_conv_{at}"] = leaves
+    kernel, bias = (weights[one.name] for one in network.classifier)
+    layers["preds"] = {"kernel": kernel if name == "mobilenet_v1" else kernel[0, 0], "bias": bias}
+    with h5py.File(file, "w") as root:
+        root.attrs["layer_names"] = [layer.encode() for layer in ("input_1", *layers)]
+        root.create_group("input_1").attrs["weight_names"] = np.array([], "S1")
+        for layer, arrays in layers.items():
+            group = root.create_group(layer)
+            group.attrs["weight_names"] = [f"{layer}/{leaf}:0".encode() for leaf in arrays]
+            for leaf, array in arrays.items():
+                group[f"{layer}/{leaf}:0"] = array
+    module = load_source(file)
+    assert (module.config.depth_multiplier, module.config.image_size) == (0.5, (160, 160))
+    assert module.config.labels == imagenet_labels_1000()
+    for key, array in weights.items():
+        np.testing.assert_array_equal(module.weights[key], array, err_msg=key)
