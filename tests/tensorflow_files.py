@@ -101,11 +101,7 @@ def write_bundle(prefix, tensors, compress=None, gap=0):
             raw, dtype, sizes = value.tobytes(), DTYPES[value.dtype.name], value.shape
             crc = masked(crc32c(raw))
         rows[name.encode()] = (
-            number(1, dtype)
-            + blob(2, shape(sizes))
-            + number(4, len(data))
-            + number(5, len(raw))
-            + fixed32(6, crc)
+            number(1, dtype) + blob(2, shape(sizes)) + number(4, len(data)) + number(5, len(raw)) + fixed32(6, crc)
         )
         data += raw + bytes(gap)
     prefix.with_name(f"{prefix.name}.index").write_bytes(table(rows, compress=compress))
