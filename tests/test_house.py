@@ -42,6 +42,7 @@ FLOORS = (
     ("pipeline", "shards"),
     ("classify", "embed"),
     ("bulk", "quantize", "bench"),
+    ("speed_chart",),
     ("metrics",),
     ("report", "evaluation", "training"),
     ("exporting",),

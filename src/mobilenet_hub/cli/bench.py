@@ -1,0 +1,197 @@
+"""`mobilenet bench [MODULE...]`: speed here, beside the limit of its parts, and what fits a budget.
+
+Imports console; bench, engine and the catalogue when it runs.
+"""
+
+import argparse
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mobilenet_hub.cli.console import note, print_json, progress, table
+from mobilenet_hub.errors import InputError, ModuleUnavailableError, OutputError
+
+if TYPE_CHECKING:
+    from mobilenet_hub.bench import NetworkSpeed
+    from mobilenet_hub.engine import Engine
+    from mobilenet_hub.sources import Item
+    from mobilenet_hub.weights.module_folder import Module
+
+_MOST_ROWS = 10
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help="modules to measure (default: starter)")
+    parser.add_argument("--photos", action="append", metavar="IMAGES", help="your own photos (default: made-up ones)")
+    parser.add_argument("--precision", default="auto", metavar="P", help="auto, f32, bf16, or all that this CPU has")
+    parser.add_argument("--fit", metavar="FIT", help="how images of another shape are fitted (docs/images.md)")
+    parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="how long each figure is measured (3)")
+    budget = parser.add_argument_group("which published network fits; measures all of them, without their weights")
+    budget.add_argument(
+        "--catalog", nargs="?", const="*", metavar="FILTER", help="only those whose names match, as v2_*"
+    )
+    budget.add_argument("--budget-ms", type=float, metavar="T", help="one image may take T milliseconds")
+    budget.add_argument("--budget-rate", type=float, metavar="R", help="in bulk, R images a second must be done")
+    budget.add_argument("--plot", metavar="FILE.svg", help="draw accuracy against speed")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure modules, or the catalogue where a budget or a plot is asked for."""
+    for name in ("seconds", "budget_ms", "budget_rate"):
+        value = getattr(args, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise InputError(f"--{name.replace('_', '-')} must be a number above 0, not {value:g}")
+    whole_catalog = args.catalog or args.plot or args.budget_ms is not None or args.budget_rate is not None
+    if whole_catalog and args.modules:
+        raise InputError("a budget, a plot and --catalog measure every published network: leave the modules out")
+    return _bench_catalog(args) if whole_catalog else _bench_modules(args)
+
+
+def _bench_modules(args: argparse.Namespace) -> int:
+    from mobilenet_hub.bench import example_photos, measure, photos_in_memory
+    from mobilenet_hub.fits import checked_fit
+
+    photos = photos_in_memory(args.photos) if args.photos else example_photos()
+    fit = checked_fit(args.fit)
+    engines = [engine for name in args.modules or ["starter"] for engine in _engines(name, args.precision)]
+    results = []
+    with progress(len(engines), "bench", "network", quiet=args.quiet) as done:
+        for name, engine in engines:
+            speed = measure(engine, photos, fit=fit, seconds=args.seconds)
+            results.append(
+                {
+                    "module": name,
+                    "image_size": list(engine.image_size),
+                    "precision": engine.precision,
+                    "decode_per_s": speed.decode,
+                    "inference_per_s": speed.inference,
+                    "end_to_end_per_s": speed.end_to_end,
+                    "limit_per_s": speed.limit,
+                    "share_of_limit": speed.end_to_end / speed.limit,
+                    "one_image_ms": speed.one_image_ms,
+                }
+            )
+            done.update()
+    if args.json:
+        print_json({"machine": _machine(), "photos": _describe(photos), "results": results})
+        return 0
+    print(f"{_machine()}; {_describe(photos)}\n")
+    headers = ("module", "precision", "decode/s", "inference/s", "both/s", "limit/s", "of limit", "one image")
+    rows = [
+        (
+            r["module"], r["precision"], f"{r['decode_per_s']:.0f}", f"{r['inference_per_s']:.0f}",
+            f"{r['end_to_end_per_s']:.0f}", f"{r['limit_per_s']:.0f}", f"{100 * r['share_of_limit']:.0f} %",
+            f"{r['one_image_ms']:.2f} ms",
+        )
+        for r in results
+    ]  # fmt: skip
+    print(table(headers, rows, "<<>>>>>>"))
+    print("\nImages a second; limit = 1 / (1/decode + 1/inference), what both allow if neither waits.")
+    return 0
+
+
+def _engines(name: str, precision: str) -> "list[tuple[str, Engine]]":
+    """Open a module: its folder, or, for a published one that is not in the cache, its network without weights."""
+    from mobilenet_hub.bench import placeholder
+    from mobilenet_hub.catalog import find_module
+    from mobilenet_hub.engine import Engine
+    from mobilenet_hub.store import resolve
+    from mobilenet_hub.weights.module_folder import read_config
+
+    try:
+        source: Path | Module = resolve(name, fetch=False)
+        output = "logits" if read_config(source).num_classes else "features"
+    except ModuleUnavailableError:
+        source, output = placeholder(find_module(name).configuration), "logits"
+    asked = ("f32", "bf16") if precision == "all" else (precision,)
+    engines = [Engine(source, (output,), precision=p) for p in asked]  # type: ignore[arg-type]
+    return [
+        (name, engine) for i, engine in enumerate(engines) if engine.precision not in [e.precision for e in engines[:i]]
+    ]
+
+
+def _bench_catalog(args: argparse.Namespace) -> int:
+    from mobilenet_hub.bench import best_within, measure_catalog
+    from mobilenet_hub.catalog import configurations
+
+    if args.plot and not Path(args.plot).absolute().parent.is_dir():
+        raise OutputError(f"--plot {args.plot}: the folder does not exist; make it first")
+    pattern = f"*{args.catalog or '*'}*"
+    networks = [configuration for configuration in configurations() if fnmatchcase(configuration.name, pattern)]
+    if not networks:
+        raise InputError(f"no published network matches {args.catalog!r}; `mobilenet models` lists them")
+    with progress(len(networks), "bench", "network", quiet=args.quiet) as done:
+        speeds = measure_catalog(args.precision, min(args.seconds, 1.0), networks, done.update)
+    fitting = best_within(speeds, budget_ms=args.budget_ms, images_per_s=args.budget_rate)
+    if args.plot:
+        from mobilenet_hub.speed_chart import speed_chart
+
+        try:
+            Path(args.plot).write_text(speed_chart(speeds, _machine(), args.budget_ms), encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"--plot {args.plot} cannot be written: {error.strerror or error}") from None
+    if args.json:
+        print_json({"machine": _machine(), "fitting": [s.configuration.name for s in fitting],
+                    "networks": [_as_dict(s) for s in speeds]})  # fmt: skip
+        return 0
+    print(_catalog_text(args, speeds, fitting))
+    if args.plot:
+        note(f"{args.plot}: accuracy against speed", args.quiet)
+    return 0
+
+
+def _catalog_text(args: argparse.Namespace, speeds: "list[NetworkSpeed]", fitting: "list[NetworkSpeed]") -> str:
+    if not fitting:
+        fastest = min(speeds, key=lambda s: s.one_image_ms)
+        return (
+            f"None fits; the fastest, {fastest.configuration.name}, takes {fastest.one_image_ms:.2f} ms for one image."
+        )
+    budgets = [
+        text
+        for value, text in (
+            (args.budget_ms, f"{args.budget_ms} ms an image"),
+            (args.budget_rate, f"{args.budget_rate} images/s"),
+        )
+        if value is not None
+    ]
+    shown = fitting[:_MOST_ROWS] if budgets else fitting
+    rows = [
+        (
+            s.configuration.name,
+            f"{s.configuration.published.top1:.1f}",
+            f"{s.one_image_ms:.2f}",
+            f"{s.images_per_s:.0f}",
+        )
+        for s in shown
+    ]
+    title = (
+        f"{len(fitting)} of {len(speeds)} networks fit {' and '.join(budgets)}"
+        if budgets
+        else f"{len(speeds)} networks"
+    )
+    more = f"\n... and {len(fitting) - len(shown)} less accurate ones" if len(fitting) > len(shown) else ""
+    cells = table(("network", "top-1 %", "one image ms", "bulk images/s"), rows, "<>>>")
+    return f"{title}, on {_machine()}:\n\n{cells}{more}"
+
+
+def _as_dict(speed: "NetworkSpeed") -> dict[str, Any]:
+    return {
+        "network": speed.configuration.name,
+        "top1_percent": speed.configuration.published.top1,
+        "one_image_ms": speed.one_image_ms,
+        "images_per_s": speed.images_per_s,
+    }
+
+
+def _describe(photos: "list[Item]") -> str:
+    size = sum(len(item.read()) for item in photos) / len(photos) / 1000
+    return f"{len(photos)} photos of {size:.0f} kB"
+
+
+def _machine() -> str:
+    from mobilenet_hub.engine import import_openvino
+    from mobilenet_hub.pipeline import available_cores
+
+    name = import_openvino().Core().get_property("CPU", "FULL_DEVICE_NAME")
+    return f"{available_cores()} cores of {name}"
