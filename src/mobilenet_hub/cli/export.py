@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     ]
     if proof.top1_agreement is not None:
         rows.append(["same top class", f"{proof.top1_agreement:.1%}"])
-    print(table(["proof", "equal"], rows))
+    print(table(["proof", proof.format], rows))
     return 0
 
 

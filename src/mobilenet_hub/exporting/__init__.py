@@ -72,6 +72,7 @@ def export(
     """
     options = Options(image_size, batch_size, uint8_input, outputs, opset, precision, calibration, any_size, handle)
     request = make_request(module, format, options)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported: it reports every missing GPU
     if format == "site":
         from mobilenet_hub.exporting.publish import publish
 

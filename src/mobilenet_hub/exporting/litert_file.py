@@ -56,11 +56,10 @@ def load(request: Request, file: Path) -> tuple[str, Run]:
 def _function(request: Request) -> Any:
     """Return the network with its weights as constants, traced."""
     network = request.config.network
-    size = request.image_size or request.trained_size
-    quantizes_input = request.precision == "int8"  # then the converter makes the input uint8
-    image_type = tf.uint8 if request.uint8_input and not quantizes_input else tf.float32
+    # In int8, it is the converter that makes the input uint8.
+    image_type = tf.uint8 if request.uint8_input and request.precision != "int8" else tf.float32
 
-    spec = tf.TensorSpec([request.batch_size, *size, 3], image_type, name=INPUT)
+    spec = tf.TensorSpec([request.batch_size, *request.usual_size, 3], image_type, name=INPUT)
 
     def infer(images: tf.Tensor) -> dict[str, tf.Tensor]:
         scale = network.input_scale

@@ -62,7 +62,7 @@ def _model(request: Request) -> "ModelProto":
     size = request.image_size or ("height", "width")
     batch = request.batch_size or "batch"
     image_type = TensorProto.UINT8 if request.uint8_input else TensorProto.FLOAT
-    shapes = request.config.network.endpoint_shapes(*request.trained_size)
+    shapes = request.config.network.endpoint_shapes(*request.usual_size)
     outputs = []
     for name, endpoint in zip(request.outputs, request.endpoints, strict=True):
         graph.add("Identity", [graph.values[endpoint]], name)

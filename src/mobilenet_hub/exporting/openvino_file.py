@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilenet_hub.errors import InputError
 from mobilenet_hub.exporting.proof import Run
 from mobilenet_hub.exporting.request import Request
 from mobilenet_hub.graph import build_graph, import_openvino
@@ -12,13 +11,11 @@ from mobilenet_hub.graph import build_graph, import_openvino
 
 def write(request: Request, file: Path) -> None:
     """Write the .xml and, beside it, the .bin."""
-    if request.image_size is None:
-        raise InputError("openvino is exported for one image size; give it")
     openvino = import_openvino()
     graph = build_graph(
         request.config.network,
         request.weights,
-        request.image_size,
+        request.usual_size,
         request.endpoints,
         batch_size=request.batch_size,
         input_type="uint8" if request.uint8_input else "float32",

@@ -105,7 +105,7 @@ def proof_sizes(request: Request) -> tuple[tuple[int, int], ...]:
     """Return the image sizes to run at: the one size, or where any is taken also one that is odd and oblong."""
     if request.image_size is not None:
         return (request.image_size,)
-    height, width = request.trained_size
+    height, width = request.usual_size
     return (height, width), (height + 33, width - 1)
 
 

@@ -118,8 +118,8 @@ class Request:
         return tuple("Predictions" if name == PROBABILITIES else name for name in self.outputs)
 
     @property
-    def trained_size(self) -> tuple[int, int]:
-        """The size to show the export at first: the fixed one, or the one that the module was trained at."""
+    def usual_size(self) -> tuple[int, int]:
+        """The image size of the export or, where it takes any, the one that the module was trained at."""
         return self.image_size or self.config.image_size
 
     @cached_property
@@ -133,7 +133,7 @@ class Request:
             return None
         found = islice(items([self.calibration]), CALIBRATION_IMAGES)
         try:
-            return load_batch([item.read() for item in found], self.trained_size)
+            return load_batch([item.read() for item in found], self.usual_size)
         except ImageError as error:
             raise InputError(f"{os.fspath(self.calibration)} cannot be calibrated with: {error}") from None
 

@@ -3,10 +3,7 @@
 Imports architecture and weights, and TensorFlow: import this file only where TensorFlow is wanted.
 """
 
-import os
 from collections.abc import Callable, Mapping
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported: it reports every missing GPU
 
 import numpy as np
 import tensorflow as tf  # noqa: TID253 (this file is itself imported only where TensorFlow is wanted)
