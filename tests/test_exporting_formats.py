@@ -1,6 +1,7 @@
 """Every format without TensorFlow x {V1, V2} x {classes, features} x {trained size, another}: equal where it runs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ from exported import HANDLES, MAX_DIFFERENCE, V1_CLASSES, V2_CLASSES, V2_FEATURE
 from reference_network import forward, random_weights
 
 from mobilenet_hub.architecture import mobilenet_v1
-from mobilenet_hub.errors import ProofError
+from mobilenet_hub.errors import CorruptFileError, InputError, ProofError
 from mobilenet_hub.exporting import export
 from mobilenet_hub.graph import import_openvino
+from mobilenet_hub.weights.convert import load_source
 from mobilenet_hub.weights.module_folder import Module, ModuleConfig, read_module
 
 LIGHT = ("onnx", "openvino", "safetensors")
@@ -167,3 +169,22 @@ def test_an_export_that_differs_fails_and_leaves_nothing(format, tmp_path):
     with pytest.raises(ProofError, match="not finite"):
         export(Module(module.config, huge), format, tmp_path / "net")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_saved_model_may_state_its_size_and_labels_beside_it(shared, tmp_path):
+    folder = tmp_path / "net"
+    shutil.copytree(shared("fixtures/hub2_mobilenet_v1_025_128_classification"), folder)
+    for path in (folder, folder / "variables"):
+        path.chmod(0o755)
+    with pytest.raises(InputError, match="image size"):
+        load_source(folder)
+    labels = [f"class {i}" for i in range(1001)]
+    (folder / "assets.extra").mkdir()
+    (folder / "assets.extra" / "labels.txt").write_text("\n".join(labels) + "\n")
+    (folder / "assets.extra" / "module.json").write_text('{"image_size": [128, 128]}')
+    config = load_source(folder).config
+    assert config.image_size == (128, 128)
+    assert config.labels == tuple(labels)
+    (folder / "assets.extra" / "module.json").write_text('{"image_size": 128}')
+    with pytest.raises(CorruptFileError, match="net is "):
+        load_source(folder)

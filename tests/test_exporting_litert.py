@@ -68,6 +68,66 @@ def test_the_labels_are_attached_as_a_zip(tmp_path):
     assert not zipfile.is_zipfile(tmp_path / "features.tflite")
 
 
+@pytest.mark.parametrize("uint8_input", [False, True])
+def test_the_metadata_say_what_goes_in_and_what_comes_out(uint8_input, tmp_path):
+    options = {"uint8_input": uint8_input, "outputs": ["features", "logits"]}
+    export(made_module(V1_CLASSES), "litert", tmp_path / "net.tflite", **options)
+    content = (tmp_path / "net.tflite").read_bytes()
+    model = Flat.root(content)
+    assert content[4:8] == b"TFL3"
+    entries = {entry.text(0): entry.number(1, np.uint32) for entry in model.tables(6)}  # Model.metadata
+    metadata = bytes(model.tables(4)[entries["TFLITE_METADATA"]].vector(0, np.uint8))  # Model.buffers
+    assert metadata[4:8] == b"M001"
+    described = Flat.root(metadata)
+    assert V1_CLASSES in described.text(1)
+    (graph,) = described.tables(3)
+    (images,) = graph.tables(2)
+    assert images.text(0) == "images"
+    assert images.table(3).number(0, np.uint8) == 2  # ImageProperties
+    (unit,) = images.tables(4)
+    mean, deviation = (unit.table(1).vector(field, np.float32) for field in (0, 1))
+    assert (mean, deviation) == ([0.0], [1.0 if uint8_input else 255.0])
+    outputs = {output.text(0): [file.text(0) for file in output.tables(6)] for output in graph.tables(3)}
+    assert outputs == {"logits": ["labels.txt"], "features": []}
+
+
+class Flat:
+    """A table of a flatbuffer, read by field numbers."""
+
+    def __init__(self, data, at):
+        import flatbuffers
+
+        self.flat = flatbuffers.table.Table(bytearray(data), at)
+
+    @classmethod
+    def root(cls, data):
+        return cls(data, int.from_bytes(data[:4], "little"))
+
+    def field(self, number):
+        offset = self.flat.Offset(4 + 2 * number)
+        return self.flat.Pos + offset if offset else None
+
+    def number(self, number, dtype):
+        return np.frombuffer(self.flat.Bytes, dtype, 1, self.field(number))[0]
+
+    def text(self, number):
+        return self.flat.String(self.field(number)).decode()
+
+    def table(self, number):
+        return Flat(self.flat.Bytes, self.flat.Indirect(self.field(number)))
+
+    def tables(self, number):
+        if self.field(number) is None:
+            return []
+        offset = self.field(number) - self.flat.Pos
+        starts = (self.flat.Vector(offset) + 4 * i for i in range(self.flat.VectorLen(offset)))
+        return [Flat(self.flat.Bytes, self.flat.Indirect(start)) for start in starts]
+
+    def vector(self, number, dtype):
+        offset = self.field(number) - self.flat.Pos
+        return np.frombuffer(self.flat.Bytes, dtype, self.flat.VectorLen(offset), self.flat.Vector(offset)).tolist()
+
+
 def test_pixels_in_and_several_outputs_out_of_a_free_batch(tmp_path):
     module, names = made_module(V2_CLASSES), ["probabilities", "layer_7/output"]
     options = {"uint8_input": True, "batch_size": "free", "outputs": names}

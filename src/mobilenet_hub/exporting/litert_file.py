@@ -4,7 +4,6 @@ Imports architecture, graph, request, proof and tensorflow_network: import this 
 """
 
 import warnings
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf  # noqa: TID253 (this file is itself imported only where TensorFlow is wanted)
 
+from mobilenet_hub.exporting.litert_metadata import add_metadata, attach_labels
 from mobilenet_hub.exporting.proof import Run
 from mobilenet_hub.exporting.request import Request
 from mobilenet_hub.exporting.tensorflow_network import convolve, dense
 from mobilenet_hub.graph import INPUT, fold_batch_norm
-from mobilenet_hub.weights.module_folder import LABELS_FILE
 
 _SIGNATURE = "serving_default"
 _DEPRECATED = r"\s*Warning: tf\.lite\.Interpreter is deprecated"
@@ -36,9 +35,10 @@ def write(request: Request, file: Path) -> None:
             converter.inference_input_type = tf.uint8
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", _DEPRECATED)  # the converter's own, to calibrate
-        file.write_bytes(converter.convert())
+        model = converter.convert()
+    file.write_bytes(add_metadata(model, request))
     if request.config.labels:
-        _attach(file, LABELS_FILE, "".join(f"{label}\n" for label in request.config.labels))
+        attach_labels(file, request.config.labels)
 
 
 def load(request: Request, file: Path) -> tuple[str, Run]:
@@ -58,7 +58,6 @@ def _function(request: Request) -> Any:
     network = request.config.network
     # In int8, it is the converter that makes the input uint8.
     image_type = tf.uint8 if request.uint8_input and request.precision != "int8" else tf.float32
-
     spec = tf.TensorSpec([request.batch_size, *request.usual_size, 3], image_type, name=INPUT)
 
     def infer(images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -98,12 +97,6 @@ def _calibration(request: Request) -> Iterator[dict[str, np.ndarray]]:
         yield {INPUT: image}
     for photo in photos:
         yield {INPUT: photo[np.newaxis] / np.float32(255)}
-
-
-def _attach(file: Path, name: str, text: str) -> None:
-    """Append a file as TFLite's metadata convention does: as a zip archive behind the model, which ignores it."""
-    with zipfile.ZipFile(file, "a") as archive:
-        archive.writestr(zipfile.ZipInfo(name), text)  # ZipInfo's fixed date keeps the export reproducible
 
 
 def _interpreter(file: Path) -> tuple[str, Any]:
