@@ -186,5 +186,5 @@ def test_a_saved_model_may_state_its_size_and_labels_beside_it(shared, tmp_path)
     assert config.image_size == (128, 128)
     assert config.labels == tuple(labels)
     (folder / "assets.extra" / "module.json").write_text('{"image_size": 128}')
-    with pytest.raises(CorruptFileError, match="net is "):
+    with pytest.raises(CorruptFileError, match=r"assets\.extra is not what an export states"):
         load_source(folder)

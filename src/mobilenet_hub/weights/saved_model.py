@@ -47,8 +47,8 @@ def read_saved_model(folder: Path) -> Source:
             raise ValueError("it has no graph")
         facts = facts_of(node for graph in graphs for node in nodes_of(graph.message(2)))
         sizes = {size for graph in graphs for size in _image_sizes(graph)} or {facts.image_size}
-        stated_size, labels = _stated(folder / EXTRA_FOLDER)
         objects = [graph.message(7) for graph in graphs if 7 in graph]
+    stated_size, labels = _stated(folder / EXTRA_FOLDER)
     bundle = read_bundle(folder / "variables" / "variables")
     tensors = {name: value for name, value in bundle.items() if isinstance(value, np.ndarray)}
     if OBJECT_GRAPH in bundle:
@@ -72,11 +72,12 @@ def read_saved_model(folder: Path) -> Source:
 def _stated(extra: Path) -> tuple[tuple[int, int] | None, tuple[str, ...] | None]:
     """Return the trained image size and the labels that one of our own exports states beside the model."""
     size, labels = None, None
-    if (extra / CONFIG_FILE).is_file():
-        height, width = json.loads((extra / CONFIG_FILE).read_text("utf-8"))["image_size"]
-        size = int(height), int(width)
-    if (extra / LABELS_FILE).is_file():
-        labels = tuple((extra / LABELS_FILE).read_text("utf-8").splitlines())
+    with reading(extra, "what an export states of its module"):
+        if (extra / CONFIG_FILE).is_file():
+            height, width = json.loads((extra / CONFIG_FILE).read_text("utf-8"))["image_size"]
+            size = int(height), int(width)
+        if (extra / LABELS_FILE).is_file():
+            labels = tuple((extra / LABELS_FILE).read_text("utf-8").splitlines())
     return size, labels
 
 
