@@ -1,6 +1,6 @@
 """A collection of any size through a module into a table: decoding, inference, shards, and the one file at the end.
 
-Imports errors, sources, pipeline, engine and shards; pyarrow on first use.
+Imports errors, sources, pipeline, shards and classify; pyarrow on first use.
 """
 
 import csv
@@ -18,10 +18,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobilenet_hub.engine import Engine
 from mobilenet_hub.errors import ImageError, InputError, OutputError
 from mobilenet_hub.fits import Fit
-from mobilenet_hub.pipeline import Batch, compute
+from mobilenet_hub.pipeline import Batch, Computes, compute
 from mobilenet_hub.shards import (
     DEFAULT_SHARD_SIZE,
     METADATA_PREFIX,
@@ -118,7 +117,7 @@ def _paths(batch: Batch) -> Any:
 def write(
     inputs: Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
-    engine: Engine,
+    engine: Computes,
     rows: Rows,
     settings: dict[str, Any],
     *,

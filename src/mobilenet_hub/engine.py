@@ -23,7 +23,7 @@ from mobilenet_hub.store.cache import cache_folder
 from mobilenet_hub.weights.module_folder import WEIGHTS_FILE, Module, ModuleConfig, read_config, read_module
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel
+    from openvino import CompiledModel, Model
 
 Precision = Literal["auto", "f32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "f32", "bf16")
@@ -86,8 +86,8 @@ class Engine:
         self.outputs = tuple(outputs)
         self.precision = chosen_precision(precision)
         self._module = module if isinstance(module, Module) else Path(module)
-        self._threads = threads
-        self._networks: dict[tuple[InputType, bool], _CompiledNetwork] = {}
+        self.threads = threads
+        self._networks: dict[tuple[InputType, bool], CompiledNetwork] = {}
         self._lock = Lock()
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -118,36 +118,41 @@ class Engine:
         with self._lock:
             return self._network(cast("InputType", str(images.dtype)), len(images) > 1).run(images)
 
-    def _network(self, input_type: InputType, bulk: bool) -> "_CompiledNetwork":
+    def graph(self, batch_size: int, input_type: InputType) -> "Model":
+        """Build the graph that is compiled for a fixed batch size."""
+        module = self._module if isinstance(self._module, Module) else read_module(self._module)
+        network = module.config.network
+        return build_graph(
+            network, module.weights, self.image_size, self.outputs, batch_size=batch_size, input_type=input_type
+        )
+
+    def _network(self, input_type: InputType, bulk: bool) -> "CompiledNetwork":
         key = (input_type, bulk)
         if key not in self._networks:
             self._networks[key] = self._compile(input_type, bulk)
         return self._networks[key]
 
-    def _compile(self, input_type: InputType, bulk: bool) -> "_CompiledNetwork":
-        settings = _settings(self.precision, self._threads, bulk)
-        chunk = self._chunk() if bulk else 1
+    def _compile(self, input_type: InputType, bulk: bool) -> "CompiledNetwork":
+        settings = device_settings(self.precision, self.threads, bulk)
+        chunk = self.chunk if bulk else 1
         core = import_openvino().Core()
 
         def build() -> "CompiledModel":
-            module = self._module if isinstance(self._module, Module) else read_module(self._module)
-            network = module.config.network
-            graph = build_graph(
-                network, module.weights, self.image_size, self.outputs, batch_size=chunk, input_type=input_type
-            )
-            return core.compile_model(graph, "CPU", settings)
+            return core.compile_model(self.graph(chunk, input_type), "CPU", settings)
 
         if isinstance(self._module, Module):
-            return _CompiledNetwork(build(), chunk, self.outputs)
+            return CompiledNetwork(build(), chunk, self.outputs)
         key = _cache_key(self._module, self.config, self.image_size, self.outputs, chunk, input_type, settings)
         file = cache_folder() / "compiled" / f"{key}.blob"
         compiled = _load_compiled(file, settings)
         if compiled is None:
             compiled = build()
             _save_compiled(file, compiled)
-        return _CompiledNetwork(compiled, chunk, self.outputs)
+        return CompiledNetwork(compiled, chunk, self.outputs)
 
-    def _chunk(self) -> int:
+    @property
+    def chunk(self) -> int:
+        """How many images a request takes in bulk."""
         images = _CHUNK_MACS / self.config.network.macs(*self.image_size)
         return min(max(2 ** round(log2(images)), 1), _MAX_CHUNK)
 
@@ -237,7 +242,8 @@ def _has_fixed_size(config: ModuleConfig) -> bool:
         return False
 
 
-def _settings(precision: str, threads: int | None, bulk: bool) -> dict[str, Any]:
+def device_settings(precision: str, threads: int | None, bulk: bool) -> dict[str, Any]:
+    """Return OpenVINO's settings for one image at a time or, in bulk, for many."""
     settings: dict[str, Any] = {
         "PERFORMANCE_HINT": "THROUGHPUT" if bulk else "LATENCY",
         "INFERENCE_PRECISION_HINT": precision,
@@ -247,7 +253,7 @@ def _settings(precision: str, threads: int | None, bulk: bool) -> dict[str, Any]
     return settings
 
 
-class _CompiledNetwork:
+class CompiledNetwork:
     """A compiled model of a fixed batch size, `chunk`, and as many requests as it runs at a time."""
 
     def __init__(self, compiled: "CompiledModel", chunk: int, outputs: tuple[str, ...]):

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
@@ -20,9 +20,6 @@ from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.fits import Fit
 from mobilenet_hub.images import load_sized
 from mobilenet_hub.sources import Item
-
-if TYPE_CHECKING:
-    from mobilenet_hub.engine import Engine
 
 BATCH_SIZE = 64
 _TASK_SIZE = 8  # inputs that one thread takes at a time: little enough to share a small folder out among all cores
@@ -38,6 +35,16 @@ class Batch:
     sizes: list[tuple[int, int]]  # n full (height, width), before they were fitted
     inputs: list[str]  # the names of all inputs, good or bad, in order
     skipped: list[tuple[str, str]]  # (name, reason) of the bad ones
+
+
+class Computes(Protocol):
+    """An engine: takes uint8 [n, *image_size, 3], gives named float32 arrays [n, ...]."""
+
+    image_size: tuple[int, int]
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Compute the outputs of a batch."""
+        ...
 
 
 def decode_batches(
@@ -83,7 +90,7 @@ def decode_batches(
 
 
 def compute(
-    inputs: Iterable[Item], engine: "Engine", output: str, fit: Fit, *, shard_size: int | None = None
+    inputs: Iterable[Item], engine: Computes, output: str, fit: Fit, *, shard_size: int | None = None
 ) -> Iterator[tuple[Batch, np.ndarray]]:
     """Yield batches of the inputs with the engine's output for each, [n, ...] float32, decoding ahead.
 

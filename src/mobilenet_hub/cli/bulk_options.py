@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobilenet_hub.cli.console import note, print_json, progress
+from mobilenet_hub.errors import InputError
 
 if TYPE_CHECKING:
     from mobilenet_hub.bulk import Rows, Summary
-    from mobilenet_hub.engine import Engine
+    from mobilenet_hub.engine import Engine, Precision
+    from mobilenet_hub.fits import Fit
+    from mobilenet_hub.quantize import Int8Engine
 
 
 def add_bulk_options(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +25,12 @@ def add_bulk_options(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("images", nargs="+", metavar="IMAGES", help=HELP)
     parser.add_argument("--fit", metavar="FIT", help="how images of another shape are fitted (docs/images.md)")
-    parser.add_argument("--precision", default="auto", metavar="P", help="auto, f32 or bf16 (default: auto)")
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        metavar="P",
+        help="auto, f32 or bf16; for an output also int8, calibrated with your first images",
+    )
     parser.add_argument("--image-size", type=int, metavar="N", help="another size than the module was trained at")
     parser.add_argument("--any-size", action="store_true", help="insist on a size that the module does not allow")
     bulk = parser.add_argument_group("for an output")
@@ -47,12 +55,17 @@ def run_bulk(
     from mobilenet_hub.sources import count
 
     note_precision(args, engine)
+    fit = checked_fit(args.fit)
+    computes: Engine | Int8Engine = engine
+    if args.precision == "int8":
+        computes = _quantized(args, engine, fit)
+        settings = {**settings, "calibration_sha256": computes.calibration_sha256}
     about = {
         "command": command,
         "module": engine.config.handle or args.module,
         "weights_sha256": weights_digest(folder),
         "image_size": list(engine.image_size),
-        "precision": engine.precision,
+        "precision": computes.precision,
         **settings,
         "version": __version__,
     }
@@ -63,10 +76,10 @@ def run_bulk(
         summary = write(
             args.images,
             args.output,
-            engine,
+            computes,
             rows,
             about,
-            fit=checked_fit(args.fit),
+            fit=fit,
             limit=args.limit,
             shard_size=args.shard_size,
             strict=args.strict,
@@ -74,6 +87,30 @@ def run_bulk(
         )
     _report(args, summary, about)
     return 1 if summary.skipped else 0
+
+
+def engine_precision(args: argparse.Namespace) -> "Precision":
+    """Return what to open the engine in; int8 is made from f32, and only for an output."""
+    if args.precision != "int8":
+        return args.precision
+    if args.output is None:
+        raise InputError("int8 is for many images: add -o; calibrating takes longer than labelling a few")
+    return "f32"
+
+
+def _quantized(args: argparse.Namespace, engine: "Engine", fit: "Fit") -> "Int8Engine":
+    from mobilenet_hub.quantize import quantized
+
+    note("calibrating int8 with the first images", args.quiet)
+    int8, near = quantized(engine, args.images, fit)
+    where = "the images calibrated with" if near.calibrated_with else "images not calibrated with"
+    same = f", the same likeliest class for {100 * near.top1:.1f} %" if engine.outputs == ("logits",) else ""
+    note(
+        f"int8 against f32 on {near.images} of {where}: mean cosine similarity {near.cosine:.4f}, least "
+        f"{near.least_cosine:.4f}{same}",
+        args.quiet,
+    )
+    return int8
 
 
 def note_precision(args: argparse.Namespace, engine: "Engine") -> None:

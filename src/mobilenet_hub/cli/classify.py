@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from mobilenet_hub.cli.bulk_options import add_bulk_options, note_precision, run_bulk
+from mobilenet_hub.cli.bulk_options import add_bulk_options, engine_precision, note_precision, run_bulk
 from mobilenet_hub.cli.console import bar, is_fancy, note, print_json, progress, table
 from mobilenet_hub.errors import ImageError, InputError
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if args.top is not None and args.top < 1:
         raise InputError(f"--top must be 1 or more, not {args.top}")
     folder = resolve(args.module)
-    classifier = Classifier(folder, args.precision, args.image_size, fit=args.fit, any_size=args.any_size)
+    classifier = Classifier(folder, engine_precision(args), args.image_size, fit=args.fit, any_size=args.any_size)
     if args.output is None:
         return _to_screen(args, classifier)
     from mobilenet_hub.bulk import label_rows

@@ -5,7 +5,7 @@ Imports console; embed, bulk and sources when it runs.
 
 import argparse
 
-from mobilenet_hub.cli.bulk_options import add_bulk_options, run_bulk
+from mobilenet_hub.cli.bulk_options import add_bulk_options, engine_precision, run_bulk
 
 HELP_OUTPUT = "a folder of Parquet shards, or one file ending in .parquet or .npy"
 
@@ -25,6 +25,6 @@ def run(args: argparse.Namespace) -> int:
     from mobilenet_hub.store import resolve
 
     folder = resolve(args.module)
-    embedder = Embedder(folder, args.precision, args.image_size, fit=args.fit, any_size=args.any_size)
+    embedder = Embedder(folder, engine_precision(args), args.image_size, fit=args.fit, any_size=args.any_size)
     rows = feature_rows(embedder.num_features, half=args.float16)
     return run_bulk("embed", args, embedder.engine, rows, {"dtype": "float16" if args.float16 else "float32"}, folder)
