@@ -70,7 +70,7 @@ class GradientOptions:
 FROM_SCRATCH = GradientOptions(epochs=60)
 # The classifier is fitted already: small steps from the start, and an end as soon as they stop helping.
 FINE_TUNING = GradientOptions(
-    epochs=12, batch_size=32, learning_rate=0.01, decay=0.75, augmentation=Augmentation(min_area=0.6), patience=4
+    epochs=12, batch_size=32, learning_rate=0.003, decay=0.75, augmentation=Augmentation(min_area=0.6), patience=4
 )
 
 
@@ -164,7 +164,8 @@ def fine_tune(
 ) -> Fitted:
     """Train all of a module further, starting from one whose classifier already fits the data set.
 
-    The start is among the candidates: what comes back has no higher loss on the validation photos.
+    The start is among the candidates: what comes back has no higher loss and no lower accuracy on the
+    validation photos.
 
     Args:
         dataset: photos in three parts.
@@ -281,11 +282,19 @@ class _Run:
         loss, accuracy = self._validate()
         number = self.step // self.batches.per_epoch
         self.history.append(Epoch(number, self.loss if self.step else None, loss, accuracy, self.seconds))
-        losses = [epoch.validation_loss for epoch in self.history if epoch.validation_loss is not None]
-        if loss is None or loss <= min(losses):
+        if self._is_best(self.history[-1]):
             self.best = self.model.slim_weights()
         if self.step == self.schedule.fall:
             self._save("before-fall")
+
+    def _is_best(self, epoch: Epoch) -> bool:
+        """Tell whether no epoch had a lower loss; nor, in fine-tuning, the start a higher accuracy."""
+        if epoch.validation_loss is None or epoch.validation_accuracy is None:
+            return True  # nothing to choose by: the last one
+        start = self.history[0].validation_accuracy if self.history[0].number == 0 else None
+        floor = start or 0.0
+        losses = [e.validation_loss or 0.0 for e in self.history if (e.validation_accuracy or 0.0) >= floor]
+        return epoch.validation_accuracy >= floor and epoch.validation_loss <= min(losses)
 
     def _validate(self) -> tuple[float | None, float | None]:
         """Return the mean loss and the accuracy on the validation photos."""
