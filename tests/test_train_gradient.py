@@ -18,7 +18,9 @@ from mobilenet_hub.training.frozen import FrozenOptions, fit_frozen
 from mobilenet_hub.training.gradient import GradientOptions, Schedule, fine_tune, train_from_scratch
 from mobilenet_hub.weights.module_folder import Module
 
-pytest.importorskip("keras", reason="training by gradient descent needs Keras")
+keras = pytest.importorskip("keras", reason="training by gradient descent needs Keras")
+# JAX compiles half a minute for each run: there, the tests without this mark stand for all.
+many_runs = pytest.mark.skipif(keras.backend.backend() == "jax", reason="takes minutes of compiling on JAX")
 
 NETWORK = mobilenet_v1(0.25, 0)
 SIZE = (32, 32)
@@ -67,6 +69,7 @@ def trained(dataset, tmp_path_factory):
     return scratch(dataset, tmp_path_factory.mktemp("work"))
 
 
+@many_runs
 def test_a_network_learns_what_can_be_learned(dataset, tmp_path):
     loss, accuracy = scratch(dataset, tmp_path, replace(OPTIONS, epochs=12)).curves
     assert max(value for _, value in accuracy.lines["validation"]) == 1.0
@@ -74,6 +77,7 @@ def test_a_network_learns_what_can_be_learned(dataset, tmp_path):
     assert last < first
 
 
+@many_runs
 def test_the_seed_makes_a_run_repeatable_and_another_seed_another_run(dataset, trained, tmp_path):
     assert_same_weights(scratch(dataset, tmp_path / "again").module, trained.module)
     other = scratch(dataset, tmp_path / "other", replace(OPTIONS, seed=1)).module
@@ -84,7 +88,7 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize("stop", [1, 4, 9])
+@pytest.mark.parametrize("stop", [pytest.param(1, marks=many_runs), 4, pytest.param(9, marks=many_runs)])
 def test_a_stopped_run_ends_as_if_it_had_never_stopped(dataset, trained, tmp_path, monkeypatch, stop):
     monkeypatch.setattr("mobilenet_hub.training.gradient._CHECKPOINT_S", 0)
     steps = []
@@ -102,6 +106,7 @@ def test_a_stopped_run_ends_as_if_it_had_never_stopped(dataset, trained, tmp_pat
     assert steps[steps_before] == steps[stop]  # it went on there, not at the beginning
 
 
+@many_runs
 @pytest.mark.slow
 def test_a_killed_process_leaves_a_state_that_the_next_one_goes_on_from(photos, dataset, tmp_path):
     script = (
@@ -135,6 +140,7 @@ def test_a_killed_process_leaves_a_state_that_the_next_one_goes_on_from(photos, 
     assert before[0] > options.batch_size
 
 
+@many_runs
 def test_more_epochs_go_on_from_the_fall_of_a_finished_run(dataset, trained, tmp_path):
     longer = replace(OPTIONS, epochs=6)
     whole = scratch(dataset, tmp_path / "whole", longer)
@@ -145,6 +151,7 @@ def test_more_epochs_go_on_from_the_fall_of_a_finished_run(dataset, trained, tmp
     assert steps[0].startswith("training: epoch 3 of 6")
 
 
+@many_runs
 def test_what_is_neither_photo_nor_label_nor_setting_of_a_run_is_not_resumed(dataset, trained, tmp_path):
     scratch(dataset, tmp_path)
     steps = []
@@ -152,6 +159,7 @@ def test_what_is_neither_photo_nor_label_nor_setting_of_a_run_is_not_resumed(dat
     assert steps[0].startswith("training: epoch 1 of 4")
 
 
+@many_runs
 def test_test_photos_change_nothing(photos, trained, tmp_path):
     leaky = make_photos(tmp_path / "set")
     for example in read_dataset(leaky).part("test"):
@@ -163,6 +171,7 @@ def test_test_photos_change_nothing(photos, trained, tmp_path):
     assert_same_weights(scratch(changed, tmp_path / "work").module, trained.module)
 
 
+@many_runs
 def test_a_file_that_is_no_photo_is_left_out_and_named(tmp_path):
     folder = make_photos(tmp_path / "set")
     bad = next(e.path for e in read_dataset(folder).part("train"))
@@ -171,6 +180,7 @@ def test_a_file_that_is_no_photo_is_left_out_and_named(tmp_path):
     assert [skip.path for skip in fitted.dataset.skipped] == [bad]
 
 
+@many_runs
 def test_unbalanced_classes_are_weighted(tmp_path):
     folder = make_photos(tmp_path / "set", (40, 8))
     fitted = scratch(read_dataset(folder), tmp_path / "work", replace(OPTIONS, epochs=1))
@@ -190,6 +200,7 @@ def tune(head, work, **changes):
     return fine_tune(head.dataset, head.module, options=options, fit="center", work=work, on_progress=silent)
 
 
+@many_runs
 def test_fine_tuning_lowers_the_validation_loss(head, tmp_path):
     line = tune(head, tmp_path).curves[0].lines["validation"]
     assert line[0][0] == 0
