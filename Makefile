@@ -15,9 +15,9 @@ types:
 
 # The tests that touch Keras run once per backend; the last line is the whole suite with the default backend.
 test:
-	KERAS_BACKEND=jax pytest -m keras_backend
-	KERAS_BACKEND=torch pytest -m keras_backend
-	pytest
+	KERAS_BACKEND=jax pytest -n 2 -m keras_backend
+	KERAS_BACKEND=torch pytest -n 2 -m keras_backend
+	pytest -n 2
 
 docs:
 	python docs/generate.py

@@ -73,7 +73,7 @@ def _resize(pixels: np.ndarray, size: tuple[int, int], box: tuple[float, float, 
     """Resample a box (left, top, right, bottom) of the pixels; antialiased."""
     from PIL import Image
 
-    resized = Image.fromarray(pixels).resize(size[::-1], Image.Resampling[FILTER], box)
+    resized = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling[FILTER], box)
     return np.asarray(resized)
 
 

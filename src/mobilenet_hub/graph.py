@@ -129,7 +129,7 @@ def build_graph(
         result = opset13.result(_in_tensorflow_axes(values[name]))
         result.output(0).add_names({name})
         results.append(result)
-    return Model(results, [images], network.name)
+    return Model(results, [images], network.name)  # pyright: ignore[reportGeneralTypeIssues]
 
 
 def _check_request(network: Architecture, image_size: tuple[int, int], outputs: Sequence[str]) -> None:

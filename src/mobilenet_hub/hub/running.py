@@ -87,6 +87,6 @@ def has_values(tensor: Tensor) -> bool:
         import torch
 
         return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
-    import jax
+    from jax.core import Tracer
 
-    return not isinstance(tensor, jax.core.Tracer)
+    return not isinstance(tensor, Tracer)

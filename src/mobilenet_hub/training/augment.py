@@ -151,7 +151,7 @@ def vary(
     top, left = random.uniform(0, height - crop_height), random.uniform(0, width - crop_width)
     box = (left, top, left + crop_width, top + crop_height)
     mirrored, light = random.random() < 0.5, 1 + random.uniform(-augmentation.brightness, augmentation.brightness)
-    view = np.asarray(Image.fromarray(picture).resize(size[::-1], Image.Resampling.BILINEAR, box))
+    view = np.asarray(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BILINEAR, box))
     if augmentation.brightness:
         view = np.minimum(np.arange(256) * light, 255).astype(np.uint8)[view]
     return view[:, ::-1] if mirrored and augmentation.mirror else view
