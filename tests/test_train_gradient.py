@@ -15,7 +15,8 @@ from mobilenet_hub.training.augment import Augmentation, Batches, decode_picture
 from mobilenet_hub.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from mobilenet_hub.training.dataset import read_dataset
 from mobilenet_hub.training.frozen import FrozenOptions, fit_frozen
-from mobilenet_hub.training.gradient import GradientOptions, Schedule, fine_tune, train_from_scratch
+from mobilenet_hub.training.gradient import fine_tune, train_from_scratch
+from mobilenet_hub.training.schedule import GradientOptions, Schedule
 from mobilenet_hub.weights.module_folder import Module
 
 keras = pytest.importorskip("keras", reason="training by gradient descent needs Keras")

@@ -1,0 +1,99 @@
+"""How a network is trained by gradient descent: the options, and the learning rate and image size of every step.
+
+Imports architecture, engine (the names of precisions), errors, augment and frozen.
+"""
+
+from dataclasses import dataclass, field
+
+from mobilenet_hub.architecture import WEIGHT_DECAY
+from mobilenet_hub.engine import PRECISIONS, Precision
+from mobilenet_hub.errors import InputError
+from mobilenet_hub.training.augment import Augmentation
+from mobilenet_hub.training.frozen import ClassWeights
+
+
+@dataclass(frozen=True)
+class GradientOptions:
+    """How a network is trained: by stochastic gradient descent with Nesterov's momentum.
+
+    The learning rate rises linearly over the `warmup` epochs, stays, and falls linearly to zero over the last `decay`
+    share of the epochs: as good as a cosine, and nothing before the fall depends on its end (arXiv 2405.18392). A
+    finished run that is given more epochs therefore goes on from where its fall began.
+    """
+
+    epochs: int
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    warmup: float = 1.0  # epochs
+    decay: float = 0.3  # share of the epochs
+    weight_decay: float = WEIGHT_DECAY
+    label_smoothing: float = 0.1
+    batch_norm_momentum: float = 0.99
+    dropout_rate: float | None = None  # None: the network's own
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    class_weights: ClassWeights = "auto"
+    coarse_size: tuple[int, int] | None = None  # (height, width) until the learning rate falls; None: the final size
+    patience: int | None = None  # epochs without a lower validation loss after which training stops; None: never
+    precision: Precision = "auto"  # "bf16": mixed precision; "auto": where the hardware is made for it
+    seed: int = 0
+
+
+FROM_SCRATCH = GradientOptions(epochs=60)
+# The classifier is fitted already: small steps from the start, and an end as soon as they stop helping.
+FINE_TUNING = GradientOptions(
+    epochs=12, batch_size=32, learning_rate=0.003, decay=0.75, augmentation=Augmentation(min_area=0.6), patience=4
+)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate and the size of the images at every step.
+
+    Example:
+        >>> schedule = Schedule(GradientOptions(epochs=10, learning_rate=1.0), per_epoch=10, image_size=(64, 64))
+        >>> [round(schedule.learning_rate(step), 2) for step in (0, 9, 69, 85, 99)]
+        [0.1, 1.0, 1.0, 0.5, 0.03]
+    """
+
+    options: GradientOptions
+    per_epoch: int
+    image_size: tuple[int, int]
+
+    @property
+    def steps(self) -> int:
+        """All steps."""
+        return self.options.epochs * self.per_epoch
+
+    @property
+    def fall(self) -> int:
+        """The step at which the learning rate begins to fall: the start of an epoch."""
+        return (self.options.epochs - round(self.options.decay * self.options.epochs)) * self.per_epoch
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        rise = (step + 1) / max(self.options.warmup * self.per_epoch, 1)
+        fall = (self.steps - step) / max(self.steps - self.fall, 1)
+        return self.options.learning_rate * min(rise, 1.0, fall)
+
+    def size(self, step: int) -> tuple[int, int]:
+        """Return the (height, width) of a step's images."""
+        return (self.options.coarse_size if step < self.fall else None) or self.image_size
+
+
+def check_options(options: GradientOptions) -> None:
+    """Raise an InputError that names the first option that means nothing."""
+    rules = {
+        "epochs": options.epochs >= 1,
+        "batch_size": options.batch_size >= 2,  # batch norm has no variance of one photo
+        "learning_rate": options.learning_rate > 0,
+        "momentum": 0 <= options.momentum < 1,
+        "decay": 0 <= options.decay <= 1,
+        "label_smoothing": 0 <= options.label_smoothing < 1,
+        "batch_norm_momentum": 0 <= options.batch_norm_momentum < 1,
+        "patience": options.patience is None or options.patience >= 1,
+        "precision": options.precision in PRECISIONS,
+    }
+    for name, holds in rules.items():
+        if not holds:
+            raise InputError(f"{name}={getattr(options, name)!r} is out of range for training by gradient descent")
