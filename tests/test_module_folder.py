@@ -172,3 +172,7 @@ def test_an_empty_folder_is_filled_and_a_failure_leaves_nothing(tmp_path, monkey
     with pytest.raises(OutputError, match="no space left"):
         write_module(tmp_path / "full", MODULE)
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_others_may_read_a_module(folder):
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o644}

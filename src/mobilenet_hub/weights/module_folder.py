@@ -325,6 +325,7 @@ def _write_files(folder: Path, module: Module) -> None:
     if module.config.labels is not None:
         (folder / LABELS_FILE).write_text("".join(f"{label}\n" for label in module.config.labels), "utf-8")
     for file in folder.iterdir():
+        file.chmod(0o644)  # safetensors makes its files for their owner alone
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
 
