@@ -19,6 +19,20 @@ def need(relative: str) -> Path:
     return path
 
 
+def pytest_collection_modifyitems(items):
+    """Skip what needs Keras, and say so, where Keras or all of its backends are absent."""
+    from importlib.util import find_spec
+
+    from mobilenet_hub.backends import installed_backends
+
+    if find_spec("keras") is not None and installed_backends():
+        return
+    skip = pytest.mark.skip(reason="needs Keras with a backend, e.g. the extra mobilenet-hub[torch]")
+    for item in items:
+        if item.get_closest_marker("keras_backend"):
+            item.add_marker(skip)
+
+
 @pytest.fixture(scope="session")
 def shared():
     """A function from a relative path to the reference file or folder; skips where it is absent."""
