@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from exported import V1_CLASSES, V1_FEATURES, V2_CLASSES, V2_FEATURES, made_module
 
+pytest.importorskip("onnxruntime", reason="most options are tried on ONNX: the extra mobilenet-hub[onnx]")
+
 from mobilenet_hub.errors import InputError, MissingExtraError, OutputError
 from mobilenet_hub.exporting import export
 from mobilenet_hub.exporting.request import Options, make_request

@@ -43,6 +43,15 @@ QUICK = Policy(timeout_s=1, attempts=2, first_pause_s=0.01, longest_pause_s=0.05
 CLASSIFIER = "google/imagenet/mobilenet_v1_025_128/classification/4"
 
 
+@pytest.fixture(autouse=True)
+def audible(caplog):
+    """Undo what other libraries in this process may have done to logging (some disable every logger there is)."""
+    logging.disable(logging.NOTSET)
+    logger = logging.getLogger("mobilenet_hub")
+    logger.disabled, logger.propagate = False, True
+    caplog.set_level(logging.WARNING, "mobilenet_hub")
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """The smallest module's archive and weights."""

@@ -1,5 +1,6 @@
 """Hostile archives: refused, with nothing written outside and nothing left behind."""
 
+import contextlib
 import gzip
 import io
 import os
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import textwrap
+import zlib
 
 import pytest
 from hypothesis import given, settings
@@ -205,10 +207,13 @@ def test_truncation_at_any_point(tmp_path):
 
 def test_any_flipped_byte(tmp_path):
     data = tar(*(member(name, os.urandom(200)) for name in FILES))
-    unused = range(3, 10)  # flags, time, system in the gzip header: no content
+    content = gzip.decompress(data)
     for at in range(0, len(data), 13):
-        if at not in unused:
-            refused(tmp_path, data[:at] + bytes([data[at] ^ 0x41]) + data[at + 1 :])
+        damaged = data[:at] + bytes([data[at] ^ 0x41]) + data[at + 1 :]
+        with contextlib.suppress(OSError, EOFError, zlib.error):
+            if gzip.decompress(damaged) == content:
+                continue  # a copy from elsewhere in the same run of zeros, or the header's time: nothing was damaged
+        refused(tmp_path, damaged)
 
 
 def test_a_damaged_header_of_a_plain_tar(tmp_path):
