@@ -57,6 +57,7 @@ def _configure_gradient(parser: argparse.ArgumentParser) -> None:
         "--coarse-size", type=int, metavar="N", help="image size until the rate falls: smaller is faster"
     )
     method.add_argument("--batch-norm-momentum", type=float, metavar="M", help="of the moving statistics (0.99)")
+    method.add_argument("--weight-decay", type=float, metavar="W", help="L2, of the full convolutions (4e-5)")
     method.add_argument("--label-smoothing", type=float, metavar="S", help="default: 0.1")
     method.add_argument("--patience", type=int, metavar="N", help="stop after N epochs without progress on validation")
 
@@ -141,7 +142,8 @@ def _gradient(args: argparse.Namespace) -> "GradientOptions":
 
     from mobilenet_hub.training.gradient import FINE_TUNING, FROM_SCRATCH
 
-    names = ("epochs", "batch_size", "learning_rate", "decay", "batch_norm_momentum", "label_smoothing", "patience")
+    names = ("epochs", "batch_size", "learning_rate", "decay", "batch_norm_momentum", "weight_decay")
+    names += ("label_smoothing", "patience")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.coarse_size is not None:
         given["coarse_size"] = (args.coarse_size, args.coarse_size)

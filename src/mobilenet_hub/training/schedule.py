@@ -89,6 +89,7 @@ def check_options(options: GradientOptions) -> None:
         "learning_rate": options.learning_rate > 0,
         "momentum": 0 <= options.momentum < 1,
         "decay": 0 <= options.decay <= 1,
+        "weight_decay": options.weight_decay >= 0,
         "label_smoothing": 0 <= options.label_smoothing < 1,
         "batch_norm_momentum": 0 <= options.batch_norm_momentum < 1,
         "patience": options.patience is None or options.patience >= 1,
