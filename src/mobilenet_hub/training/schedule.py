@@ -40,9 +40,9 @@ class GradientOptions:
 
 
 FROM_SCRATCH = GradientOptions(epochs=60)
-# The classifier is fitted already: small steps from the start, and an end as soon as they stop helping.
+# The classifier is fitted already, so nothing new needs a large step; what goes too far is taken back in the end.
 FINE_TUNING = GradientOptions(
-    epochs=12, batch_size=32, learning_rate=0.003, decay=0.75, augmentation=Augmentation(min_area=0.6), patience=4
+    epochs=12, batch_size=32, learning_rate=0.01, decay=0.75, augmentation=Augmentation(min_area=0.6), patience=12
 )
 
 
