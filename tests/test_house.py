@@ -28,7 +28,7 @@ HEAVY = {
 
 # From the ground up; a file may import from its own floor and from those below.
 FLOORS = (
-    ("errors", "keras_hook"),
+    ("errors", "keras_hook", "disk"),
     ("backends",),
     ("catalog", "architecture", "labels", "handles", "published", "figures"),
     ("jpeg", "fits"),

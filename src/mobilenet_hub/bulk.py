@@ -1,6 +1,6 @@
 """A collection of any size through a module into a table: decoding, inference, shards, and the one file at the end.
 
-Imports errors, sources, pipeline, shards and classify; pyarrow on first use.
+Imports errors, disk, sources, pipeline, shards and classify; pyarrow on first use.
 """
 
 import csv
@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from mobilenet_hub.disk import flush
 from mobilenet_hub.errors import ImageError, InputError, OutputError
 from mobilenet_hub.fits import Fit
 from mobilenet_hub.pipeline import Batch, Computes, compute
@@ -31,7 +32,6 @@ from mobilenet_hub.shards import (
     open_parquet,
     refuse_other_settings,
     replace_file,
-    sync_folder,
 )
 from mobilenet_hub.sources import Item, items
 
@@ -269,7 +269,7 @@ def _replace(path: Path, write_to: Callable[[IO[bytes]], None]) -> None:
         with suppress(OSError):
             partial.unlink()
         raise
-    sync_folder(path.absolute().parent)
+    flush(path.absolute().parent)
 
 
 def _record_batches(shards: Shards, columns: Sequence[str]) -> Iterator["RecordBatch"]:

@@ -3,7 +3,7 @@
 A shard holds the rows of a fixed number of inputs. It is written under a temporary name, synced and renamed; then the
 manifest, which lists the finished shards, is replaced in the same way. What the manifest does not list does not count,
 so a run killed at any moment goes on from the last shard it lists and ends with the same bytes as one that was not.
-Imports errors; pyarrow on first use.
+Imports errors and disk; pyarrow on first use.
 """
 
 import csv
@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
+from mobilenet_hub.disk import flush
 from mobilenet_hub.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -269,7 +270,7 @@ class _Part:
             os.fsync(self._file.fileno())
             self._file.close()
             self._partial.replace(self.path)
-            sync_folder(self.path.parent)
+            flush(self.path.parent)
         except BaseException:
             self.discard()
             raise
@@ -373,16 +374,7 @@ def replace_file(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(path.parent)
 
 
 def _add_key(digest: Any, key: str) -> None:

@@ -1,4 +1,4 @@
-"""Putting an export in its place whole or not at all. Imports errors.
+"""Putting an export in its place whole or not at all. Imports errors and disk.
 
 It is made in a hidden folder beside its place, flushed to disk, then renamed. A name with the format's ending is one
 file, with what belongs to it beside; any other name is a folder.
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mobilenet_hub.disk import flush
 from mobilenet_hub.errors import InputError, MobileNetHubError, OutputError
 
 PROOF_FILE = "proof.json"
@@ -96,12 +97,13 @@ def making(place: Place) -> Iterator[Path]:
         work = partial / "new"
         work.mkdir()
         yield work
-        _flush(work)
+        for file in work.rglob("*"):
+            flush(file)
         if place.is_file:
             _move_files(work, place)
         else:
             _move_folder(work, path, partial / "old")
-        _flush_one(path.parent)
+        flush(path.parent)
     except MobileNetHubError:
         raise
     except OSError as error:
@@ -138,22 +140,6 @@ def _move_folder(work: Path, path: Path, old: Path) -> None:
         if old.exists():
             old.rename(path)
         raise
-
-
-def _flush(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            _flush_one(path)
-
-
-def _flush_one(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open folders
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def size_of(folder: Path) -> int:

@@ -2,7 +2,7 @@
 
 An entry is a module folder under the module's handle, google/imagenet/mobilenet_v2_130_224/feature_vector/4 say, with
 origin.json beside its files: where they came from, when, and the SHA-256 of each. A plain module folder put there by
-hand is an entry too. Work in progress lies in .incoming. Imports errors, weights.module_folder and lock.
+hand is an entry too. Work in progress lies in .incoming. Imports errors, disk, weights.module_folder and lock.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mobilenet_hub.disk import flush
 from mobilenet_hub.errors import DownloadError, InvalidModuleError, OutputError
 from mobilenet_hub.store.lock import is_locked, locked
 from mobilenet_hub.weights.module_folder import CONFIG_FILE, WEIGHTS_FILE, read_module
@@ -202,13 +203,13 @@ def install(staged: Path, origin: Origin) -> Path:
     record = staged / ORIGIN_FILE
     record.write_text(json.dumps(asdict(origin), indent=2) + "\n", "utf-8")
     for path in (record, staged):
-        _flush(path)
+        flush(path)
     entry = entry_folder(origin.handle)
     entry.parent.mkdir(parents=True, exist_ok=True)
     if entry.exists():
         entry.rename(Path(tempfile.mkdtemp(prefix="old.", dir=staged.parent)) / entry.name)
     staged.rename(entry)
-    _flush(entry.parent)
+    flush(entry.parent)
     return entry
 
 
@@ -260,14 +261,3 @@ def abandoned() -> list[str]:
     names = {path.name.removesuffix(_LOCK_SUFFIX) for path in incoming.glob("*")} if incoming.is_dir() else set()
     handles = sorted(name.replace("--", "/") for name in names)
     return [handle for handle in handles if not is_locked(lock_file(handle))]
-
-
-def _flush(path: Path) -> None:
-    """Have the system write a file's or folder's content to the disk."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open folders
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,6 +1,6 @@
 """The module folder: module.json, weights.safetensors and, where there is a classifier, labels.txt; in and out.
 
-Every source of weights becomes one and every command takes one. Imports errors and architecture.
+Every source of weights becomes one and every command takes one. Imports errors, disk and architecture.
 """
 
 import json
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mobilenet_hub.architecture import BATCH_NORM_EPSILON, INPUT_SCALE, Architecture, Padding, Variable, architecture
+from mobilenet_hub.disk import flush
 from mobilenet_hub.errors import InputError, InvalidModuleError, OutputError
 
 FORMAT = 1
@@ -326,8 +327,7 @@ def _write_files(folder: Path, module: Module) -> None:
         (folder / LABELS_FILE).write_text("".join(f"{label}\n" for label in module.config.labels), "utf-8")
     for file in folder.iterdir():
         file.chmod(0o644)  # safetensors makes its files for their owner alone
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
+        flush(file)
 
 
 def _replace_folder(partial: Path, folder: Path) -> None:
@@ -343,8 +343,4 @@ def _replace_folder(partial: Path, folder: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
     else:
         partial.rename(folder)
-    directory = os.open(folder.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    flush(folder.parent)
