@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 
 from mobilenet_hub.architecture import mobilenet_v1
+from mobilenet_hub.engine import Engine
 from mobilenet_hub.errors import InputError
+from mobilenet_hub.evaluation import predict
+from mobilenet_hub.metrics import measure
 from mobilenet_hub.training.augment import Augmentation, Batches, decode_pictures, vary
 from mobilenet_hub.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from mobilenet_hub.training.dataset import read_dataset
@@ -189,11 +192,14 @@ def test_unbalanced_classes_are_weighted(tmp_path):
     assert "unbalanced" in fitted.warnings[0]
 
 
+def with_head(dataset, trained, work, strength=None):
+    options = FrozenOptions(strength=strength)
+    return fit_frozen(dataset, trained.module, options=options, image_size=SIZE, work=work, on_progress=silent)
+
+
 @pytest.fixture(scope="module")
 def head(dataset, trained, tmp_path_factory):
-    work = tmp_path_factory.mktemp("head")
-    options = FrozenOptions(strength=1000.0)  # a poor one, that can be improved on
-    return fit_frozen(dataset, trained.module, options=options, image_size=SIZE, work=work, on_progress=silent)
+    return with_head(dataset, trained, tmp_path_factory.mktemp("head"), 1000.0)  # a poor one, that can be improved on
 
 
 def tune(head, work, **changes):
@@ -208,7 +214,21 @@ def test_fine_tuning_lowers_the_validation_loss(head, tmp_path):
     assert min(value for _, value in line) < line[0][1]
 
 
-def test_fine_tuning_that_only_harms_gives_back_the_start(head, tmp_path):
+@many_runs
+def test_fine_tuning_keeps_what_is_better_on_the_validation_photos(head, tmp_path):
+    tuned = tune(head, tmp_path)
+    assert tuned.settings["share_of_fine_tuning"] in (0.25, 0.5, 0.75, 1.0)
+    examples = head.dataset.part("validation")
+    labels = np.array([example.label for example in examples])
+    of_head, of_tuned = (
+        measure(predict(Engine(module, ("logits",)), examples)[0], labels) for module in (head.module, tuned.module)
+    )
+    assert of_tuned.loss < of_head.loss
+    assert of_tuned.accuracy >= of_head.accuracy
+
+
+def test_fine_tuning_that_only_harms_gives_back_the_start(dataset, trained, tmp_path):
+    head = with_head(dataset, trained, tmp_path / "head")
     options = replace(OPTIONS, learning_rate=50.0, warmup=0, patience=2)
     tuned = fine_tune(head.dataset, head.module, options=options, fit="center", work=tmp_path, on_progress=silent)
     assert_same_weights(tuned.module, head.module)

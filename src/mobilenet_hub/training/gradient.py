@@ -98,9 +98,9 @@ def fine_tune(
     """Train all of a module further, starting from one whose classifier already fits the data set.
 
     What comes back lies on the line from the start to the weights after the last epoch (the best one, where training
-    stopped early), where the loss on the validation photos is lowest: the start, the end, or a quarter, half or three
-    quarters of the way. On few photos a point between is better than either end (arXiv 2109.01903), and the start is
-    never lost. Without validation photos it is half way.
+    stopped early), where the loss on the validation photos is lowest and their accuracy no lower than the start's: the
+    start, the end, or a quarter, half or three quarters of the way. On few photos a point between is better than either
+    end (arXiv 2109.01903), and the start is never lost. Without validation photos it is half way.
 
     Args:
         dataset: photos in three parts.
@@ -317,11 +317,14 @@ class _Run:
                 return dict(start)  # whatever the other end has become
             return {name: array + np.float32(share) * (end[name] - array) for name, array in start.items()}
 
-        def loss(share: float) -> float:
-            self.model.load_slim_weights(between(share))
-            return self._validate()[0] or 0.0
+        floor = self.history[0].validation_accuracy or 0.0  # the start's
 
-        share = min(_SHARES, key=loss) if len(self.validation[1]) else 0.5
+        def badness(share: float) -> tuple[bool, float]:
+            self.model.load_slim_weights(between(share))
+            loss, accuracy = self._validate()
+            return (accuracy or 0.0) < floor, loss or 0.0
+
+        share = min(_SHARES, key=badness) if len(self.validation[1]) else 0.5
         return between(share), share
 
     def _fitted(self) -> Fitted:
