@@ -1,6 +1,6 @@
 """Decoding and fitting photos: accuracy of every fit and filter, speed beside Pillow. Prints docs/images.md's tables.
 
-    python benchmarks/decode.py --shared ../shared            # both tables, some five minutes on two cores
+    python benchmarks/decode.py --shared ../shared            # both tables, about a minute on two cores
     python benchmarks/decode.py --shared ../shared --speed    # the speed table only
 
 Accuracy is that of Google's two pretrained V1 0.25 networks on 143 photographs. Time is the CPU time of one thread,
@@ -12,6 +12,7 @@ import io
 import tempfile
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from PIL import Image
@@ -19,10 +20,11 @@ from PIL import Image
 from mobilenet_hub import fits
 from mobilenet_hub.classify import Classifier
 from mobilenet_hub.images import decode_image, load_image
+from mobilenet_hub.resampling import Filter
 from mobilenet_hub.weights.convert import convert
 
 NETWORKS = {128: "mobilenet_v1_0.25_128_frozen.pb", 224: "mobilenet_v1_0.25_224_frozen.tgz"}
-FILTERS = ("NEAREST", "BOX", "BILINEAR", "HAMMING", "BICUBIC", "LANCZOS")
+FILTERS = get_args(Filter)
 
 
 def main():
@@ -52,14 +54,14 @@ def measure_accuracy(photos, labels, original, weights):
         whole = [decode_image(photo) for photo in photos]
         for fit in fits.FITS:
             for name in ("",) if fit == "slim" else FILTERS:
-                fits.FILTER = name or "LANCZOS"
+                fits.FILTER = name or "lanczos"
                 cells = [
                     " \\| ".join(accuracy(c, [load_image(s, c.image_size, fit) for s in sources], labels)
                                 for c in classifiers.values())
-                    for sources in ((whole,) if fit == "slim" else (whole, photos))
+                    for sources in ((photos,) if fit == "slim" else (whole, photos))
                 ]  # fmt: skip
-                print(f"| {fit} | {name.lower() or 'TensorFlow 1'} | {' | '.join(cells)} |", flush=True)
-        fits.FILTER = "LANCZOS"
+                print(f"| {fit} | {name or 'TensorFlow 1'} | {' | '.join(cells)} |", flush=True)
+        fits.FILTER = "lanczos"
 
 
 def accuracy(classifier, pixels, labels):
@@ -85,13 +87,13 @@ def measure_speed(photos):
     }
     for name, chosen in sets.items():
         turns = 3 if chosen is large else 9
-        pillow = [cpu_ms(lambda p, f=f: with_pillow(p, f), chosen, turns) for f in ("BILINEAR", "BICUBIC", "LANCZOS")]
+        pillow = [cpu_ms(lambda p, f=f: with_pillow(p, f), chosen, turns) for f in ("bilinear", "bicubic", "lanczos")]
         here = cpu_ms(lambda photo: load_image(photo, 224), chosen, turns)
         print(f"| {name} | {' | '.join(f'{ms:.2f}' for ms in pillow)} | {here:.2f} | {here / pillow[-1]:.2f} |")
 
 
 def with_pillow(photo, name):
-    return np.asarray(Image.open(io.BytesIO(photo)).convert("RGB").resize((224, 224), Image.Resampling[name]))
+    return np.asarray(Image.open(io.BytesIO(photo)).convert("RGB").resize((224, 224), Image.Resampling[name.upper()]))
 
 
 def cpu_ms(function, photos, turns):

@@ -23,12 +23,13 @@ HEAVY = {
     "onnxruntime",
     "tqdm",
     "PIL",
+    "cykooz_resizer",
     "nncf",
 }
 
 # From the ground up; a file may import from its own floor and from those below.
 FLOORS = (
-    ("errors", "keras_hook", "disk"),
+    ("errors", "keras_hook", "disk", "resampling"),
     ("backends",),
     ("catalog", "architecture", "labels", "handles", "published", "figures"),
     ("jpeg", "fits"),

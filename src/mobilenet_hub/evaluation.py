@@ -24,6 +24,7 @@ from mobilenet_hub.engine import Engine, Precision
 from mobilenet_hub.errors import ImageError, InputError, OutputError
 from mobilenet_hub.metrics import Metrics, Outcome, measure
 from mobilenet_hub.report import Report, render
+from mobilenet_hub.resampling import resampler
 from mobilenet_hub.store import resolve
 from mobilenet_hub.training.dataset import Example, Skipped, read_examples
 from mobilenet_hub.weights.module_folder import WEIGHTS_FILE
@@ -189,7 +190,7 @@ def environment() -> dict[str, str]:
     """Return the versions that a result depends on, and the machine's kind."""
     from importlib.metadata import version
 
-    packages = {name: version(name) for name in ("numpy", "openvino", "pillow", "simplejpeg")}
+    packages = {name: version(name) for name in ("numpy", "openvino", "pillow", "simplejpeg", resampler())}
     return {"mobilenet-hub": __version__, "Python": platform.python_version(), **packages, "machine": _machine()}
 
 

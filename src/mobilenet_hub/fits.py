@@ -1,6 +1,6 @@
-"""How a picture of any shape is brought to the network's: the fits, and the resampling. Imports errors.
+"""How a picture of any shape is brought to the network's. Imports errors and resampling.
 
-docs/images.md has the measurements that `DEFAULT_FIT` and the filter were chosen by. Pillow is loaded on first use.
+docs/images.md has the measurements that `DEFAULT_FIT` and the filter were chosen by.
 """
 
 from math import ceil
@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from mobilenet_hub.errors import InputError
+from mobilenet_hub.resampling import Filter, resample
 
 Fit = Literal["center", "crop", "squash", "pad", "slim"]
 FITS: tuple[Fit, ...] = get_args(Fit)
@@ -17,7 +18,7 @@ DEFAULT_FIT: Fit = "center"
 _CENTRAL_FRACTION = 0.875  # preprocess_for_eval of TF-Slim's inception_preprocessing.py
 # A scaled JPEG may fall this far short of the network's input: 375-pixel photos at half size, for 224. Measured.
 SCALED_SHARE = 5 / 6
-FILTER = "LANCZOS"  # Pillow's name; antialiased. Measured
+FILTER: Filter = "lanczos"  # Measured
 _GRAY = 128  # around a padded picture: 0 to the network
 
 
@@ -66,15 +67,7 @@ def fit_image(pixels: np.ndarray, size: tuple[int, int], fit: Fit) -> np.ndarray
         scale = min(height / size[0], width / size[1])
         box_height, box_width = min(size[0] * scale, height), min(size[1] * scale, width)  # not an ulp outside
     left, top = (width - box_width) / 2, (height - box_height) / 2
-    return _resize(pixels, size, (left, top, left + box_width, top + box_height))
-
-
-def _resize(pixels: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float]) -> np.ndarray:
-    """Resample a box (left, top, right, bottom) of the pixels; antialiased."""
-    from PIL import Image
-
-    resized = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling[FILTER], box)
-    return np.asarray(resized)
+    return resample(pixels, size, (left, top, left + box_width, top + box_height), FILTER)
 
 
 def _fit_pad(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -83,7 +76,7 @@ def _fit_pad(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     inner = max(1, round(height * scale)), max(1, round(width * scale))
     top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
     padded = np.full((*size, 3), _GRAY, np.uint8)
-    padded[top : top + inner[0], left : left + inner[1]] = _resize(pixels, inner, (0, 0, width, height))
+    padded[top : top + inner[0], left : left + inner[1]] = resample(pixels, inner, (0, 0, width, height), FILTER)
     return padded
 
 

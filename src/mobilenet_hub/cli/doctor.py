@@ -1,4 +1,7 @@
-"""`mobilenet doctor`: what this installation consists of and can do. Imports console, engine and store at run time."""
+"""`mobilenet doctor`: what this installation consists of and can do.
+
+Imports console, engine, resampling and store at run time.
+"""
 
 import argparse
 import os
@@ -36,8 +39,10 @@ def findings() -> dict[str, Any]:
         >>> findings()["versions"]["python"].count(".")
         2
     """
+    from mobilenet_hub.resampling import resampler
+
     versions = {"python": platform.python_version(), "mobilenet-hub": _version("mobilenet-hub")}
-    versions |= {name: _version(name) for name in _DEPENDENCIES}
+    versions |= {name: _version(name) for name in (*_DEPENDENCIES, resampler())}
     facts = {
         "versions": versions,
         "backends": {name: _version(name) for name in _BACKENDS},

@@ -1,7 +1,7 @@
 """Training photos as the network sees them: decoded once, then cropped, mirrored and relit anew for every step.
 
 What a step sees depends on the seed and the step's number alone, so that a run can stop and go on anywhere.
-Imports errors, images, dataset and fitted; Pillow inside functions.
+Imports errors, images, resampling, dataset and fitted.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import numpy as np
 
 from mobilenet_hub.errors import ImageError
 from mobilenet_hub.images import Fit, load_image
+from mobilenet_hub.resampling import resample
 from mobilenet_hub.training.dataset import Example, Skipped
 from mobilenet_hub.training.fitted import OnProgress
 
@@ -142,8 +143,6 @@ def vary(
         >>> vary(photo, (32, 32), Augmentation(), np.random.default_rng(0)).shape
         (32, 32, 3)
     """
-    from PIL import Image
-
     height, width = picture.shape[:2]
     area = random.uniform(augmentation.min_area, 1)
     stretch = _ASPECT ** random.uniform(-0.5, 0.5) if augmentation.min_area < 1 else 1.0
@@ -151,7 +150,7 @@ def vary(
     top, left = random.uniform(0, height - crop_height), random.uniform(0, width - crop_width)
     box = (left, top, left + crop_width, top + crop_height)
     mirrored, light = random.random() < 0.5, 1 + random.uniform(-augmentation.brightness, augmentation.brightness)
-    view = np.asarray(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BILINEAR, box))
+    view = resample(picture, size, box, "bilinear")
     if augmentation.brightness:
         view = np.minimum(np.arange(256) * light, 255).astype(np.uint8)[view]
     return view[:, ::-1] if mirrored and augmentation.mirror else view

@@ -1,6 +1,6 @@
 """Feature vectors of a data set's photos, each photo decoded once, kept on disk so that a killed run goes on.
 
-Imports errors, images, engine and dataset; Pillow where views are made.
+Imports errors, images, resampling, engine and dataset; Pillow where views are made.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ import numpy as np
 from mobilenet_hub.engine import Engine
 from mobilenet_hub.errors import ImageError
 from mobilenet_hub.images import load_image
+from mobilenet_hub.resampling import resample
 from mobilenet_hub.training.dataset import Example, Skipped
 from mobilenet_hub.training.fitted import OnProgress
 
@@ -119,12 +120,12 @@ def _views(image: np.ndarray, count: int, digest: str) -> np.ndarray:
     random = np.random.default_rng(int(digest[:16], 16))
     height, width = image.shape[:2]
     while len(views) < count:
-        picture = Image.fromarray(np.ascontiguousarray(views[len(views) % 2]))
+        picture = views[len(views) % 2]
         share = random.uniform(_MIN_CROP, 1)
         left, top = random.uniform(0, 1 - share) * width, random.uniform(0, 1 - share) * height
         box = (left, top, left + share * width, top + share * height)
         brightness = random.uniform(1 - _BRIGHTNESS, 1 + _BRIGHTNESS)
-        cropped = picture.resize((width, height), Image.Resampling.BILINEAR, box)
+        cropped = Image.fromarray(resample(picture, (height, width), box, "bilinear"))
         views.append(np.asarray(ImageEnhance.Brightness(cropped).enhance(brightness)))
     return np.stack(views)
 
