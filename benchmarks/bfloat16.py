@@ -8,18 +8,15 @@ rounded, then with the first layers kept in float32.
 """
 
 import argparse
-import tempfile
 from pathlib import Path
 
 import numpy as np
+import pretrained
 
 from mobilenet_hub.architecture import pad_amounts
 from mobilenet_hub.graph import fold_batch_norm
 from mobilenet_hub.images import load_batch
-from mobilenet_hub.weights.convert import convert
-from mobilenet_hub.weights.module_folder import read_module
 
-NETWORKS = {128: "mobilenet_v1_0.25_128_frozen.pb", 224: "mobilenet_v1_0.25_224_frozen.tgz"}
 KEPT = (0, 1, 3, 5, 7, 9, 13)  # first layers in float32, of 27
 
 
@@ -27,14 +24,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shared", type=Path, required=True, help="the folder with photos/, weights/ and golden/")
     shared = parser.parse_args().shared
-    with np.load(shared / "golden" / "pretrained_v1_025.npz") as reference:
-        files, labels = reference["files"], reference["labels"]
-    photos = [shared / "photos" / "imagenet_samples" / name for name in files]
+    files, labels, _ = pretrained.photos(shared)
     print("| network | layers in float32 | top-1 | features' cosine, mean | least |\n|---|--:|--:|--:|--:|")
-    for size, name in NETWORKS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            module = read_module(convert(shared / "weights" / "slim_frozen" / name, Path(folder) / "module"))
-        images = load_batch(photos, size)
+    for size in pretrained.SIZES:
+        module = pretrained.network(shared, size)
+        images = load_batch(files, size)
         exact, logits = forward(module, images, kept=None)
         print(f"| V1 0.25, {size} | all | {(logits.argmax(1) == labels).sum()} | 1 | 1 |")
         for kept in KEPT:

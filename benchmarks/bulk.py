@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -188,12 +189,8 @@ def keras_pipeline(folder):
     return timed(work)
 
 
-def torch_pipeline(scaled):
+def torch_pipeline(folder, scaled):
     """With or without the scaled decoding that Pillow offers and timm's loader does not ask for."""
-    return lambda folder: torch_run(folder, scaled)
-
-
-def torch_run(folder, scaled):
     import torch
     from PIL import Image
 
@@ -252,8 +249,8 @@ CONTESTANTS = {
     "ours, auto": ours("auto"),
     "ours, int8": ours("int8"),
     "Keras image_dataset_from_directory + predict": keras_pipeline,
-    "PyTorch DataLoader + eager network": torch_pipeline(scaled=False),
-    "the same with scaled decoding": torch_pipeline(scaled=True),
+    "PyTorch DataLoader + eager network": partial(torch_pipeline, scaled=False),
+    "the same with scaled decoding": partial(torch_pipeline, scaled=True),
 }
 
 

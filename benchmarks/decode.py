@@ -9,21 +9,19 @@ the least of several turns for each photo, so that what else the machine does ma
 
 import argparse
 import io
-import tempfile
 import time
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import pretrained
 from PIL import Image
 
 from mobilenet_hub import fits
 from mobilenet_hub.classify import Classifier
 from mobilenet_hub.images import decode_image, load_image
 from mobilenet_hub.resampling import Filter
-from mobilenet_hub.weights.convert import convert
 
-NETWORKS = {128: "mobilenet_v1_0.25_128_frozen.pb", 224: "mobilenet_v1_0.25_224_frozen.tgz"}
 FILTERS = get_args(Filter)
 
 
@@ -32,36 +30,31 @@ def main():
     parser.add_argument("--shared", type=Path, required=True, help="the folder with photos/, weights/ and golden/")
     parser.add_argument("--speed", action="store_true", help="measure speed only")
     args = parser.parse_args()
-    with np.load(args.shared / "golden" / "pretrained_v1_025.npz") as reference:
-        files, labels = reference["files"], reference["labels"]
-        original = {size: reference[f"{size}/photo_logits"] for size in NETWORKS}
-    photos = [(args.shared / "photos" / "imagenet_samples" / name).read_bytes() for name in files]
+    files, labels, original = pretrained.photos(args.shared)
+    photos = [file.read_bytes() for file in files]
     if not args.speed:
-        measure_accuracy(photos, labels, original, args.shared / "weights" / "slim_frozen")
+        classifiers = {size: Classifier(pretrained.network(args.shared, size), "f32") for size in pretrained.SIZES}
+        measure_accuracy(photos, labels, original, classifiers)
     measure_speed(photos)
 
 
-def measure_accuracy(photos, labels, original, weights):
-    with tempfile.TemporaryDirectory() as folder:
-        classifiers = {
-            size: Classifier(convert(weights / name, Path(folder) / str(size)), "f32")
-            for size, name in NETWORKS.items()
-        }
-        print(f"Top-1 / top-5 of {len(photos)} photos, the 128 network | the 224 network\n")
-        print("| fit | filter | decoded whole | decoded scaled |\n|---|---|--:|--:|")
-        row = " \\| ".join(top(original[size], labels) for size in NETWORKS)
-        print(f"| the original pipeline | TensorFlow 1 | {row} | |", flush=True)
-        whole = [decode_image(photo) for photo in photos]
-        for fit in fits.FITS:
-            for name in ("",) if fit == "slim" else FILTERS:
-                fits.FILTER = name or "lanczos"
-                cells = [
-                    " \\| ".join(accuracy(c, [load_image(s, c.image_size, fit) for s in sources], labels)
-                                for c in classifiers.values())
-                    for sources in ((photos,) if fit == "slim" else (whole, photos))
-                ]  # fmt: skip
-                print(f"| {fit} | {name or 'TensorFlow 1'} | {' | '.join(cells)} |", flush=True)
-        fits.FILTER = "lanczos"
+def measure_accuracy(photos, labels, original, classifiers):
+    print(f"Top-1 / top-5 of {len(photos)} photos, the 128 network | the 224 network\n")
+    print("| fit | filter | decoded whole | decoded scaled |\n|---|---|--:|--:|")
+    row = " \\| ".join(top(original[size], labels) for size in classifiers)
+    print(f"| the original pipeline | TensorFlow 1 | {row} | |", flush=True)
+    whole = [decode_image(photo) for photo in photos]
+    for fit in fits.FITS:
+        for name in ("",) if fit == "slim" else FILTERS:
+            fits.FILTER = name or "lanczos"
+            cells = [
+                " \\| ".join(accuracy(c, [load_image(s, c.image_size, fit) for s in sources], labels)
+                            for c in classifiers.values())
+                for sources in ((photos,) if fit == "slim" else (whole, photos))
+            ]  # fmt: skip
+            cells += [""] * (2 - len(cells))
+            print(f"| {fit} | {name or 'TensorFlow 1'} | {' | '.join(cells)} |", flush=True)
+    fits.FILTER = "lanczos"
 
 
 def accuracy(classifier, pixels, labels):

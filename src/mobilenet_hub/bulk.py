@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobilenet_hub.disk import flush
+from mobilenet_hub.disk import replacing
 from mobilenet_hub.errors import ImageError, InputError, OutputError
 from mobilenet_hub.fits import Fit
 from mobilenet_hub.pipeline import Batch, Computes, compute
@@ -31,7 +30,6 @@ from mobilenet_hub.shards import (
     as_text,
     open_parquet,
     refuse_other_settings,
-    replace_file,
 )
 from mobilenet_hub.sources import Item, items
 
@@ -235,17 +233,21 @@ def _assemble(shards: Shards, output: Path, schema: "Schema", settings: dict[str
     schema = schema.with_metadata(as_metadata({**settings, **totals}))
     try:
         if shards.skipped:
-            replace_file(_skipped_of(output), (shards.folder / SKIPPED_FILE).read_bytes())
+            with replacing(_skipped_of(output)) as file:
+                file.write((shards.folder / SKIPPED_FILE).read_bytes())
         else:
             _skipped_of(output).unlink(missing_ok=True)
         kind = output.suffix.lower()
         if kind == ".npy":
             narrow = schema.remove(schema.get_field_index("features"))
-            _replace(_index_of(output), lambda file: _write_parquet(file, shards, narrow))
-            _replace(output, lambda file: _write_npy(file, shards, schema))
+            with replacing(_index_of(output)) as file:
+                _write_parquet(file, shards, narrow)
+            with replacing(output) as file:
+                _write_npy(file, shards, schema)
         else:
             writer = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl}[kind]
-            _replace(output, lambda file: writer(file, shards, schema))
+            with replacing(output) as file:
+                writer(file, shards, schema)
         (shards.folder / "manifest.json").unlink()  # first: what is left without it is not taken for unfinished work
         shutil.rmtree(shards.folder, ignore_errors=True)
     except OSError as error:
@@ -254,22 +256,6 @@ def _assemble(shards: Shards, output: Path, schema: "Schema", settings: dict[str
             "and run the same command again"
         ) from error
     return _skipped_of(output)
-
-
-def _replace(path: Path, write_to: Callable[[IO[bytes]], None]) -> None:
-    """Write a file under a temporary name, sync and rename it."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            write_to(file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink()
-        raise
-    flush(path.absolute().parent)
 
 
 def _record_batches(shards: Shards, columns: Sequence[str]) -> Iterator["RecordBatch"]:

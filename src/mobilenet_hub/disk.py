@@ -1,7 +1,10 @@
-"""What must survive a power cut: `flush`, for files and for the renames in a folder. Imports nothing of the house."""
+"""What must survive a power cut: files, and the renames in a folder. Imports nothing of the house."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 
 def flush(path: Path) -> None:
@@ -20,3 +23,32 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Give a file to write that takes a path's place when all is well: an error or a crash leaves what was there.
+
+    Raises:
+        OSError: it cannot be written, or the disk is full.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "table.csv"
+        >>> with replacing(path) as file:
+        ...     _ = file.write(b"path,label")
+        >>> path.read_bytes()
+        b'path,label'
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+    flush(path.absolute().parent)

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
-from mobilenet_hub.disk import flush
+from mobilenet_hub.disk import flush, replacing
 from mobilenet_hub.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -207,7 +207,8 @@ class Shards:
             others = [entry.name for entry in self.folder.iterdir() if not entry.name.endswith(_PARTIAL)]
             if set(others) - {SKIPPED_FILE, "part-00000.parquet"}:
                 raise InputError(f"{self.folder} holds something else ({sorted(others)[0]}); choose a new folder")
-            replace_file(self.folder / SKIPPED_FILE, _csv_lines([("path", "reason")]))
+            with replacing(self.folder / SKIPPED_FILE) as file:
+                file.write(_csv_lines([("path", "reason")]))
             self._skipped_bytes = (self.folder / SKIPPED_FILE).stat().st_size
             self._write_manifest()
             return
@@ -238,7 +239,8 @@ class Shards:
             "skipped_bytes": self._skipped_bytes,
             "shards": self._shards,
         }
-        replace_file(self.folder / MANIFEST_FILE, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+        with replacing(self.folder / MANIFEST_FILE) as file:
+            file.write(json.dumps(manifest, indent=1, ensure_ascii=False).encode())
 
 
 class _Part:
@@ -364,17 +366,6 @@ def _leaves(schema: "Schema") -> list[str]:
         return types.is_list(field.type) or types.is_fixed_size_list(field.type)
 
     return [f"{field.name}.list.element" if is_list(field) else field.name for field in schema]
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one, whole."""
-    partial = path.with_name(path.name + _PARTIAL)
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    flush(path.parent)
 
 
 def _add_key(digest: Any, key: str) -> None:
