@@ -1,8 +1,11 @@
 """The cache's folder: where it is, what counts as an entry, what damage is noticed, what removal leaves."""
 
+import fcntl
 import json
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -128,6 +131,30 @@ def test_what_killed_pulls_left_is_found_and_tidied(entry):
     assert abandoned() == []
     assert not work.parent.exists()
     check(entry)
+
+
+def test_the_empty_folder_of_an_owner_killed_at_its_very_end_is_tidied(entry):
+    cache.work_folder(SMALL).parent.mkdir()
+    cache.tidy(SMALL)
+    assert sorted(path.name for path in cache_folder().iterdir()) == ["google"]
+
+
+def test_what_an_owner_leaves_that_is_killed_while_others_tidy_is_removed(entry):
+    lock, taken = cache.lock_file(SMALL), threading.Event()
+
+    def hold():
+        lock.parent.mkdir(parents=True)
+        with lock.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            taken.set()
+            time.sleep(0.1)  # then gone, as a killed process is: the file stays
+
+    owner = threading.Thread(target=hold)
+    owner.start()
+    taken.wait()
+    cache.tidy(SMALL)
+    owner.join()
+    assert not lock.parent.exists()
 
 
 def test_a_cache_that_is_not_there_is_empty(monkeypatch, tmp_path):

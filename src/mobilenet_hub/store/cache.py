@@ -25,6 +25,7 @@ from mobilenet_hub.weights.module_folder import CONFIG_FILE, WEIGHTS_FILE, read_
 ORIGIN_FILE = "origin.json"
 _INCOMING = ".incoming"
 _LOCK_SUFFIX = ".lock"
+_BRIEFLY_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -243,11 +244,17 @@ def remove(handle: str) -> bool:
 
 
 def tidy(handle: str) -> None:
-    """Remove what a killed pull of a handle left, where none is under way."""
+    """Remove what a killed pull of a handle left, where none is under way.
+
+    An owner of the lock is waited for briefly: one that is about to end, or about to be killed, leaves nothing then.
+    """
     lock = lock_file(handle)
     if lock.exists() or work_folder(handle).exists():
-        with suppress(DownloadError), locked(lock, limit_s=0):
-            shutil.rmtree(work_folder(handle), ignore_errors=True)
+        with suppress(DownloadError), locked(lock, _BRIEFLY_S, done=lambda: not lock.parent.exists()) as held:
+            if held:
+                shutil.rmtree(work_folder(handle), ignore_errors=True)
+    with suppress(OSError):
+        lock.parent.rmdir()  # empty: its last owner was killed after it had removed the lock
 
 
 def abandoned() -> list[str]:
