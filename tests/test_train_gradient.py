@@ -241,7 +241,16 @@ def test_fine_tuning_wants_a_module_with_these_labels(dataset, trained, tmp_path
         fine_tune(dataset, other, fit="center", work=tmp_path, on_progress=silent)
 
 
-@pytest.mark.parametrize("change", [{"epochs": 0}, {"learning_rate": 0.0}, {"batch_size": 1}, {"patience": 0}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 0},
+        {"learning_rate": 0.0},
+        {"batch_size": 1},
+        {"patience": 0},
+        {"augmentation": Augmentation(min_area=0.0)},
+    ],
+)
 def test_options_that_mean_nothing_are_refused_by_name(dataset, tmp_path, change):
     with pytest.raises(InputError, match=next(iter(change))):
         scratch(dataset, tmp_path, replace(OPTIONS, **change))
@@ -280,6 +289,20 @@ def test_without_augmentation_a_photo_is_shown_as_it_is():
     picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     plain = Augmentation(min_area=1, mirror=False, brightness=0)
     np.testing.assert_array_equal(vary(picture, (16, 16), plain, np.random.default_rng(1)), picture)
+
+
+@pytest.mark.parametrize("least", [0.25, 0.5, 1.0])
+def test_a_crop_shows_at_least_the_share_of_the_photo_asked_for(least):
+    rows, columns = np.mgrid[0:64, 0:64]  # each pixel tells its own place
+    picture = np.stack([rows, columns, 0 * rows], -1).astype(np.uint8)
+    shown = Augmentation(min_area=least, brightness=0)
+    areas = []
+    for seed in range(200):
+        view = vary(picture, (64, 64), shown, np.random.default_rng(seed)).astype(int)
+        height, width = np.ptp(view[..., 0]) + 1, np.ptp(view[..., 1]) + 1
+        areas.append(height * width / 64**2)
+    assert min(areas) > least - 0.04  # an edge pixel is a mean of two
+    assert least == 1 or min(areas) < least + 0.1
 
 
 def test_pictures_are_decoded_once(dataset, tmp_path):

@@ -59,6 +59,7 @@ def _configure_gradient(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--batch-norm-momentum", type=float, metavar="M", help="of the moving statistics (0.99)")
     method.add_argument("--weight-decay", type=float, metavar="W", help="L2, of the full convolutions (4e-5)")
     method.add_argument("--label-smoothing", type=float, metavar="S", help="default: 0.1")
+    method.add_argument("--crop-area", type=float, metavar="SHARE", help="least of a photo that a random crop shows")
     method.add_argument("--patience", type=int, metavar="N", help="stop after N epochs without progress on validation")
 
 
@@ -142,13 +143,16 @@ def _gradient(args: argparse.Namespace) -> "GradientOptions":
 
     from mobilenet_hub.training.gradient import FINE_TUNING, FROM_SCRATCH
 
+    defaults = FINE_TUNING if args.fine_tune else FROM_SCRATCH
     names = ("epochs", "batch_size", "learning_rate", "decay", "batch_norm_momentum", "weight_decay")
     names += ("label_smoothing", "patience")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.coarse_size is not None:
         given["coarse_size"] = (args.coarse_size, args.coarse_size)
+    if args.crop_area is not None:
+        given["augmentation"] = replace(defaults.augmentation, min_area=args.crop_area)
     given |= {"class_weights": args.class_weights, "precision": args.precision, "seed": args.seed}
-    return replace(FINE_TUNING if args.fine_tune else FROM_SCRATCH, **given)
+    return replace(defaults, **given)
 
 
 def _table(result: "TrainResult") -> str:

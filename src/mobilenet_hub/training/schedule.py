@@ -90,6 +90,7 @@ def check_options(options: GradientOptions) -> None:
         "momentum": 0 <= options.momentum < 1,
         "decay": 0 <= options.decay <= 1,
         "weight_decay": options.weight_decay >= 0,
+        "augmentation": 0 < options.augmentation.min_area <= 1,
         "label_smoothing": 0 <= options.label_smoothing < 1,
         "batch_norm_momentum": 0 <= options.batch_norm_momentum < 1,
         "patience": options.patience is None or options.patience >= 1,
