@@ -1,10 +1,11 @@
-"""What bfloat16 costs in accuracy, computed on any CPU: every kernel, and every layer's output, rounded to bfloat16.
+"""What bfloat16 costs in accuracy, computed on any CPU: kernels, biases and activations rounded as OpenVINO does.
 
     python benchmarks/bfloat16.py --shared ../shared
 
-Batch norm is folded before, sums and biases stay float32, as in a compiled network. Google's two pretrained V1 0.25
-networks, 143 photographs: top-1 beside float32's, and the cosine similarity of the features, first with everything
-rounded, then with the first layers kept in float32.
+Products of bfloat16 numbers are summed in float32; the last convolution's bias and output stay float32. Four trained
+networks, 143 photographs: how many are right and how many have the same answer as in float32, and the cosine similarity
+of the features, first rounded plainly, then with the biases of `mobilenet_hub.bfloat16`, then also with the layers that
+it keeps in float32. Needs torch.
 """
 
 import argparse
@@ -14,10 +15,12 @@ import numpy as np
 import pretrained
 
 from mobilenet_hub.architecture import pad_amounts
+from mobilenet_hub.bfloat16 import float32_units, mean_inputs, rounded_dense, rounded_layers, to_bfloat16
 from mobilenet_hub.graph import fold_batch_norm
 from mobilenet_hub.images import load_batch
-
-KEPT = (0, 1, 3, 5, 7, 9, 13)  # first layers in float32, of 27
+from mobilenet_hub.store import resolve
+from mobilenet_hub.weights.convert import load_source
+from mobilenet_hub.weights.module_folder import read_module
 
 
 def main():
@@ -25,44 +28,71 @@ def main():
     parser.add_argument("--shared", type=Path, required=True, help="the folder with photos/, weights/ and golden/")
     shared = parser.parse_args().shared
     files, labels, _ = pretrained.photos(shared)
-    print("| network | layers in float32 | top-1 | features' cosine, mean | least |\n|---|--:|--:|--:|--:|")
+    print("| network | rounded | layers in float32 | right | same answer | features' cosine, mean | least |")
+    print("|---|---|--:|--:|--:|--:|--:|")
+    for name, module in networks(shared):
+        network, weights = module.config.network, module.weights
+        images = load_batch(files, module.config.image_size)
+        units = [fold_batch_norm(network, unit, weights) for unit in network.units]
+        means = mean_inputs(network, weights)
+        dense = [(weights[k.name], weights[b.name]) for k, b in filter(None, (network.hidden, network.classifier))]
+        corrected = [rounded_dense(*dense[0], means[-1]), *dense[1:]]
+        exact = forward(network, units, dense, images, len(units) + 1)
+        kept = float32_units(network, weights, units, means)
+        plain = [(to_bfloat16(kernel), to_bfloat16(bias)) for kernel, bias in units[:-1]]
+        plain.append((to_bfloat16(units[-1][0]), units[-1][1]))
+        ways = [("plainly", plain, dense, 0)] + [
+            ("biases corrected", rounded_layers(network, weights, units, means, first), corrected, first)
+            for first in sorted({0, kept})
+        ]
+        for way, layers, head, first in ways:
+            features, logits = forward(network, layers, head, images, first)
+            answers, own = logits.argmax(1), exact[1].argmax(1)
+            cosine = (exact[0] * features).sum(1) / np.linalg.norm(exact[0], axis=1) / np.linalg.norm(features, axis=1)
+            right = f"{(answers == labels).sum()} of {(own == labels).sum()}" if network.num_classes == 1001 else ""
+            print(
+                f"| {name} | {way} | {first} | {right} | {(answers == own).sum()} | {cosine.mean():.5f} "
+                f"| {cosine.min():.5f} |",
+                flush=True,
+            )
+
+
+def networks(shared):
     for size in pretrained.SIZES:
-        module = pretrained.network(shared, size)
-        images = load_batch(files, size)
-        exact, logits = forward(module, images, kept=None)
-        print(f"| V1 0.25, {size} | all | {(logits.argmax(1) == labels).sum()} | 1 | 1 |")
-        for kept in KEPT:
-            features, logits = forward(module, images, kept)
-            cosine = (exact * features).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(features, axis=1)
-            right = (logits.argmax(1) == labels).sum()
-            print(f"| V1 0.25, {size} | {kept} | {right} | {cosine.mean():.4f} | {cosine.min():.4f} |", flush=True)
+        yield f"V1 0.25, {size}", pretrained.network(shared, size)
+    yield "the starter, V1 0.5, 160", read_module(resolve("starter"))
+    yield "Teachable Machine, V2 0.35, 224", load_source(shared / "weights" / "teachable_machine_v2_035_224")
 
 
-def forward(module, images, kept):
-    """Return features and logits, with all but the first `kept` layers rounded; None: with nothing rounded."""
+def forward(network, layers, dense, images, first):
+    """Return features and logits, with the activations from unit `first` on rounded, and what goes into it."""
     import torch
     from torch.nn import functional
 
-    network = module.config.network
-    value = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
-    for number, unit in enumerate(network.units):
-        rounded = to_bfloat16 if kept is not None and number >= kept else torch.clone
-        kernel, bias = (torch.from_numpy(array).float() for array in fold_batch_norm(network, unit, module.weights))
+    value, made = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1, []
+    for number, (unit, (kernel, bias)) in enumerate(zip(network.units, layers, strict=True)):
+        value = nearest(value) if number == first else value
         height, width = (pad_amounts(n, unit.kernel_size, unit.stride, network.padding) for n in value.shape[2:])
         value = functional.conv2d(
-            functional.pad(rounded(value), (*width, *height)),
-            rounded(kernel.permute(2, 3, 0, 1) if unit.depthwise else kernel.permute(3, 2, 0, 1)),
-            bias.flatten(),
+            functional.pad(value, (*width, *height)),
+            torch.from_numpy(kernel.transpose(2, 3, 0, 1) if unit.depthwise else kernel.transpose(3, 2, 0, 1)),
+            torch.from_numpy(bias),
             stride=unit.stride,
-            groups=len(value[0]) if unit.depthwise else 1,
+            groups=value.shape[1] if unit.depthwise else 1,
         )
-        value = rounded(value.clamp(0, 6) if unit.relu6 else value)
-    features = value.mean((2, 3)).numpy()
-    kernel, biases = (module.weights[variable.name] for variable in network.classifier)
-    return features, features @ kernel[0, 0] + biases
+        value = value.clamp(0, 6) if unit.relu6 else value
+        value = value if unit.adds is None else value + made[unit.adds]
+        value = nearest(value) if first <= number < len(layers) - 1 else value
+        made.append(value)
+    features = value = value.mean((2, 3)).numpy()
+    in_bfloat16 = first <= len(layers)
+    for number, (kernel, biases) in enumerate(dense):
+        value = np.maximum(value, 0) if number else value
+        value = (to_bfloat16(value) @ to_bfloat16(kernel[0, 0]) if in_bfloat16 else value @ kernel[0, 0]) + biases
+    return features, value
 
 
-def to_bfloat16(value):
+def nearest(value):
     return value.bfloat16().float()
 
 

@@ -5,7 +5,9 @@ import pytest
 from reference_network import random_weights
 
 from mobilenet_hub.classify import Classifier, Prediction, labels_of, softmax
+from mobilenet_hub.engine import Engine
 from mobilenet_hub.errors import ImageError, InputError
+from mobilenet_hub.images import load_batch
 from mobilenet_hub.labels import imagenet_labels
 from mobilenet_hub.weights.convert import load_source
 from mobilenet_hub.weights.module_folder import Module, ModuleConfig
@@ -38,6 +40,22 @@ def test_pretrained_networks_are_as_right_as_in_the_original_pipeline(size, corr
     predictions = classifier.classify([folder / str(name) for name in files], top=1)
     right = sum(p.indices[0] == label for p, label in zip(predictions, labels, strict=True))
     assert right >= correct - 1  # another decoder and filter may turn one photo
+
+
+@pytest.mark.parametrize("size", [128, 224])
+def test_bfloat16_keeps_the_features_and_the_answers_of_pretrained_networks(size, shared):
+    """On a CPU without bfloat16 this holds of itself: the engine takes float32."""
+    with np.load(shared("golden/pretrained_v1_025.npz")) as arrays:
+        files, labels = arrays["files"], arrays["labels"]
+    images = load_batch([shared("photos/imagenet_samples") / str(name) for name in files], size)
+    module = load_source(shared(f"weights/slim_frozen/{FROZEN[size]}"))
+    exact, value = (
+        Engine(module, ["features", "logits"], precision=precision).run(images) for precision in ("f32", "bf16")
+    )
+    right = [(result["logits"].argmax(1) == labels).sum() for result in (exact, value)]
+    assert abs(right[0] - right[1]) <= 1
+    a, b = exact["features"], value["features"]
+    assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.999
 
 
 def test_predictions_are_the_softmax_in_order(module):

@@ -10,6 +10,8 @@ from reference_network import forward, random_weights
 from mobilenet_hub.architecture import architecture, mobilenet_v1, mobilenet_v2
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.graph import build_graph, fold_batch_norm, import_openvino, output_names
+from mobilenet_hub.images import load_batch
+from mobilenet_hub.weights.convert import load_source
 
 V1_SIZES, V2_SIZES = (128, 160, 192, 224), (96, 128, 160, 192, 224)
 PUBLISHED = [
@@ -145,3 +147,43 @@ def test_importing_openvino_brings_no_telemetry_and_loses_nothing():
         "assert callable(ov.convert_model)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_graph_for_bfloat16_marks_the_first_layers_of_noisy_networks_to_stay_float32():
+    network = mobilenet_v1(0.25)
+    for noisy, marked in ((None, 0), (3, 4)):
+        weights = random_weights(network)
+        for index, unit in enumerate(network.units):
+            variance = weights[unit.batch_norm[3].name]
+            variance[:] = 1e-5 if index == noisy else 20
+        graph = build_graph(network, weights, (33, 40), ["logits", "features"], precision="bf16")
+        nodes = graph.get_ordered_ops()
+        convolutions = [node for node in nodes if "Convolution" in node.get_type_name()]
+        kept = [any("DisablePrecision" in key for key in node.get_rt_info()) for node in convolutions]
+        assert kept == [True] * marked + [False] * (27 - marked)
+        scaling = next(node for node in nodes if node.get_type_name() == "Multiply")
+        assert any("DisablePrecision" in key for key in scaling.get_rt_info()) == bool(marked)
+        assert [output.get_any_name() for output in graph.outputs] == ["logits", "features"]
+
+
+def test_a_graph_for_bfloat16_differs_by_rounded_kernels_only():
+    """Computed in float32, so on every CPU."""
+    network = mobilenet_v1(0.25)
+    weights, images = random_weights(network), np.random.default_rng(0).random((4, 48, 48, 3), np.float32)
+    exact = run(network, weights, images, ["features"])["features"]
+    value = run(network, weights, images, ["features"], precision="bf16")["features"]
+    assert 1e-5 < difference(value, exact) < 0.01
+
+
+@pytest.mark.parametrize("size", [128, 224])
+def test_biases_make_up_for_the_rounded_kernels_of_pretrained_networks(size, shared):
+    """Rounded as they are, kernels and biases take the features' mean cosine to 0.997."""
+    suffix = {128: "128_frozen.pb", 224: "224_frozen.tgz"}[size]
+    module = load_source(shared(f"weights/slim_frozen/mobilenet_v1_0.25_{suffix}"))
+    images = load_batch(sorted(shared("photos/imagenet_samples").glob("*.JPEG"))[:24], size) / np.float32(255)
+    exact, value = (
+        run(module.config.network, module.weights, images, ["features"], precision=precision)["features"]
+        for precision in ("f32", "bf16")
+    )
+    cosine = (value * exact).sum(1) / np.linalg.norm(value, axis=1) / np.linalg.norm(exact, axis=1)
+    assert 0.9998 < cosine.mean() < 0.999999

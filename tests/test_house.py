@@ -37,7 +37,7 @@ FLOORS = (
     ("sources",),
     ("weights",),
     ("store",),
-    ("graph", "engine"),
+    ("bfloat16", "graph", "engine"),
     ("kernels", "layers", "models"),
     ("hub",),
     ("pipeline", "shards"),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 
 from mobilenet_hub.errors import InputError, UnknownModuleError
-from mobilenet_hub.graph import InputType, build_graph, import_openvino
+from mobilenet_hub.graph import Arithmetic, InputType, build_graph, import_openvino
 from mobilenet_hub.store.cache import cache_folder
 from mobilenet_hub.weights.module_folder import WEIGHTS_FILE, Module, ModuleConfig, read_config, read_module
 
@@ -32,7 +32,7 @@ PRECISIONS: tuple[Precision, ...] = ("auto", "f32", "bf16")
 _BF16_INSTRUCTIONS = frozenset({"amx_bf16", "avx512_bf16"})
 _CHUNK_MACS = 64e6  # work per request in bulk: enough to hide what a request costs, little enough to waste
 _MAX_CHUNK = 16
-_HEADER = b"mobilenet-hub compiled model 1".ljust(32)
+_HEADER = b"mobilenet-hub compiled model 2".ljust(32)
 _MAX_CACHE_BYTES = 1 << 30
 
 
@@ -84,7 +84,7 @@ class Engine:
         self.config = module.config if isinstance(module, Module) else read_config(module)
         self.image_size = checked_image_size(self.config, image_size, any_size=any_size)
         self.outputs = tuple(outputs)
-        self.precision = chosen_precision(precision)
+        self.precision: Arithmetic = chosen_precision(precision)
         self._module = module if isinstance(module, Module) else Path(module)
         self.threads = threads
         self._networks: dict[tuple[InputType, bool], CompiledNetwork] = {}
@@ -123,7 +123,13 @@ class Engine:
         module = self._module if isinstance(self._module, Module) else read_module(self._module)
         network = module.config.network
         return build_graph(
-            network, module.weights, self.image_size, self.outputs, batch_size=batch_size, input_type=input_type
+            network,
+            module.weights,
+            self.image_size,
+            self.outputs,
+            batch_size=batch_size,
+            input_type=input_type,
+            precision=self.precision,
         )
 
     def _network(self, input_type: InputType, bulk: bool) -> "CompiledNetwork":
@@ -192,7 +198,7 @@ def checked_image_size(
     return size
 
 
-def chosen_precision(asked: Precision) -> Literal["f32", "bf16"]:
+def chosen_precision(asked: Precision) -> Arithmetic:
     """Return the precision that inference really runs in on this CPU.
 
     "auto" is bf16 where the CPU has instructions for it, else f32. "bf16" asked for on a CPU that OpenVINO cannot run

@@ -1,27 +1,33 @@
 """From an architecture and its weights to an OpenVINO graph: batch norm folded, padding and scaling exactly TF-Slim's.
 
-Imports errors and architecture; OpenVINO only when a graph is built. The graph takes images as [batch, height, width,
-3] and gives float32, all in the axes of TensorFlow; inside it runs channels first, as OpenVINO prefers.
+Imports errors, architecture and bfloat16; OpenVINO only when a graph is built. The graph takes images as [batch,
+height, width, 3] and gives float32, all in the axes of TensorFlow; inside it runs channels first, as OpenVINO prefers.
 """
 
+import re
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from mobilenet_hub.architecture import Architecture, ConvUnit, pad_amounts
+from mobilenet_hub.bfloat16 import Layer, float32_units, mean_inputs, rounded_dense, rounded_layers
 from mobilenet_hub.errors import InputError
 
 if TYPE_CHECKING:
     from openvino import Model, Node
 
 InputType = Literal["float32", "uint8"]
+Arithmetic = Literal["f32", "bf16"]
 INPUT = "images"
 MAX_IMAGE_SIZE = 16_384  # beyond this a float32 image alone needs 3 GiB
 _SPATIAL_AXES = (2, 3)
 _TYPES = {"float32": np.float32, "uint8": np.uint8}
+_KEEP_FLOAT32 = '<rt_info><attribute name="DisablePrecisionConversion" version="0" value="dynamic:f16"/></rt_info>'
 
 
 def import_openvino() -> ModuleType:
@@ -90,6 +96,7 @@ def build_graph(
     *,
     batch_size: int | None = None,
     input_type: InputType = "float32",
+    precision: Arithmetic = "f32",
 ) -> "Model":
     """Build the inference graph.
 
@@ -101,6 +108,7 @@ def build_graph(
             [n, h, w, c].
         batch_size: a fixed batch size; None: any.
         input_type: "float32" for images in [0, 1], "uint8" for 0..255.
+        precision: what the graph is to be compiled for; for "bf16" it is prepared as `bfloat16` says.
 
     Returns:
         A graph with the input "images" [n, height, width, 3] and float32 outputs that bear the names asked for.
@@ -122,14 +130,23 @@ def build_graph(
     images = opset13.parameter([-1 if batch_size is None else batch_size, *image_size, 3], _TYPES[input_type], INPUT)
     images.output(0).set_names({INPUT})
     values = {"images": _scaled(images, network, input_type)}
-    _add_units(values, network, weights, image_size)
-    _add_head(values, network, weights)
+    units = [fold_batch_norm(network, unit, weights) for unit in network.units]
+    dense = [(weights[k.name], weights[b.name]) for k, b in filter(None, (network.hidden, network.classifier))]
+    exact = 0
+    if precision == "bf16":
+        means = mean_inputs(network, weights)
+        exact = float32_units(network, weights, units, means)
+        units = rounded_layers(network, weights, units, means, exact)
+        dense[:1] = [rounded_dense(*layer, means[-1]) for layer in dense[:1]]
+    made = _add_units(values, network, units, image_size)
+    _add_head(values, dense)
     results = []
     for name in outputs:
         result = opset13.result(_in_tensorflow_axes(values[name]))
         result.output(0).add_names({name})
         results.append(result)
-    return Model(results, [images], network.name)  # pyright: ignore[reportGeneralTypeIssues]
+    model = Model(results, [images], network.name)  # pyright: ignore[reportGeneralTypeIssues]
+    return _keep_float32(model, made[exact - 1]) if exact else model
 
 
 def _check_request(network: Architecture, image_size: tuple[int, int], outputs: Sequence[str]) -> None:
@@ -154,16 +171,14 @@ def _scaled(images: "Node", network: Architecture, input_type: InputType) -> "No
 
 
 def _add_units(
-    values: dict[str, "Node"],
-    network: Architecture,
-    weights: Mapping[str, np.ndarray],
-    image_size: tuple[int, int],
-) -> None:
+    values: dict[str, "Node"], network: Architecture, layers: Sequence[Layer], image_size: tuple[int, int]
+) -> list["Node"]:
+    """Add all units, and return the output of each."""
     from openvino import opset13
 
     value, size, made = values["images"], image_size, []
-    for unit, output_size in zip(network.units, network.output_sizes(*image_size), strict=True):
-        kernel, bias = fold_batch_norm(network, unit, weights)
+    sizes = network.output_sizes(*image_size)
+    for unit, (kernel, bias), output_size in zip(network.units, layers, sizes, strict=True):
         value = opset13.add(_convolution(value, unit, kernel, size, network), _channels(bias))
         if unit.relu6:
             value = opset13.clamp(value, 0.0, 6.0)
@@ -173,6 +188,7 @@ def _add_units(
         made.append(value)
         size = output_size
     values["last"] = value
+    return made
 
 
 def _convolution(
@@ -188,17 +204,18 @@ def _convolution(
     return opset13.convolution(value, _constant(kernel.transpose(3, 2, 0, 1)), strides, before, after, [1, 1])
 
 
-def _add_head(values: dict[str, "Node"], network: Architecture, weights: Mapping[str, np.ndarray]) -> None:
+def _add_head(values: dict[str, "Node"], dense: Sequence[Layer]) -> None:
+    """Add the pooling and, with ReLU between them, the dense layers, if there are any."""
     from openvino import opset13
 
     pooled = opset13.reduce_mean(values.pop("last"), _constant(np.array(_SPATIAL_AXES)), keep_dims=True)
     values["global_pool"] = pooled
     values["features"] = value = opset13.squeeze(pooled, _constant(np.array(_SPATIAL_AXES)))
-    if not network.num_classes:
+    if not dense:
         return
-    if network.hidden:
-        value = opset13.relu(_dense(value, *(weights[variable.name] for variable in network.hidden)))
-    logits = _dense(value, *(weights[variable.name] for variable in network.classifier))
+    for kernel, biases in dense[:-1]:
+        value = opset13.relu(_dense(value, kernel, biases))
+    logits = _dense(value, *dense[-1])
     values["logits"] = values["Logits"] = logits
     values["Predictions"] = opset13.softmax(logits, axis=1)
 
@@ -208,6 +225,26 @@ def _dense(value: "Node", kernel: np.ndarray, biases: np.ndarray) -> "Node":
 
     product = opset13.matmul(value, _constant(kernel[0, 0]), transpose_a=False, transpose_b=False)
     return opset13.add(product, _constant(biases[np.newaxis]))
+
+
+def _keep_float32(model: "Model", last: "Node") -> "Model":
+    """Mark a node and all before it to be computed in float32; OpenVINO takes the mark only from a graph's file."""
+    openvino = import_openvino()
+    kept, found = set(), [last]
+    while found:
+        node = found.pop()
+        if (name := node.get_friendly_name()) not in kept:
+            kept.add(name)
+            found += [value.get_source_output().get_node() for value in node.inputs()]
+    with tempfile.TemporaryDirectory() as folder:
+        graph, constants = Path(folder) / "graph.xml", Path(folder) / "graph.bin"
+        openvino.serialize(model, graph, constants)
+        marked = re.sub(
+            r'<layer [^>]*name="([^"]*)" type="(?!Const|Parameter)[^>]*>',
+            lambda layer: layer[0] + _KEEP_FLOAT32 * (layer[1] in kept),
+            graph.read_text(encoding="utf-8"),
+        )
+        return openvino.Core().read_model(marked.encode(), constants.read_bytes())
 
 
 def _in_tensorflow_axes(value: "Node") -> "Node":
