@@ -27,7 +27,10 @@ INPUT = "images"
 MAX_IMAGE_SIZE = 16_384  # beyond this a float32 image alone needs 3 GiB
 _SPATIAL_AXES = (2, 3)
 _TYPES = {"float32": np.float32, "uint8": np.uint8}
-_KEEP_FLOAT32 = '<rt_info><attribute name="DisablePrecisionConversion" version="0" value="dynamic:f16"/></rt_info>'
+_KEEP_FLOAT32 = (  # OpenVINO's name for it until 2026.2, and its later one; each version ignores the other
+    '<rt_info><attribute name="precise" version="0"/>'
+    '<attribute name="DisablePrecisionConversion" version="0" value="dynamic:f16"/></rt_info>'
+)
 
 
 def import_openvino() -> ModuleType:

@@ -67,6 +67,7 @@ class Int8Engine:
                 nncf.Dataset(batches),
                 subset_size=len(batches),
                 preset=nncf.QuantizationPreset.MIXED,  # asymmetric where activations have both signs
+                fast_bias_correction=False,  # layer by layer instead: see docs/bulk.md
                 advanced_parameters=nncf.AdvancedQuantizationParameters(
                     overflow_fix=nncf.OverflowFix.DISABLE if wide else nncf.OverflowFix.ENABLE
                 ),
