@@ -37,7 +37,7 @@ FLOORS = (
     ("sources",),
     ("weights",),
     ("store",),
-    ("bfloat16", "graph", "engine"),
+    ("bfloat16", "hints", "graph", "engine"),
     ("kernels", "layers", "models"),
     ("hub",),
     ("pipeline", "shards"),

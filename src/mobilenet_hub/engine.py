@@ -1,6 +1,6 @@
 """Compiled inference: a module, compiled by OpenVINO for this CPU, kept on disk so that the next start is fast.
 
-Imports errors, architecture, catalog, weights, store (for the cache's folder) and graph; OpenVINO on first use.
+Imports errors, architecture, catalog, weights, store (for the cache's folder), hints and graph; OpenVINO on first use.
 Nothing here opens a connection: no download, no telemetry.
 """
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from mobilenet_hub.errors import InputError, UnknownModuleError
 from mobilenet_hub.graph import Arithmetic, InputType, build_graph, import_openvino
+from mobilenet_hub.hints import prefer_avx2_kernels
 from mobilenet_hub.store.cache import cache_folder
 from mobilenet_hub.weights.module_folder import WEIGHTS_FILE, Module, ModuleConfig, read_config, read_module
 
@@ -144,7 +145,10 @@ class Engine:
         core = import_openvino().Core()
 
         def build() -> "CompiledModel":
-            return core.compile_model(self.graph(chunk, input_type), "CPU", settings)
+            graph = self.graph(chunk, input_type)
+            if cpu_features() & {"avx2", "avx512f"} == {"avx2"}:
+                graph = prefer_avx2_kernels(graph)
+            return core.compile_model(graph, "CPU", settings)
 
         if isinstance(self._module, Module):
             return CompiledNetwork(build(), chunk, self.outputs)

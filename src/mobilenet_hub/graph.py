@@ -1,14 +1,11 @@
 """From an architecture and its weights to an OpenVINO graph: batch norm folded, padding and scaling exactly TF-Slim's.
 
-Imports errors, architecture and bfloat16; OpenVINO only when a graph is built. The graph takes images as [batch,
+Imports errors, architecture, bfloat16 and hints; OpenVINO only when a graph is built. The graph takes images as [batch,
 height, width, 3] and gives float32, all in the axes of TensorFlow; inside it runs channels first, as OpenVINO prefers.
 """
 
-import re
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +14,7 @@ import numpy as np
 from mobilenet_hub.architecture import Architecture, ConvUnit, pad_amounts
 from mobilenet_hub.bfloat16 import Layer, float32_units, mean_inputs, rounded_dense, rounded_layers
 from mobilenet_hub.errors import InputError
+from mobilenet_hub.hints import keep_float32
 
 if TYPE_CHECKING:
     from openvino import Model, Node
@@ -27,10 +25,6 @@ INPUT = "images"
 MAX_IMAGE_SIZE = 16_384  # beyond this a float32 image alone needs 3 GiB
 _SPATIAL_AXES = (2, 3)
 _TYPES = {"float32": np.float32, "uint8": np.uint8}
-_KEEP_FLOAT32 = (  # OpenVINO's name for it until 2026.2, and its later one; each version ignores the other
-    '<rt_info><attribute name="precise" version="0"/>'
-    '<attribute name="DisablePrecisionConversion" version="0" value="dynamic:f16"/></rt_info>'
-)
 
 
 def import_openvino() -> ModuleType:
@@ -149,7 +143,7 @@ def build_graph(
         result.output(0).add_names({name})
         results.append(result)
     model = Model(results, [images], network.name)  # pyright: ignore[reportGeneralTypeIssues]
-    return _keep_float32(model, made[exact - 1]) if exact else model
+    return keep_float32(model, made[exact - 1]) if exact else model
 
 
 def _check_request(network: Architecture, image_size: tuple[int, int], outputs: Sequence[str]) -> None:
@@ -228,26 +222,6 @@ def _dense(value: "Node", kernel: np.ndarray, biases: np.ndarray) -> "Node":
 
     product = opset13.matmul(value, _constant(kernel[0, 0]), transpose_a=False, transpose_b=False)
     return opset13.add(product, _constant(biases[np.newaxis]))
-
-
-def _keep_float32(model: "Model", last: "Node") -> "Model":
-    """Mark a node and all before it to be computed in float32; OpenVINO takes the mark only from a graph's file."""
-    openvino = import_openvino()
-    kept, found = set(), [last]
-    while found:
-        node = found.pop()
-        if (name := node.get_friendly_name()) not in kept:
-            kept.add(name)
-            found += [value.get_source_output().get_node() for value in node.inputs()]
-    with tempfile.TemporaryDirectory() as folder:
-        graph, constants = Path(folder) / "graph.xml", Path(folder) / "graph.bin"
-        openvino.serialize(model, graph, constants)
-        marked = re.sub(
-            r'<layer [^>]*name="([^"]*)" type="(?!Const|Parameter)[^>]*>',
-            lambda layer: layer[0] + _KEEP_FLOAT32 * (layer[1] in kept),
-            graph.read_text(encoding="utf-8"),
-        )
-        return openvino.Core().read_model(marked.encode(), constants.read_bytes())
 
 
 def _in_tensorflow_axes(value: "Node") -> "Node":

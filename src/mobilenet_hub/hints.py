@@ -1,0 +1,62 @@
+"""What OpenVINO is told about single nodes: which stay float32, and which of its kernels to take.
+
+It takes such hints from a graph's file alone, so a graph that gets them is written, marked and read again. OpenVINO is
+imported inside functions; nothing of ours is.
+"""
+
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from openvino import Model, Node
+
+_FLOAT32 = (  # the name for it until OpenVINO 2026.2, and the later one; each version ignores the other
+    '<attribute name="precise" version="0"/>'
+    '<attribute name="DisablePrecisionConversion" version="0" value="dynamic:f16"/>'
+)
+_KERNELS = '<attribute name="primitives_priority" version="0" value="cpu:{}"/>'
+
+
+def keep_float32(model: "Model", last: "Node") -> "Model":
+    """Return the model with a node and all before it marked to be computed in float32, whatever the rest is."""
+    kept, found = set(), [last]
+    while found:
+        node = found.pop()
+        if (name := node.get_friendly_name()) not in kept:
+            kept.add(name)
+            found += [value.get_source_output().get_node() for value in node.inputs()]
+    return _hinted(model, dict.fromkeys(kept, _FLOAT32))
+
+
+def prefer_avx2_kernels(model: "Model") -> "Model":
+    """Return the model with oneDNN's older AVX2 kernels asked for in depthwise and 1x1 convolutions.
+
+    On CPUs whose widest instructions are AVX2 they are 3 to 20 % faster than those that OpenVINO takes of itself
+    (benchmarks/NOTES.md). The first convolution, of three channels, is not.
+    """
+    hints = {}
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "GroupConvolution":
+            hints[node.get_friendly_name()] = _KERNELS.format("jit_avx2_dw")
+        elif node.get_type_name() == "Convolution" and list(node.get_input_shape(1)[2:]) == [1, 1]:
+            hints[node.get_friendly_name()] = _KERNELS.format("jit_avx2_1x1")
+    return _hinted(model, hints)
+
+
+def _hinted(model: "Model", hints: Mapping[str, str]) -> "Model":
+    """Return the model with these attributes given to the nodes of these names."""
+    from openvino import Core, serialize
+
+    def with_hint(layer: re.Match[str]) -> str:
+        hint = hints.get(layer["name"])
+        return f"{layer[0]}<rt_info>{hint}</rt_info>" if hint else layer[0]
+
+    with tempfile.TemporaryDirectory() as folder:
+        graph, constants = Path(folder) / "graph.xml", Path(folder) / "graph.bin"
+        serialize(model, graph, constants)
+        layers = r'<layer id="\d+" name="(?P<name>[^"]*)" type="(?!Const|Parameter)[^>]*>'
+        hinted = re.sub(layers, with_hint, graph.read_text(encoding="utf-8"))
+        return Core().read_model(hinted.encode(), constants.read_bytes())
