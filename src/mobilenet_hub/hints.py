@@ -34,7 +34,7 @@ def keep_float32(model: "Model", last: "Node") -> "Model":
 def prefer_avx2_kernels(model: "Model") -> "Model":
     """Return the model with oneDNN's older AVX2 kernels asked for in depthwise and 1x1 convolutions.
 
-    On CPUs whose widest instructions are AVX2 networks are 3 to 16 % faster with them than with those that OpenVINO takes
+    Where AVX2 is the widest that a CPU has, networks are 3 to 16 % faster with them than with those that OpenVINO takes
     of itself (benchmarks/NOTES.md). The first convolution gains nothing from them.
     """
     hints = {}
