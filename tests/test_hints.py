@@ -1,6 +1,10 @@
 """Hints to OpenVINO about single nodes arrive where they are meant, and change nothing else."""
 
+import subprocess
+import sys
+
 import numpy as np
+import pytest
 from reference_network import random_weights
 
 from mobilenet_hub.architecture import mobilenet_v1, mobilenet_v2
@@ -39,3 +43,28 @@ def test_what_stays_float32_is_a_node_and_all_before_it():
     clamps = [index for index, node in enumerate(nodes) if node.get_type_name() == "Clamp"]
     kept = keep_float32(model, nodes[clamps[2]])
     assert hinted(kept, "DisablePrecision") == {node.get_friendly_name() for node in nodes[: clamps[2] + 1]}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as POSIX does")
+def test_without_room_for_a_temporary_file_kernels_are_left_as_they_are_and_float32_is_refused():
+    """In a process of its own, which may write no file beyond 64 kB."""
+    code = """
+import resource
+import numpy as np
+from mobilenet_hub.architecture import mobilenet_v1
+from mobilenet_hub.errors import InputError
+from mobilenet_hub.graph import build_graph
+from mobilenet_hub.hints import keep_float32, prefer_avx2_kernels
+network = mobilenet_v1(0.25, num_classes=0)
+weights = {name: np.ones(variable.shape, np.float32) for name, variable in network.variables.items()}
+model = build_graph(network, weights, (32, 32), ["features"])
+resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+assert prefer_avx2_kernels(model) is model
+try:
+    keep_float32(model, model.get_results()[0])
+except InputError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "TMPDIR" in done.stdout
+    assert "precision f32" in done.stdout

@@ -1,7 +1,7 @@
 """What OpenVINO is told about single nodes: which stay float32, and which of its kernels to take.
 
-It takes such hints from a graph's file alone, so a graph that gets them is written, marked and read again. OpenVINO is
-imported inside functions; nothing of ours is.
+It takes such hints from a graph's file alone, so a graph that gets them is written, marked and read again. Imports
+errors; OpenVINO inside functions.
 """
 
 import re
@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from mobilenet_hub.errors import InputError
 
 if TYPE_CHECKING:
     from openvino import Model, Node
@@ -21,21 +23,32 @@ _KERNELS = '<attribute name="primitives_priority" version="0" value="cpu:{}"/>'
 
 
 def keep_float32(model: "Model", last: "Node") -> "Model":
-    """Return the model with a node and all before it marked to be computed in float32, whatever the rest is."""
+    """Return the model with a node and all before it marked to be computed in float32, whatever the rest is.
+
+    Raises:
+        InputError: the temporary folder cannot be written.
+    """
     kept, found = set(), [last]
     while found:
         node = found.pop()
         if (name := node.get_friendly_name()) not in kept:
             kept.add(name)
             found += [value.get_source_output().get_node() for value in node.inputs()]
-    return _hinted(model, dict.fromkeys(kept, _FLOAT32))
+    try:
+        return _hinted(model, dict.fromkeys(kept, _FLOAT32))
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"bf16 needs a temporary file in {tempfile.gettempdir()}, which cannot be written ({error}): make room, "
+            f"name another folder in TMPDIR, or ask for the precision f32"
+        ) from error
 
 
 def prefer_avx2_kernels(model: "Model") -> "Model":
     """Return the model with oneDNN's older AVX2 kernels asked for in depthwise and 1x1 convolutions.
 
     Where AVX2 is the widest that a CPU has, networks are 3 to 16 % faster with them than with those that OpenVINO takes
-    of itself (benchmarks/NOTES.md). The first convolution gains nothing from them.
+    of itself (benchmarks/NOTES.md). The first convolution gains nothing from them. Where no temporary file can be
+    written the model goes without.
     """
     hints = {}
     for node in model.get_ordered_ops():
@@ -43,7 +56,10 @@ def prefer_avx2_kernels(model: "Model") -> "Model":
             hints[node.get_friendly_name()] = _KERNELS.format("jit_avx2_dw")
         elif node.get_type_name() == "Convolution" and list(node.get_input_shape(1)[2:]) == [1, 1]:
             hints[node.get_friendly_name()] = _KERNELS.format("jit_avx2_1x1")
-    return _hinted(model, hints)
+    try:
+        return _hinted(model, hints)
+    except (OSError, RuntimeError):
+        return model
 
 
 def _hinted(model: "Model", hints: Mapping[str, str]) -> "Model":
