@@ -16,7 +16,7 @@ import pretrained
 
 from mobilenet_hub.architecture import pad_amounts
 from mobilenet_hub.bfloat16 import float32_units, mean_inputs, rounded_dense, rounded_layers, to_bfloat16
-from mobilenet_hub.graph import fold_batch_norm
+from mobilenet_hub.graph import dense_layers, fold_batch_norm
 from mobilenet_hub.images import load_batch
 from mobilenet_hub.store import resolve
 from mobilenet_hub.weights.convert import load_source
@@ -35,7 +35,7 @@ def main():
         images = load_batch(files, module.config.image_size)
         units = [fold_batch_norm(network, unit, weights) for unit in network.units]
         means = mean_inputs(network, weights)
-        dense = [(weights[k.name], weights[b.name]) for k, b in filter(None, (network.hidden, network.classifier))]
+        dense = dense_layers(network, weights)
         corrected = [rounded_dense(*dense[0], means[-1]), *dense[1:]]
         exact = forward(network, units, dense, images, len(units) + 1)
         kept = float32_units(network, weights, units, means)

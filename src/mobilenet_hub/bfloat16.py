@@ -93,7 +93,7 @@ def rounded_layers(
         weights: float32 arrays by TF-Slim name.
         layers: the units' kernels and biases, batch norm folded in.
         means: from `mean_inputs`.
-        first: the first unit to round; the last unit's bias is not rounded.
+        first: the first unit to round; the last unit's bias is not rounded, as OpenVINO leaves it float32.
 
     Returns:
         What to compute with instead of `layers`, float32.

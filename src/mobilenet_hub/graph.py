@@ -80,6 +80,17 @@ def fold_batch_norm(
     return kernel.astype(np.float32), (beta - mean * scale).astype(np.float32)
 
 
+def dense_layers(network: Architecture, weights: Mapping[str, np.ndarray]) -> list[Layer]:
+    """Return the kernels and biases of the layers behind the features: none, the classifier, or a hidden one before it.
+
+    Example:
+        >>> from mobilenet_hub.architecture import mobilenet_v1
+        >>> dense_layers(mobilenet_v1(0.25, num_classes=0), {})
+        []
+    """
+    return [(weights[k.name], weights[b.name]) for k, b in filter(None, (network.hidden, network.classifier))]
+
+
 def output_names(network: Architecture) -> tuple[str, ...]:
     """Return what a graph of this network can give: logits (with a classifier), features, and slim's endpoints."""
     return (*(("logits",) if network.num_classes else ()), "features", *network.endpoints)
@@ -111,7 +122,8 @@ def build_graph(
         A graph with the input "images" [n, height, width, 3] and float32 outputs that bear the names asked for.
 
     Raises:
-        InputError: an output that the network does not have, or an impossible image size.
+        InputError: an output that the network does not have, an impossible image size, or a temporary file that "bf16"
+            needs and that cannot be written.
 
     Example:
         >>> from mobilenet_hub.architecture import mobilenet_v1
@@ -128,13 +140,14 @@ def build_graph(
     images.output(0).set_names({INPUT})
     values = {"images": _scaled(images, network, input_type)}
     units = [fold_batch_norm(network, unit, weights) for unit in network.units]
-    dense = [(weights[k.name], weights[b.name]) for k, b in filter(None, (network.hidden, network.classifier))]
+    dense = dense_layers(network, weights)
     exact = 0
     if precision == "bf16":
         means = mean_inputs(network, weights)
         exact = float32_units(network, weights, units, means)
         units = rounded_layers(network, weights, units, means, exact)
-        dense[:1] = [rounded_dense(*layer, means[-1]) for layer in dense[:1]]
+        if dense:
+            dense[0] = rounded_dense(*dense[0], means[-1])
     made = _add_units(values, network, units, image_size)
     _add_head(values, dense)
     results = []
