@@ -45,6 +45,23 @@ def test_the_accuracy_is_that_of_classify(module, photos):
     assert not evaluation.skipped
 
 
+def test_another_size_and_fit_where_one_insists(photos, tmp_path, capsys):
+    handle = "google/imagenet/mobilenet_v1_025_128/classification/1"
+    config = ModuleConfig("mobilenet_v1", 0.25, (128, 128), 2, labels=("gas pump", "tench"), handle=handle)
+    fixed = write_module(tmp_path / "fixed", Module(config, random_weights(config.network)))
+    command = ["evaluate", str(fixed), str(photos), "--json", "--image-size", "64x32"]
+    assert main(command) == 2
+    assert "--any-size" in capsys.readouterr().err
+    assert main([*command, "--any-size", "--fit", "crop"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["facts"]["Module"]["image size"] == "32 x 64"
+    predictions = hub.Classifier(fixed, image_size=(64, 32), fit="crop", any_size=True).classify(
+        [o.path for o in hub.evaluate(fixed, photos).outcomes], top=1
+    )
+    answers = np.bincount([p.indices[0] for p in predictions], minlength=2)
+    assert np.sum(value["confusion"], 0).tolist() == answers.tolist()
+
+
 def test_the_command_prints_and_writes(module, photos, tmp_path, capsys):
     page = tmp_path / "report.html"
     assert main(["evaluate", str(module), str(photos), "-o", str(page)]) == 0

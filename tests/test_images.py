@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from mobilenet_hub import images
 from mobilenet_hub.errors import ImageError, InputError
+from mobilenet_hub.fits import FITS
 
 
 def encoded(image, kind="JPEG", **options):
@@ -202,7 +203,7 @@ def test_a_scaled_jpeg_shows_the_same():
     large = np.asarray(Image.fromarray(scene()).resize((2880, 1920)))
     data = encoded(Image.fromarray(large), quality=92)
     assert images.decode_image(data, min_size=(224, 224)).shape == (240, 360, 3)
-    for fit in images.FITS:
+    for fit in FITS:
         assert distance(images.load_image(data, 224, fit), images.load_image(large, 224, fit)) < 3
 
 
@@ -306,7 +307,7 @@ def test_bombs_are_refused_from_the_header(side, kind):
 # Fits
 
 
-@pytest.mark.parametrize("fit", images.FITS)
+@pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("shape", [(60, 90), (90, 60), (1, 300), (300, 1), (64, 64), (700, 20)])
 def test_every_fit_fills_every_size(fit, shape):
     flat = np.full((*shape, 3), 37, np.uint8)
@@ -319,7 +320,7 @@ def test_every_fit_fills_every_size(fit, shape):
 def test_each_fit_takes_its_part_of_the_picture():
     wide = np.zeros((80, 160, 3), np.uint8)
     wide[:, :40], wide[:, 120:] = 255, 255  # white outside the central square
-    shares = {fit: (images.load_image(wide, 80, fit)[40] > 128).mean() for fit in images.FITS}
+    shares = {fit: (images.load_image(wide, 80, fit)[40] > 128).mean() for fit in FITS}
     assert shares["center"] == 0
     assert shares["squash"] == 0.5
     assert shares["pad"] == 0.5

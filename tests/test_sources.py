@@ -180,5 +180,29 @@ def test_what_gives_nothing_is_named(folder, tmp_path):
     assert refusals("nothing", "gone.jpg") == {"nothing": "a folder without images", "gone.jpg": "no such file"}
 
 
-def test_unread_items_across_arguments(folder):
-    assert [i.key for i in items(["photos", "photos/b.jpg"], unread=3)] == keys("photos", "photos/b.jpg")
+@pytest.mark.parametrize("inputs", [["a.parquet", "b.parquet"], ["?.parquet"], ["-"]])
+def test_unread_items_across_tables(folder, monkeypatch, inputs):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a.parquet\nb.parquet\n")))
+    pictures = {name: [picture(level + start) for level in range(8)] for name, start in (("a", 0), ("b", 8))}
+    for name, images in pictures.items():
+        parquet.write_table(pa.table({"image": images}), f"{name}.parquet", row_group_size=4)
+    found = list(items(inputs, unread=9))
+    assert [item.key for item in found] == [f"{name}.parquet#{row}" for name in "ab" for row in range(8)]
+    assert [item.read() for item in found[9:]] == pictures["b"][1:]
+
+
+def test_an_archive_without_images_is_named(folder):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    with zipfile.ZipFile("none.zip", "w") as archive:
+        archive.write("photos/notes.txt")
+    with tarfile.open("none.tar", "w") as archive:
+        archive.add("photos/notes.txt")
+    parquet.write_table(pa.table({"image": pa.array([], pa.binary())}), "none.parquet")
+    for name in ("none.zip", "none.tar", "none.parquet"):
+        assert refusals(name) == {name: "an archive without images"}
+    assert set(refusals("none.*")) == {"none.zip", "none.tar", "none.parquet"}

@@ -15,9 +15,11 @@ from PIL import Image
 from reference_network import random_weights
 
 import mobilenet_hub as hub
+from mobilenet_hub.architecture import architecture
 from mobilenet_hub.cli.main import main
 from mobilenet_hub.errors import AccuracyError, InputError, OutputError
 from mobilenet_hub.training.frozen import FrozenOptions
+from mobilenet_hub.training.schedule import GradientOptions
 from mobilenet_hub.training.train import train
 from mobilenet_hub.weights.module_folder import Module, ModuleConfig, read_module, write_module
 
@@ -159,11 +161,63 @@ def test_an_existing_output_is_kept_unless_told(trained, photos, base):
     assert train(photos, trained.path, module=base, overwrite=True).accuracy == trained.accuracy
 
 
-def test_bad_arguments(photos, base, tmp_path):
-    with pytest.raises(InputError, match="number of views"):
-        train(photos, tmp_path / "out", module=base, frozen=FrozenOptions(views=0))
-    with pytest.raises(InputError, match="method"):
-        train(photos, tmp_path / "out", module=base, method="thawed")  # type: ignore[arg-type]
+def test_only_a_module_is_ever_replaced(photos, base, tmp_path):
+    """Asked to overwrite it, training must not delete what is no module, least of all the photos."""
+    kept = sorted(photos.rglob("*"))
+    (tmp_path / "file").write_text("a thesis")
+    for output, what in ((photos, "something else"), (photos.parent, "something else"), (tmp_path / "file", "a file")):
+        with pytest.raises(OutputError, match=what):
+            train(photos, output, module=base, overwrite=True)
+    (module_of_photos := tmp_path / "mine").mkdir()
+    (module_of_photos / "module.json").write_text("{}")
+    (module_of_photos / "photos").symlink_to(photos)
+    with pytest.raises(OutputError, match="holds the photos"):
+        train(module_of_photos / "photos", module_of_photos, module=base, overwrite=True)
+    assert sorted(photos.rglob("*")) == kept
+    assert (tmp_path / "file").read_text() == "a thesis"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        ({"method": "thawed"}, "method"),
+        ({"gradient": GradientOptions(epochs=1)}, "gradient says nothing to the method frozen"),
+        ({"network": architecture("mobilenet_v1", 0.25, 0)}, "network says nothing"),
+        ({"image_size": (32, 0)}, "image size"),
+        ({"image_size": True}, "image size"),
+        ({"method": "from-scratch"}, "needs a network"),
+        ({"method": "from-scratch", "network": architecture("mobilenet_v1", 0.25, 0), "image_size": -5}, "image size"),
+    ],
+)
+def test_bad_arguments_leave_nothing(photos, base, tmp_path, arguments, what):
+    with pytest.raises(InputError, match=what):
+        train(photos, tmp_path / "out", module=base, **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "options", [{"views": 0}, {"strength": -1.0}, {"class_weights": "balancd"}, {"precision": "f16"}]
+)
+def test_options_that_mean_nothing_are_refused_by_name(options):
+    with pytest.raises(InputError, match=f"{next(iter(options))} must be .*, not "):
+        FrozenOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (["--epochs", "3"], "--epochs is for --fine-tune or --from-scratch"),
+        (["--architecture", "mobilenet_v1"], "--architecture is for --from-scratch"),
+        (["--fine-tune", "--depth-multiplier", "0.5"], "--depth-multiplier is for --from-scratch"),
+        (["--from-scratch", "--views", "2"], "--views is for training from a module"),
+        (["--class-weights", "balancd"], "class_weights must be"),
+        (["--from-scratch", "--image-size", "0"], "image size"),
+    ],
+)
+def test_options_that_say_nothing_are_refused(photos, tmp_path, capsys, options, what):
+    assert main(["train", str(photos), "-o", str(tmp_path / "out"), *options]) == 2
+    assert what in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_views_of_training_photos_only(photos, base, tmp_path):

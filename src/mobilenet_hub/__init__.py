@@ -16,6 +16,8 @@ _OWNERS: dict[str, str] = {
     "Classifier": "classify",
     "Embedder": "embed",
     "Evaluation": "evaluation",
+    "FrozenOptions": "training.frozen",
+    "GradientOptions": "training.schedule",
     "KerasLayer": "hub.keras_layer",
     "LoadedModule": "hub.load",
     "MobileNetHubError": "errors",

@@ -21,6 +21,7 @@ WEIGHT_DECAY = 4e-5  # on full convolutions only; slim's term is WEIGHT_DECAY * 
 WEIGHT_STDDEV = 0.09  # truncated normal initializer of every kernel
 INPUT_CHANNELS = 3
 INPUT_SCALE = 2.0
+MAX_IMAGE_SIZE = 16_384  # beyond this a float32 image alone needs 3 GiB
 IMAGENET_CLASSES = 1001  # index 0 is background
 
 Padding = Literal["same", "symmetric", "bottom_right"]
@@ -40,6 +41,38 @@ _V2_BLOCKS = (
     (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
 )  # fmt: skip
 _V2_LAST = 1280
+
+
+def is_image_size(value: object) -> bool:
+    """Tell whether a value is a (height, width) that a network can take.
+
+    Example:
+        >>> is_image_size((224, 192)), is_image_size((224, 0)), is_image_size(224)
+        (True, False, False)
+    """
+    return (
+        isinstance(value, tuple | list)
+        and len(value) == 2
+        and all(isinstance(n, int) and not isinstance(n, bool) and 1 <= n <= MAX_IMAGE_SIZE for n in value)
+    )
+
+
+def height_and_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return (height, width) of a side or (height, width).
+
+    Raises:
+        InputError: neither of the two, or not between 1 and MAX_IMAGE_SIZE pixels.
+
+    Example:
+        >>> height_and_width(224)
+        (224, 224)
+    """
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if not is_image_size(size):
+        raise InputError(
+            f"the image size must be a side or (height, width), each 1 to {MAX_IMAGE_SIZE} pixels, not {image_size!r}"
+        )
+    return size[0], size[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from mobilenet_hub.errors import ImageError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from mobilenet_hub.images import Fit
+    from mobilenet_hub.fits import Fit
 
     OneImage = str | os.PathLike[str] | bytes | Image | np.ndarray
     Images = OneImage | Iterable[OneImage]

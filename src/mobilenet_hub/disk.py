@@ -1,6 +1,8 @@
 """What must survive a power cut: files, and the renames in a folder. Imports nothing of the house."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,3 +54,36 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             partial.unlink()
         raise
     flush(path.absolute().parent)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Rename a finished folder to its place; what was there is gone only once the new one stands.
+
+    Args:
+        new: on the same disk; its files are flushed already.
+        folder: its place.
+
+    Raises:
+        OSError: it cannot be renamed; what was there is there again.
+
+    Example:
+        >>> import tempfile
+        >>> work = Path(tempfile.mkdtemp())
+        >>> (work / "new").mkdir()
+        >>> replace_folder(work / "new", work / "folder")
+        >>> (work / "folder").is_dir()
+        True
+    """
+    if folder.exists():
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
+        folder.rename(aside / "old")
+        try:
+            new.rename(folder)
+        except BaseException:
+            (aside / "old").rename(folder)
+            aside.rmdir()
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        new.rename(folder)
+    flush(folder.absolute().parent)

@@ -18,7 +18,7 @@ from mobilenet_hub.weights.module_folder import Module
 
 if TYPE_CHECKING:
     from mobilenet_hub.batches import Images
-    from mobilenet_hub.images import Fit
+    from mobilenet_hub.fits import Fit
 
 
 @dataclass(frozen=True, slots=True)

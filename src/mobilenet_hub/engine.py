@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
+from mobilenet_hub.architecture import height_and_width
 from mobilenet_hub.errors import InputError, UnknownModuleError
 from mobilenet_hub.graph import Arithmetic, InputType, build_graph, import_openvino
 from mobilenet_hub.hints import prefer_avx2_kernels
@@ -190,9 +191,7 @@ def checked_image_size(
     """
     if image_size is None:
         return config.image_size
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(size) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) and side >= 1 for side in size):
-        raise InputError(f"the image size must be a side or (height, width) in pixels, not {image_size!r}")
+    size = height_and_width(image_size)
     if size != config.image_size and not any_size and _has_fixed_size(config):
         trained = "x".join(map(str, config.image_size))
         raise InputError(

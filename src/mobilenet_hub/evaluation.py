@@ -22,6 +22,7 @@ from mobilenet_hub.batches import batches
 from mobilenet_hub.classify import labels_of, softmax
 from mobilenet_hub.engine import Engine, Precision
 from mobilenet_hub.errors import ImageError, InputError, OutputError
+from mobilenet_hub.fits import Fit, checked_fit
 from mobilenet_hub.metrics import Metrics, Outcome, measure
 from mobilenet_hub.report import Report, render
 from mobilenet_hub.resampling import resampler
@@ -90,6 +91,8 @@ def evaluate(
     *,
     precision: Precision = "auto",
     image_size: int | tuple[int, int] | None = None,
+    fit: Fit | None = None,
+    any_size: bool = False,
     unseen: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Evaluation:
@@ -101,6 +104,8 @@ def evaluate(
             table with the columns path and label.
         precision: as for `Classifier`.
         image_size: as for `Classifier`.
+        fit: as for `Classifier`.
+        any_size: as for `Classifier`.
         unseen: leave out the photos that the module was trained on or chosen by, where its folder tells.
         on_progress: called with what is being done, how much of it is done, and how much there is.
 
@@ -116,11 +121,12 @@ def evaluate(
     """
     start = time.perf_counter()
     folder = resolve(module)
-    engine = Engine(folder, ("logits",), image_size=image_size, precision=precision)
+    fit = checked_fit(fit)
+    engine = Engine(folder, ("logits",), image_size=image_size, precision=precision, any_size=any_size)
     labels = labels_of(engine.config)
     dataset = read_examples(source, labels)
     examples, warnings = _against_training(folder, dataset.examples, unseen)
-    probabilities, skipped = predict(engine, examples, on_progress)
+    probabilities, skipped = predict(engine, examples, on_progress, fit)
     bad = {skip.path for skip in skipped}
     examples = [example for example in examples if example.path not in bad]
     if not examples:
@@ -132,6 +138,7 @@ def evaluate(
             "module": os.fspath(module),
             "network": f"{engine.config.architecture}, depth multiplier {engine.config.depth_multiplier:g}",
             "image size": f"{width} x {height}",
+            "fit": fit,
             "precision": engine.precision,
             "SHA-256 of the weights": sha256_of(folder / WEIGHTS_FILE),
         },
@@ -152,7 +159,7 @@ def evaluate(
 
 
 def predict(
-    engine: Engine, examples: Sequence[Example], on_progress: OnProgress | None = None
+    engine: Engine, examples: Sequence[Example], on_progress: OnProgress | None = None, fit: Fit | None = None
 ) -> tuple[np.ndarray, tuple[Skipped, ...]]:
     """Compute a classifier's probabilities for photos.
 
@@ -160,6 +167,7 @@ def predict(
         engine: gives "logits".
         examples: the photos.
         on_progress: told after each batch.
+        fit: how photos are fitted; None: the default.
 
     Returns:
         float64 [n, classes] for the photos that can be decoded, in their order; and the others.
@@ -171,7 +179,7 @@ def predict(
     def skip(path: str, error: ImageError) -> None:
         skipped.append(Skipped(Path(path), error.reason))
 
-    for _, batch in batches(paths, engine.image_size, on_error=skip):
+    for _, batch in batches(paths, engine.image_size, fit, on_error=skip):
         parts.append(softmax(engine.run(batch)["logits"]))
         if on_progress:
             on_progress("photos", sum(map(len, parts)) + len(skipped), len(paths))

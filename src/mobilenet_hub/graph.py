@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from mobilenet_hub.architecture import Architecture, ConvUnit, pad_amounts
+from mobilenet_hub.architecture import Architecture, ConvUnit, height_and_width, pad_amounts
 from mobilenet_hub.bfloat16 import Layer, float32_units, mean_inputs, rounded_dense, rounded_layers
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.hints import keep_float32
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 InputType = Literal["float32", "uint8"]
 Arithmetic = Literal["f32", "bf16"]
 INPUT = "images"
-MAX_IMAGE_SIZE = 16_384  # beyond this a float32 image alone needs 3 GiB
 _SPATIAL_AXES = (2, 3)
 _TYPES = {"float32": np.float32, "uint8": np.uint8}
 
@@ -165,8 +164,7 @@ def _check_request(network: Architecture, image_size: tuple[int, int], outputs: 
         raise InputError(f"{network.name} has no output {unknown[0]!r}; it has: {', '.join(names)}")
     if not outputs:
         raise InputError(f"no output was asked for; {network.name} has: {', '.join(names)}")
-    if len(image_size) != 2 or not all(isinstance(n, int) and 1 <= n <= MAX_IMAGE_SIZE for n in image_size):
-        raise InputError(f"the image size must be (height, width), each 1 to {MAX_IMAGE_SIZE}, not {image_size!r}")
+    height_and_width(image_size)
 
 
 def _scaled(images: "Node", network: Architecture, input_type: InputType) -> "Node":

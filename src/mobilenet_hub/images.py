@@ -1,8 +1,8 @@
 """Photos to batches: decode anything that a person would call a picture, fit it to the network's input.
 
 JPEG goes through libjpeg-turbo at the cheapest sufficient scale, everything else through Pillow. Color profiles are
-not applied, as in the pipelines that the published modules were trained with. Imports errors, jpeg and fits; Pillow
-is loaded on first use.
+not applied, as in the pipelines that the published modules were trained with. Imports errors, architecture, jpeg and
+fits; Pillow is loaded on first use.
 """
 
 import os
@@ -14,16 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mobilenet_hub import jpeg
+from mobilenet_hub.architecture import height_and_width
 from mobilenet_hub.errors import ImageError, InputError
-from mobilenet_hub.fits import DEFAULT_FIT, FITS, Fit, checked_fit, fit_image, sufficient_size
+from mobilenet_hub.fits import Fit, checked_fit, fit_image, sufficient_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = [
-    "DEFAULT_FIT", "FITS", "MAX_FILE_BYTES", "MAX_HELD_PIXELS", "MAX_PIXELS", "TOO_LARGE", "Fit", "check_batch",
-    "checked_fit", "decode_image", "decode_sized", "fit_image", "load_batch", "load_image", "load_sized", "read_bytes",
-]  # fmt: skip
 
 MAX_PIXELS = 2**28  # 16,384 x 16,384: a picture that claims more is refused from its header
 MAX_HELD_PIXELS = 2**28 // 3  # Pillow's own limit: more than this is never held decoded at once
@@ -236,7 +233,7 @@ def load_sized(
     source: Any, image_size: int | tuple[int, int], fit: Fit | None = None
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """Load as `load_image` does, and return beside the pixels the full upright (height, width) of the picture."""
-    size = _checked_size(image_size)
+    size = height_and_width(image_size)
     fit = checked_fit(fit)
     pixels, full_size = decode_sized(source, sufficient_size(size, fit), fast_dct=fit == "slim")
     return fit_image(pixels, size, fit), full_size
@@ -252,18 +249,11 @@ def load_batch(sources: Sequence[Any], image_size: int | tuple[int, int], fit: F
         >>> load_batch([np.zeros((90, 120, 3), np.uint8)] * 2, 32).shape
         (2, 32, 32, 3)
     """
-    size = _checked_size(image_size)
+    size = height_and_width(image_size)
     batch = np.empty((len(sources), *size, 3), np.uint8)
     for index, source in enumerate(sources):
         batch[index] = load_image(source, size, fit)
     return batch
-
-
-def _checked_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(size) != 2 or not all(isinstance(side, int) and side >= 1 for side in size):
-        raise InputError(f"the image size must be a side or (height, width) in pixels, not {image_size!r}")
-    return size
 
 
 def check_batch(array: np.ndarray, image_size: tuple[int, int] | None = None) -> np.ndarray:

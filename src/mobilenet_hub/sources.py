@@ -56,11 +56,7 @@ def items(inputs: Iterable[str | os.PathLike[str]], unread: int = 0) -> Iterator
         >>> [item.key for item in items(["b.jpg", "a.jpg"])]
         ['b.jpg', 'a.jpg']
     """
-    yielded = 0
-    for argument in _arguments(inputs):
-        for item in _expand(argument, unread - yielded):
-            yielded += 1
-            yield item
+    return _expand(_arguments(inputs), unread)
 
 
 def count(inputs: Iterable[str | os.PathLike[str]]) -> int | None:
@@ -96,9 +92,17 @@ def _kind(argument: str) -> Callable[[str, int], Iterator[Item]]:
     return {".zip": _zip, ".parquet": _parquet}.get(Path(lower).suffix, _file)
 
 
-def _expand(argument: str, unread: int) -> Iterator[Item]:
-    """Yield an argument's items; of the first `unread` only the key is wanted."""
-    return _kind(argument)(argument, unread)
+def _expand(arguments: Iterable[str], unread: int) -> Iterator[Item]:
+    """Yield the items of all arguments; of the first `unread` only the key is wanted."""
+    yielded = 0
+    for argument in arguments:
+        before = yielded
+        for item in _kind(argument)(argument, unread - yielded):
+            yielded += 1
+            yield item
+        if yielded == before:
+            yielded += 1
+            yield _refused(argument, f"{'a folder' if Path(argument).is_dir() else 'an archive'} without images")
 
 
 def _refused(key: str, reason: str) -> Item:
@@ -113,12 +117,7 @@ def _file(path: str, unread: int) -> Iterator[Item]:
 
 
 def _folder(folder: str, unread: int) -> Iterator[Item]:
-    found = False
-    for item in _walk(folder, folder):
-        found = True
-        yield item
-    if not found:
-        yield _refused(folder, "a folder without images")
+    return _walk(folder, folder)
 
 
 def _walk(folder: str, root: str) -> Iterator[Item]:
@@ -137,14 +136,12 @@ def _walk(folder: str, root: str) -> Iterator[Item]:
 
 
 def _glob(pattern: str, unread: int) -> Iterator[Item]:
-    found = False
-    for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207  (Path.glob takes no absolute pattern)
-        if "**" in pattern and Path(match).is_dir():
-            continue  # its files match too
-        for item in _expand(match, unread):
-            found = True
-            yield item
-    if not found:
+    matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  (Path.glob takes no absolute pattern)
+    if "**" in pattern:
+        matches = [match for match in matches if not Path(match).is_dir()]  # whose files match too
+    if matches:
+        yield from _expand(matches, unread)
+    else:
         yield _refused(pattern, "matches no file")
 
 

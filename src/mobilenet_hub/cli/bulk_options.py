@@ -8,7 +8,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobilenet_hub.cli.console import note, print_json, progress
+from mobilenet_hub.cli.console import note, print_json, progress, size
 from mobilenet_hub.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def add_bulk_options(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="auto, f32 or bf16; for an output also int8, calibrated with your first images",
     )
-    parser.add_argument("--image-size", type=int, metavar="N", help="another size than the module was trained at")
+    parser.add_argument("--image-size", type=size, metavar="N|HxW", help="another size than the module was trained at")
     parser.add_argument("--any-size", action="store_true", help="insist on a size that the module does not allow")
     bulk = parser.add_argument_group("for an output")
     bulk.add_argument("--limit", type=int, metavar="N", help="take only the first N images")
@@ -52,7 +52,6 @@ def run_bulk(
     from mobilenet_hub import __version__
     from mobilenet_hub.bulk import write
     from mobilenet_hub.fits import checked_fit
-    from mobilenet_hub.sources import count
 
     note_precision(args, engine)
     fit = checked_fit(args.fit)
@@ -69,10 +68,7 @@ def run_bulk(
         **settings,
         "version": __version__,
     }
-    total = None if args.quiet else count(args.images)
-    if args.limit is not None:
-        total = min(total or args.limit, args.limit)
-    with progress(total, command, quiet=args.quiet) as done:
+    with progress(expected(args), command, quiet=args.quiet) as done:
         summary = write(
             args.images,
             args.output,
@@ -87,6 +83,20 @@ def run_bulk(
         )
     _report(args, summary, about)
     return 1 if summary.skipped else 0
+
+
+def expected(args: argparse.Namespace) -> int | None:
+    """Return how many images are to be done; None where that is not known, or nobody is to be told.
+
+    Raises:
+        InputError: a limit that means nothing.
+    """
+    from mobilenet_hub.sources import count
+
+    if args.limit is not None and args.limit < 1:
+        raise InputError(f"--limit must be 1 or more, not {args.limit}")
+    total = None if args.quiet else count(args.images)
+    return total if args.limit is None else min(total or args.limit, args.limit)
 
 
 def engine_precision(args: argparse.Namespace) -> "Precision":

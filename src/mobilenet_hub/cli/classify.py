@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from mobilenet_hub.cli.bulk_options import add_bulk_options, engine_precision, note_precision, run_bulk
+from mobilenet_hub.cli.bulk_options import add_bulk_options, engine_precision, expected, note_precision, run_bulk
 from mobilenet_hub.cli.console import bar, is_fancy, note, print_json, progress, table
 from mobilenet_hub.errors import ImageError, InputError
 
@@ -64,13 +64,13 @@ def _classify(args: argparse.Namespace, classifier: "Classifier") -> "tuple[list
 
     from mobilenet_hub.fits import checked_fit
     from mobilenet_hub.pipeline import compute
-    from mobilenet_hub.sources import count, items
+    from mobilenet_hub.sources import items
 
     predictions: list[Prediction] = []
     skipped: list[tuple[str, str]] = []
     fit = checked_fit(args.fit)
     top = args.top or _TOP_OF_ONE
-    with progress(None if args.quiet else count(args.images), "classify", quiet=args.quiet) as done:
+    with progress(expected(args), "classify", quiet=args.quiet) as done:
         for batch, logits in compute(islice(items(args.images), args.limit), classifier.engine, "logits", fit):
             if args.strict and batch.skipped:
                 key, reason = batch.skipped[0]

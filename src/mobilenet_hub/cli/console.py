@@ -4,14 +4,18 @@ Results go to standard output; notes, warnings and progress to standard error. O
 with box characters and bold headings; in a pipe, or with NO_COLOR set, they are plain ASCII.
 """
 
+import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 PROGRESS_DELAY_S = 2.0
+_MAX_LISTED = 10  # files left out that are named; of more, the number
+_UNITS = {"features": "photo", "photos": "photo", "training": "photo"}  # of stages; of others: step
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -79,6 +83,22 @@ def bar(fraction: float, width: int = 20, fancy: bool | None = None) -> str:
     return ("█" * whole + _EIGHTHS[eighths]).rstrip()
 
 
+def size(text: str) -> int | tuple[int, int]:
+    """Read the value of --image-size: a side, or height and width.
+
+    Raises:
+        argparse.ArgumentTypeError: neither of the two.
+
+    Example:
+        >>> size("224"), size("192x256")
+        (224, (192, 256))
+    """
+    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text.lower())
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels, as 224 or 192x256 (height x width)")
+    return (int(found[1]), int(found[2])) if found[2] else int(found[1])
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON on standard output, readable by people too."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
@@ -122,6 +142,46 @@ def progress(total: int | None, description: str, unit: str = "image", quiet: bo
         file=sys.stderr,
     ) as shown:
         yield shown
+
+
+class Stages:
+    """A progress bar for each stage of the work, one after the other."""
+
+    def __init__(self, quiet: bool):
+        self._quiet = quiet
+        self._stage, self._done = "", 0
+        self._bar: Progress | None = None
+        self._open = ExitStack()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show how far a stage is; what follows ": " in its name is shown beside the bar.
+
+        The bar counts from where this process began, so that a resumed run's rate and time left are right.
+        """
+        stage, _, detail = stage.partition(": ")
+        if stage != self._stage or self._bar is None or done < self._done:
+            self._open.close()
+            self._bar = self._open.enter_context(progress(total - done, stage, _UNITS.get(stage, "step"), self._quiet))
+            self._stage, self._done = stage, done
+        self._bar.set_postfix_str(detail, refresh=False)
+        self._bar.update(done - self._done)
+        self._done = done
+
+    def __enter__(self) -> "Stages":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+
+def note_cautions(warnings: Sequence[str], left_out: Sequence[tuple[str, str]], quiet: bool) -> None:
+    """Print warnings, unless quiet, and the files that were left out, [(path, reason)], the first few by name."""
+    for warning in warnings:
+        note(f"warning: {warning}", quiet)
+    for path, reason in left_out[:_MAX_LISTED]:
+        note(f"{path}: left out: {reason}")
+    if len(left_out) > _MAX_LISTED:
+        note(f"and {len(left_out) - _MAX_LISTED} more files were left out")
 
 
 class _Silent:

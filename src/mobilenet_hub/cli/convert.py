@@ -1,14 +1,19 @@
-"""`mobilenet convert`: any supported weights file or folder into a module folder. Imports weights inside run()."""
+"""`mobilenet convert`: any supported weights file or folder into a module folder.
+
+Imports console; weights when it runs.
+"""
 
 import argparse
 from pathlib import Path
+
+from mobilenet_hub.cli.console import print_json, size
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("source", metavar="SOURCE", help="a weights file, folder, archive, or a checkpoint's prefix")
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="the module folder to make")
-    parser.add_argument("--image-size", type=_size, metavar="N|HxW", help="pixels, for files that do not say it")
+    parser.add_argument("--image-size", type=size, metavar="N|HxW", help="pixels, for files that do not say it")
     parser.add_argument("--labels", metavar="FILE", help="a text file with one label a line, one for each class")
     parser.add_argument("--handle", help="the published module that the file is; everything it says is demanded")
     parser.add_argument("--architecture", choices=("mobilenet_v1", "mobilenet_v2"), help="demand this architecture")
@@ -19,7 +24,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, and say what came out."""
-    from mobilenet_hub.cli.console import print_json
     from mobilenet_hub.weights.convert import convert
     from mobilenet_hub.weights.module_folder import read_config
 
@@ -52,13 +56,6 @@ def run(args: argparse.Namespace) -> int:
         classes = f"{config.num_classes} classes" if config.num_classes else f"{config.network.num_features} features"
         print(f"{folder}: {config.architecture} {config.depth_multiplier:g}, {height}x{width}, {classes}")
     return 0
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.lower().partition("x")
-    if not height.isdigit() or (width and not width.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels, as 224 or 192x256 (height x width)")
-    return int(height), int(width or height)
 
 
 def _read_labels(file: str) -> list[str]:

@@ -1,6 +1,6 @@
 """`mobilenet evaluate MODULE FOLDER`: how good a module is on labelled photos; `-o report.html` shows it.
 
-Imports console and train; evaluation when it runs.
+Imports console; evaluation when it runs.
 """
 
 import argparse
@@ -8,13 +8,12 @@ import os
 from math import isnan
 from typing import TYPE_CHECKING
 
-from mobilenet_hub.cli.console import note, print_json, table
-from mobilenet_hub.cli.train import Stages
+from mobilenet_hub.cli.console import Stages, note, note_cautions, print_json, size, table
 
 if TYPE_CHECKING:
     from mobilenet_hub.evaluation import Evaluation
 
-_MAX_LISTED = 10
+_MAX_MISTAKES = 10
 _MAX_CLASSES = 30
 
 
@@ -26,7 +25,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="write the report page, report.html")
     parser.add_argument("--unseen", action="store_true", help="leave out the photos that the module was trained on")
-    parser.add_argument("--image-size", type=int, metavar="N", help="another size than the module was trained at")
+    parser.add_argument("--fit", metavar="FIT", help="how images of another shape are fitted (docs/images.md)")
+    parser.add_argument("--image-size", type=size, metavar="N|HxW", help="another size than the module was trained at")
+    parser.add_argument("--any-size", action="store_true", help="insist on a size that the module does not allow")
     parser.add_argument("--precision", default="auto", metavar="P", help="auto, f32 or bf16 (default: auto)")
 
 
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
             args.folder,
             precision=args.precision,
             image_size=args.image_size,
+            fit=args.fit,
+            any_size=args.any_size,
             unseen=args.unseen,
             on_progress=stages,
         )
@@ -55,12 +58,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"\nworst mistakes:\n{mistakes}")
     if args.output:
         note(f"report: {args.output}", args.quiet)
-    for warning in result.warnings:
-        note(f"warning: {warning}", args.quiet)
-    for skip in result.skipped[:_MAX_LISTED]:
-        note(f"{os.fspath(skip.path)}: left out: {skip.reason}")
-    if len(result.skipped) > _MAX_LISTED:
-        note(f"and {len(result.skipped) - _MAX_LISTED} more files were left out")
+    note_cautions(result.warnings, [(os.fspath(skip.path), skip.reason) for skip in result.skipped], args.quiet)
     return 1 if result.skipped else 0
 
 
@@ -85,7 +83,7 @@ def _classes(result: "Evaluation") -> str:
 
 
 def _mistakes(result: "Evaluation") -> str:
-    wrong = sorted((o for o in result.outcomes if o.label != o.predicted), key=lambda o: -o.score)[:_MAX_LISTED]
+    wrong = sorted((o for o in result.outcomes if o.label != o.predicted), key=lambda o: -o.score)[:_MAX_MISTAKES]
     rows = [(o.name, result.labels[o.predicted], f"{o.score:.0%}") for o in wrong]
     return table(["photo", "taken for", "score"], rows, "<<>") if rows else ""
 

@@ -1,7 +1,11 @@
-"""`mobilenet export MODULE --format F -o OUT`: a module in another format, proven equal. Imports exporting in run()."""
+"""`mobilenet export MODULE --format F -o OUT`: a module in another format, proven equal.
+
+Imports console; exporting when it runs.
+"""
 
 import argparse
-import re
+
+from mobilenet_hub.cli.console import note, print_json, size, table
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +42,6 @@ def run(args: argparse.Namespace) -> int:
     """Export, and show the proof."""
     from dataclasses import asdict
 
-    from mobilenet_hub.cli.console import note, print_json, table
     from mobilenet_hub.exporting import export
 
     note(f"exporting {args.module} to {args.format}", args.quiet)
@@ -73,13 +76,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _size(text: str) -> tuple[int, int] | str:
-    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text.lower())
-    if text.lower() == "free":
-        return "free"
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of pixels (224 or 192x256) nor free")
-    return int(found[1]), int(found[2] or found[1])
+def _size(text: str) -> int | tuple[int, int] | str:
+    return "free" if text.lower() == "free" else size(text)
 
 
 def _batch(text: str) -> int | str:

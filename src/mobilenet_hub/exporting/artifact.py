@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobilenet_hub.disk import flush
+from mobilenet_hub.disk import flush, replace_folder
 from mobilenet_hub.errors import InputError, MobileNetHubError, OutputError
 
 PROOF_FILE = "proof.json"
@@ -101,9 +101,9 @@ def making(place: Place) -> Iterator[Path]:
             flush(file)
         if place.is_file:
             _move_files(work, place)
+            flush(path.parent)
         else:
-            _move_folder(work, path, partial / "old")
-        flush(path.parent)
+            replace_folder(work, path)
     except MobileNetHubError:
         raise
     except OSError as error:
@@ -128,17 +128,6 @@ def _move_files(work: Path, place: Place) -> None:
     except BaseException:
         for target in made:
             target.unlink(missing_ok=True)
-        raise
-
-
-def _move_folder(work: Path, path: Path, old: Path) -> None:
-    if path.exists():
-        path.rename(old)
-    try:
-        work.rename(path)
-    except BaseException:
-        if old.exists():
-            old.rename(path)
         raise
 
 

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilenet_hub.errors import ImageError
-from mobilenet_hub.images import Fit, load_image
+from mobilenet_hub.errors import ImageError, InputError
+from mobilenet_hub.fits import DEFAULT_FIT
+from mobilenet_hub.images import load_image
 from mobilenet_hub.resampling import resample
 from mobilenet_hub.training.dataset import Example, Skipped
 from mobilenet_hub.training.fitted import OnProgress
 
 _CHUNK = 256  # photos that are decoded between two reports
 _ASPECT = 4 / 3  # most that a crop is wider than high, or the other way round
-_BRIGHTNESS = 0.2  # largest change, as a share
 _AHEAD = 3  # batches that are made while the network computes
 
 
@@ -31,18 +31,24 @@ class Augmentation:
 
     min_area: float = 0.5  # least share of the photo that a crop shows; 1: no cropping
     mirror: bool = True
-    brightness: float = _BRIGHTNESS
+    brightness: float = 0.2  # largest change, as a share
+
+    def __post_init__(self):
+        """Refuse what means nothing."""
+        if not 0 < self.min_area <= 1:
+            raise InputError(f"min_area (--crop-area) must be a share above 0 and up to 1, not {self.min_area!r}")
+        if not 0 <= self.brightness < 1:
+            raise InputError(f"brightness must be a number from 0 to 1, without 1, not {self.brightness!r}")
 
 
 def decode_pictures(
-    examples: Sequence[Example], size: tuple[int, int], fit: Fit, work: Path, on_progress: OnProgress
+    examples: Sequence[Example], size: tuple[int, int], work: Path, on_progress: OnProgress
 ) -> tuple[np.ndarray, tuple[Skipped, ...]]:
     """Decode photos once, into a file that later runs map into memory.
 
     Args:
         examples: the photos.
         size: (height, width) that all are brought to.
-        fit: how.
         work: the folder that holds the file.
         on_progress: told how far it is.
 
@@ -50,7 +56,7 @@ def decode_pictures(
         uint8 [photos, height, width, 3] in the order of `examples`, read from the disk as it is used; and the files
         that are no photos, whose pixels are zero.
     """
-    names = "\n".join([repr((size, fit)), *(example.digest for example in examples)])
+    names = "\n".join([repr((size, DEFAULT_FIT)), *(example.digest for example in examples)])
     file = work / f"pixels-{hashlib.sha256(names.encode()).hexdigest()[:16]}.npy"
     if file.exists():
         return np.load(file, mmap_mode="r"), ()
@@ -61,7 +67,7 @@ def decode_pictures(
 
     def decode(index: int) -> None:
         try:
-            pixels[index] = load_image(examples[index].path, size, fit)
+            pixels[index] = load_image(examples[index].path, size)
         except ImageError as error:
             skipped.append(Skipped(examples[index].path, str(error)))
 

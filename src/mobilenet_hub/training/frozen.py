@@ -6,14 +6,15 @@ Imports engine, images and the files of train above it; no framework.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
-from mobilenet_hub.engine import Engine, Precision
+from mobilenet_hub.engine import PRECISIONS, Engine, Precision
 from mobilenet_hub.errors import InputError
-from mobilenet_hub.images import DEFAULT_FIT
+from mobilenet_hub.fits import DEFAULT_FIT
 from mobilenet_hub.metrics import Curve
 from mobilenet_hub.training.dataset import SPLITS, Dataset
 from mobilenet_hub.training.features import compute_features
@@ -22,13 +23,18 @@ from mobilenet_hub.training.head import STRENGTHS, Head, balanced_class_weights,
 from mobilenet_hub.weights.module_folder import Module
 
 ClassWeights = Literal["auto", "balanced", "none"]
+CLASS_WEIGHTS: tuple[ClassWeights, ...] = get_args(ClassWeights)
 FEW, FEW_VIEWS = 1000, 4
 UNBALANCED = 3.0  # largest class over smallest from which "auto" balances
 
 
 @dataclass(frozen=True)
 class FrozenOptions:
-    """How a classifier is fitted on a frozen network."""
+    """How a classifier is fitted on a frozen network.
+
+    Raises:
+        InputError: a value that means nothing; names what is allowed.
+    """
 
     # Of each training photo: 1 as it is, 2 and its mirror image, more: jittered ones besides. None: FEW_VIEWS where
     # there are few training photos, where it helps (ants and bees: 86.8 to 88.1 % over ten splits), else 1.
@@ -36,6 +42,18 @@ class FrozenOptions:
     strength: float | None = None  # of the regularisation; None: chosen on the validation photos
     class_weights: ClassWeights = "auto"
     precision: Precision = "auto"
+
+    def __post_init__(self):
+        """Refuse what means nothing."""
+        rules = {
+            "views": (self.views is None or self.views >= 1, "a whole number from 1"),
+            "strength": (self.strength is None or 0 < self.strength < inf, "a number above 0"),
+            "class_weights": (self.class_weights in CLASS_WEIGHTS, f"one of {', '.join(CLASS_WEIGHTS)}"),
+            "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
+        }
+        for name, (holds, allowed) in rules.items():
+            if not holds:
+                raise InputError(f"{name} must be {allowed}, not {getattr(self, name)!r}")
 
 
 def fit_frozen(
@@ -63,8 +81,6 @@ def fit_frozen(
     views = options.views
     if views is None:
         views = FEW_VIEWS if len(dataset.part("train")) < FEW else 1
-    if views < 1:
-        raise InputError(f"the number of views of a photo must be at least 1, not {views}")
     engine = Engine(base.path or base, ["features"], image_size=image_size, precision=options.precision, any_size=True)
     features = compute_features(
         dataset.examples,

@@ -1,17 +1,14 @@
 """Training by gradient descent on a Keras model: fine-tuning a module, and training a network from scratch.
 
 Every step is a function of the seed, its number and the state before it, and the state goes to disk every minute: the
-same command goes on where a killed run stopped. Imports architecture, backends, errors, metrics and the files of
-training above it; Keras inside functions, on whichever backend it has.
+same command goes on where a killed run stopped. Imports architecture, backends, errors and the files of training
+above it; Keras inside functions, on whichever backend it has.
 """
 
-import ctypes
 import hashlib
-import os
-import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +17,15 @@ import numpy as np
 from mobilenet_hub import __version__
 from mobilenet_hub.architecture import Architecture, architecture
 from mobilenet_hub.backends import require_keras
-from mobilenet_hub.engine import Precision, cpu_features
 from mobilenet_hub.errors import InputError
-from mobilenet_hub.images import Fit
-from mobilenet_hub.metrics import Curve
 from mobilenet_hub.training.augment import Batches, decode_pictures
 from mobilenet_hub.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from mobilenet_hub.training.dataset import Dataset, Split
 from mobilenet_hub.training.fitted import Fitted, OnProgress
 from mobilenet_hub.training.frozen import choose_class_weights
-from mobilenet_hub.training.schedule import FINE_TUNING, FROM_SCRATCH, GradientOptions, Schedule, check_options
+from mobilenet_hub.training.history import Epoch, History
+from mobilenet_hub.training.runtime import dtype_policy, prepare_process
+from mobilenet_hub.training.schedule import FINE_TUNING, FROM_SCRATCH, GradientOptions, Schedule
 from mobilenet_hub.weights.module_folder import Module, ModuleConfig
 
 if TYPE_CHECKING:
@@ -42,24 +38,12 @@ _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from where fine-tuning start
 _CHECKPOINT_S = 60.0  # between two checkpoints: as much is lost by a kill
 
 
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """What is known after an epoch."""
-
-    number: int  # epochs done; 0: before the first
-    training_loss: float | None
-    validation_loss: float | None  # None: there are no validation photos
-    validation_accuracy: float | None
-    seconds: float  # of training until here
-
-
 def train_from_scratch(
     dataset: Dataset,
     network: Architecture,
     *,
     options: GradientOptions = FROM_SCRATCH,
     image_size: tuple[int, int],
-    fit: Fit,
     work: Path,
     on_progress: OnProgress,
 ) -> Fitted:
@@ -70,7 +54,6 @@ def train_from_scratch(
         network: its classes are replaced by the data set's.
         options: see `GradientOptions`.
         image_size: (height, width) at which photos are seen.
-        fit: how a photo is brought to that size.
         work: the folder for pixels and checkpoints; a killed run goes on from what it left there.
         on_progress: told how far it is.
 
@@ -78,12 +61,11 @@ def train_from_scratch(
         The module with the lowest loss on the validation photos; its probabilities are for the engine to compute.
 
     Raises:
-        InputError: an option that means nothing.
         MissingExtraError: Keras or its backend is not installed.
     """
     network = architecture(network.name, network.depth_multiplier, len(dataset.labels))
     config = ModuleConfig(network.name, network.depth_multiplier, image_size, len(dataset.labels), dataset.labels)
-    return _Run(dataset, config, options, fit, work, on_progress).train(None)
+    return _Run(dataset, config, None, options, work, on_progress).train()
 
 
 def fine_tune(
@@ -91,7 +73,6 @@ def fine_tune(
     start: Module,
     *,
     options: GradientOptions = FINE_TUNING,
-    fit: Fit,
     work: Path,
     on_progress: OnProgress,
 ) -> Fitted:
@@ -106,7 +87,6 @@ def fine_tune(
         dataset: photos in three parts.
         start: a module with a classifier for the data set's labels, as `fit_frozen` makes.
         options: see `GradientOptions`.
-        fit: how a photo is brought to the module's image size.
         work: the folder for pixels and checkpoints; a killed run goes on from what it left there.
         on_progress: told how far it is.
 
@@ -114,14 +94,14 @@ def fine_tune(
         That module; its probabilities are for the engine to compute.
 
     Raises:
-        InputError: the module's labels are not the data set's, or an option that means nothing.
+        InputError: the module's labels are not the data set's, or its batch norm is folded away.
         MissingExtraError: Keras or its backend is not installed.
     """
     if start.config.labels != dataset.labels:
         raise InputError("the module to fine-tune has other labels than the photos; fit its classifier first")
     if start.config.batch_norm_folded:
         raise InputError("this module's batch norm is folded into its convolutions: it cannot be trained further")
-    return _Run(dataset, start.config, options, fit, work, on_progress).train(start.weights)
+    return _Run(dataset, start.config, start.weights, options, work, on_progress).train()
 
 
 class _Run:
@@ -131,42 +111,43 @@ class _Run:
         self,
         dataset: Dataset,
         config: ModuleConfig,
+        start: Mapping[str, np.ndarray] | None,
         options: GradientOptions,
-        fit: Fit,
         work: Path,
         on_progress: OnProgress,
     ):
-        check_options(options)
+        """Decode the photos and make the model, of the weights to start from or, where there are none, random ones."""
         self.backend = require_keras("training by gradient descent")
-        _prepare(self.backend)
-        self.config, self.options, self.work, self.on_progress = config, options, work, on_progress
-        self.dataset, pixels = _decode(dataset, config.image_size, fit, work, on_progress)
+        prepare_process(self.backend)
+        self.config, self.start, self.options = config, start, options
+        self.work, self.on_progress = work, on_progress
+        self.dataset, pixels = _decode(dataset, config.image_size, work, on_progress)
         labels = [np.array([e.label for e in self.dataset.part(split)], np.int64) for split in _PARTS]
         self.validation = pixels[1], labels[1]
         self.class_weights, self.warnings = choose_class_weights(self.dataset, options.class_weights)
         batch_size = min(options.batch_size, len(labels[0]))
         self.batches = Batches(pixels[0], labels[0], batch_size, options.seed, options.augmentation)
         self.schedule = Schedule(options, self.batches.per_epoch, config.image_size)
-        self.step, self.seconds, self.history = 0, 0.0, list[Epoch]()
+        self.step, self.seconds, self.history = 0, 0.0, History()
         self.loss = 0.0  # the mean over the epoch so far
         self.best: dict[str, np.ndarray] = {}  # weights with the lowest validation loss, by TF-Slim name
+        self.key = self._key()
+        self.model = self._make_model()
 
-    def train(self, weights: Mapping[str, np.ndarray] | None) -> Fitted:
-        """Train from these weights, or random ones, to the end or until `patience` is exhausted."""
-        self.start = weights
-        self.key = self._key(weights)
-        self.model = self._make_model(weights)
-        if not self._resume() and weights is not None:
+    def train(self) -> Fitted:
+        """Train to the end or until `patience` is exhausted."""
+        patience = self.options.patience
+        if not self._resume() and self.start is not None:
             self._end_epoch()  # to see what the start is worth
         saved = time.monotonic()
         started = saved - self.seconds
-        steps = range(self.step, self.step if self._is_exhausted() else self.schedule.steps)
+        steps = range(self.step, self.step if self.history.is_exhausted(patience) else self.schedule.steps)
         for images, labels in self.batches.run(steps, [self.schedule.size(step) for step in steps]):
             self._train_step(images, labels)
             self.seconds = time.monotonic() - started
             if self.step % self.batches.per_epoch == 0:
                 self._end_epoch()
-                if self._is_exhausted():
+                if self.history.is_exhausted(patience):
                     break
             elif time.monotonic() - saved < _CHECKPOINT_S:
                 continue
@@ -174,7 +155,7 @@ class _Run:
             saved = time.monotonic()
         return self._fitted()
 
-    def _make_model(self, weights: Mapping[str, np.ndarray] | None) -> "MobileNet":
+    def _make_model(self) -> "MobileNet":
         import keras
 
         from mobilenet_hub.models import MobileNet
@@ -186,7 +167,7 @@ class _Run:
             options.batch_norm_momentum,
             options.weight_decay,
             options.dropout_rate,
-            dtype=_dtype_policy(options.precision, self.backend),
+            dtype=dtype_policy(options.precision, self.backend),
         )
         model.compile(
             optimizer=keras.optimizers.SGD(options.learning_rate, momentum=options.momentum, nesterov=True),
@@ -194,7 +175,7 @@ class _Run:
         )
         _ = model.slim_variables  # makes them
         model.optimizer.build(model.trainable_variables)
-        return model if weights is None else model.load_slim_weights(weights)
+        return model if self.start is None else model.load_slim_weights(self.start)
 
     def _train_step(self, images: np.ndarray, labels: np.ndarray) -> None:
         if self.backend == "torch":  # whose dropout draws from one global generator
@@ -208,7 +189,7 @@ class _Run:
         loss = float(self.model.train_on_batch(images, targets, weights))
         self.loss = (self.loss * position + loss) / (position + 1)
         self.step += 1
-        accuracy = self.history[-1].validation_accuracy if self.history else None
+        accuracy = self.history.accuracy
         text = f"training: epoch {epoch + 1} of {self.options.epochs}, loss {self.loss:.3f}"
         text += "" if accuracy is None else f", validation accuracy {accuracy:.1%}"
         batch = self.batches.batch_size
@@ -217,20 +198,11 @@ class _Run:
     def _end_epoch(self) -> None:
         loss, accuracy = self._validate()
         number = self.step // self.batches.per_epoch
-        self.history.append(Epoch(number, self.loss if self.step else None, loss, accuracy, self.seconds))
-        if self._is_best(self.history[-1]):
+        self.history.add(Epoch(number, self.loss if self.step else None, loss, accuracy, self.seconds))
+        if self.history.last_is_best():
             self.best = self.model.slim_weights()
         if self.step == self.schedule.fall:
             self._save("before-fall")
-
-    def _is_best(self, epoch: Epoch) -> bool:
-        """Tell whether no epoch of training had a lower loss; always where there is nothing to tell by."""
-        if epoch.number == 0:
-            return False  # the start itself
-        if epoch.validation_loss is None:
-            return True
-        losses = [e.validation_loss for e in self.history if e.number and e.validation_loss is not None]
-        return all(epoch.validation_loss <= loss for loss in losses)  # never where it is not a number
 
     def _validate(self) -> tuple[float | None, float | None]:
         """Return the mean loss and the accuracy on the validation photos."""
@@ -247,19 +219,14 @@ class _Run:
             right += int((logits.argmax(1) == part).sum())
         return loss / len(labels), right / len(labels)
 
-    def _is_exhausted(self) -> bool:
-        losses = [epoch.validation_loss for epoch in self.history if epoch.validation_loss is not None]
-        patience = self.options.patience
-        return patience is not None and bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= patience
-
-    def _key(self, weights: Mapping[str, np.ndarray] | None) -> str:
+    def _key(self) -> str:
         """Name all that a state before the learning rate's fall depends on: another end may be asked for."""
         digest = hashlib.sha256()
         settings = replace(self.options, epochs=1, decay=0, patience=None)
         digest.update(repr((__version__, self.config.network, self.config.image_size, self.backend, settings)).encode())
         for split in _PARTS:
             digest.update("".join(f"{e.digest} {e.label}\n" for e in self.dataset.part(split)).encode())
-        for name, array in sorted((weights or {}).items()):
+        for name, array in sorted((self.start or {}).items()):
             digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
 
@@ -281,7 +248,7 @@ class _Run:
             "fall": [self.schedule.fall, self.schedule.steps],
             "seconds": self.seconds,
             "loss": self.loss,
-            "history": [asdict(epoch) for epoch in self.history],
+            "history": self.history.to_json(),
         }
         write_checkpoint(self._file(name), Checkpoint(self.key, arrays, state))
 
@@ -296,7 +263,7 @@ class _Run:
         arrays, state = checkpoint.arrays, checkpoint.state
         self.best = {name.removeprefix(_BEST): array for name, array in arrays.items() if name.startswith(_BEST)}
         self.step, self.seconds, self.loss = state["step"], state["seconds"], state["loss"]
-        self.history = [Epoch(**epoch) for epoch in state["history"]]
+        self.history = History.from_json(state["history"])
         return True
 
     def _lies_ahead(self, state: Mapping[str, Any]) -> bool:
@@ -312,27 +279,19 @@ class _Run:
         # A rate that has fallen to zero has averaged out what single epochs differ in; before, the best one is better.
         end = last if self.step == self.schedule.steps else self.best or last
 
-        def between(share: float) -> dict[str, np.ndarray]:
-            if not share:
-                return dict(start)  # whatever the other end has become
-            return {name: array + np.float32(share) * (end[name] - array) for name, array in start.items()}
+        def judge(weights: Mapping[str, np.ndarray]) -> tuple[float | None, float | None]:
+            self.model.load_slim_weights(weights)
+            return self._validate()
 
-        floor = self.history[0].validation_accuracy or 0.0  # the start's
-
-        def badness(share: float) -> tuple[bool, float]:
-            self.model.load_slim_weights(between(share))
-            loss, accuracy = self._validate()
-            return (accuracy or 0.0) < floor, loss or 0.0
-
-        share = min(_SHARES, key=badness) if len(self.validation[1]) else 0.5
-        return between(share), share
+        share = _best_share(start, end, judge) if len(self.validation[1]) else 0.5
+        return _between(start, end, share), share
 
     def _fitted(self) -> Fitted:
         weights, share = self._chosen_weights()
         return Fitted(
             module=Module(self.config, weights),
             dataset=self.dataset,
-            curves=_curves(self.history),
+            curves=self.history.curves(),
             settings={
                 **asdict(self.options),
                 "class_weights": "none" if self.class_weights is None else "balanced",
@@ -347,66 +306,35 @@ class _Run:
 
 
 def _decode(
-    dataset: Dataset, size: tuple[int, int], fit: Fit, work: Path, on_progress: OnProgress
+    dataset: Dataset, size: tuple[int, int], work: Path, on_progress: OnProgress
 ) -> tuple[Dataset, list[np.ndarray]]:
     """Decode the training and the validation photos; leave out files that are none."""
     while True:
-        found = [decode_pictures(dataset.part(split), size, fit, work, on_progress) for split in _PARTS]
+        found = [decode_pictures(dataset.part(split), size, work, on_progress) for split in _PARTS]
         skipped = [skip for _, skips in found for skip in skips]
         if not skipped:
             return dataset, [pixels for pixels, _ in found]
         dataset = dataset.without(skipped)
 
 
-def _curves(history: Sequence[Epoch]) -> tuple[Curve, ...]:
-    def points(field: str) -> list[tuple[float, float]]:
-        found = ((epoch.number, getattr(epoch, field)) for epoch in history)
-        return [(float(number), value) for number, value in found if value is not None]
-
-    losses = {"training": points("training_loss"), "validation": points("validation_loss")}
-    accuracies = {"validation": points("validation_accuracy")}
-    named = (("Loss", "mean loss", losses), ("Accuracy", "share of right answers", accuracies))
-    curves = [(title, axis, {name: line for name, line in lines.items() if line}) for title, axis, lines in named]
-    return tuple(Curve(title, "epoch", axis, lines) for title, axis, lines in curves if lines)
+def _between(start: Mapping[str, np.ndarray], end: Mapping[str, np.ndarray], share: float) -> dict[str, np.ndarray]:
+    """Return the weights at a share of the way from the start to the end."""
+    if not share:
+        return dict(start)  # whatever the other end has become
+    return {name: array + np.float32(share) * (end[name] - array) for name, array in start.items()}
 
 
-def _dtype_policy(precision: Precision, backend: str) -> str:
-    """Return "mixed_bfloat16" or "float32"; "auto" is mixed where the hardware multiplies bfloat16 faster."""
-    if precision == "auto":
-        return "mixed_bfloat16" if _has_gpu(backend) or "amx_bf16" in cpu_features() else "float32"
-    return "mixed_bfloat16" if precision == "bf16" else "float32"
+def _best_share(
+    start: Mapping[str, np.ndarray],
+    end: Mapping[str, np.ndarray],
+    judge: Callable[[Mapping[str, np.ndarray]], tuple[float | None, float | None]],
+) -> float:
+    """Return the share of the way with the lowest loss, of those with no lower accuracy than the start's."""
+    judged = {share: judge(_between(start, end, share)) for share in _SHARES}
+    floor = judged[0.0][1] or 0.0
 
+    def badness(share: float) -> tuple[bool, float]:
+        loss, accuracy = judged[share]
+        return (accuracy or 0.0) < floor, loss or 0.0
 
-def _has_gpu(backend: str) -> bool:
-    if backend == "torch":
-        import torch
-
-        return torch.cuda.is_available()
-    if backend == "jax":
-        import jax
-
-        return jax.default_backend() != "cpu"
-    import tensorflow
-
-    return bool(tensorflow.config.list_physical_devices("GPU"))
-
-
-def _prepare(backend: str) -> None:
-    """Set what makes a training step faster than the libraries' defaults do, for the whole process.
-
-    The C library is told to keep the memory that it has: otherwise every activation is mapped anew in each step, and on
-    virtual machines the page faults took a third of the time. TensorFlow leaves oneDNN off on AMD's CPUs; with it a
-    step took a third less.
-    """
-    try:
-        libc = ctypes.CDLL(None)
-        for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**28)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
-            libc.mallopt(parameter, value)
-    except (OSError, AttributeError):
-        pass  # another C library
-    if backend == "tensorflow" and "tensorflow" not in sys.modules:
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    if backend == "torch":
-        import torch
-
-        torch.set_flush_denormal(True)
+    return min(_SHARES, key=badness)

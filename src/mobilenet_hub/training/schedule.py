@@ -4,12 +4,13 @@ Imports architecture, engine (the names of precisions), errors, augment and froz
 """
 
 from dataclasses import dataclass, field
+from math import inf
 
-from mobilenet_hub.architecture import WEIGHT_DECAY
+from mobilenet_hub.architecture import WEIGHT_DECAY, is_image_size
 from mobilenet_hub.engine import PRECISIONS, Precision
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.training.augment import Augmentation
-from mobilenet_hub.training.frozen import ClassWeights
+from mobilenet_hub.training.frozen import CLASS_WEIGHTS, ClassWeights
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,9 @@ class GradientOptions:
     The learning rate rises linearly over the `warmup` epochs, stays, and falls linearly to zero over the last `decay`
     share of the epochs: as good as a cosine, and nothing before the fall depends on its end (arXiv 2405.18392). A
     finished run that is given more epochs therefore goes on from where its fall began.
+
+    Raises:
+        InputError: a value that means nothing; names what is allowed.
     """
 
     epochs: int
@@ -37,6 +41,29 @@ class GradientOptions:
     patience: int | None = None  # epochs without a lower validation loss after which training stops; None: never
     precision: Precision = "auto"  # "bf16": mixed precision; "auto": where the hardware is made for it
     seed: int = 0
+
+    def __post_init__(self):
+        """Refuse what means nothing."""
+        share, whole = "a number from 0 to 1, without 1", "a whole number from 1"
+        rules = {
+            "epochs": (self.epochs >= 1, whole),
+            "batch_size": (self.batch_size >= 2, "a whole number from 2: batch norm has no variance of one photo"),
+            "learning_rate": (0 < self.learning_rate < inf, "a number above 0"),
+            "momentum": (0 <= self.momentum < 1, share),
+            "warmup": (0 <= self.warmup < inf, "a number of epochs from 0"),
+            "decay": (0 <= self.decay <= 1, "a share of the epochs, from 0 to 1"),
+            "weight_decay": (0 <= self.weight_decay < inf, "a number from 0"),
+            "label_smoothing": (0 <= self.label_smoothing < 1, share),
+            "batch_norm_momentum": (0 <= self.batch_norm_momentum < 1, share),
+            "dropout_rate": (self.dropout_rate is None or 0 <= self.dropout_rate < 1, share),
+            "class_weights": (self.class_weights in CLASS_WEIGHTS, f"one of {', '.join(CLASS_WEIGHTS)}"),
+            "coarse_size": (self.coarse_size is None or is_image_size(self.coarse_size), "(height, width) in pixels"),
+            "patience": (self.patience is None or self.patience >= 1, whole),
+            "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
+        }
+        for name, (holds, allowed) in rules.items():
+            if not holds:
+                raise InputError(f"{name} must be {allowed}, not {getattr(self, name)!r}")
 
 
 FROM_SCRATCH = GradientOptions(epochs=60)
@@ -79,23 +106,3 @@ class Schedule:
     def size(self, step: int) -> tuple[int, int]:
         """Return the (height, width) of a step's images."""
         return (self.options.coarse_size if step < self.fall else None) or self.image_size
-
-
-def check_options(options: GradientOptions) -> None:
-    """Raise an InputError that names the first option that means nothing."""
-    rules = {
-        "epochs": options.epochs >= 1,
-        "batch_size": options.batch_size >= 2,  # batch norm has no variance of one photo
-        "learning_rate": options.learning_rate > 0,
-        "momentum": 0 <= options.momentum < 1,
-        "decay": 0 <= options.decay <= 1,
-        "weight_decay": options.weight_decay >= 0,
-        "augmentation": 0 < options.augmentation.min_area <= 1,
-        "label_smoothing": 0 <= options.label_smoothing < 1,
-        "batch_norm_momentum": 0 <= options.batch_norm_momentum < 1,
-        "patience": options.patience is None or options.patience >= 1,
-        "precision": options.precision in PRECISIONS,
-    }
-    for name, holds in rules.items():
-        if not holds:
-            raise InputError(f"{name}={getattr(options, name)!r} is out of range for training by gradient descent")

@@ -1,36 +1,38 @@
 """From labelled photos to a module folder with its report: `train`.
 
-Imports errors, architecture, store, engine, evaluation, metrics and the files of training above it; gradient, with
-Keras, only where a method needs it.
+Imports errors, architecture, disk, store, engine, evaluation, metrics and the files of training above it; gradient,
+with Keras, only where a method needs it.
 """
 
 import os
 import shutil
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, get_args
 
 import numpy as np
 
-from mobilenet_hub.architecture import Architecture
+from mobilenet_hub.architecture import Architecture, height_and_width
+from mobilenet_hub.disk import flush, replace_folder
 from mobilenet_hub.engine import Engine, checked_image_size
 from mobilenet_hub.errors import AccuracyError, InputError, OutputError
 from mobilenet_hub.evaluation import outcomes_of, predict
-from mobilenet_hub.images import DEFAULT_FIT
 from mobilenet_hub.metrics import Metrics, measure
 from mobilenet_hub.store import open_module
 from mobilenet_hub.training.dataset import SPLITS, Dataset, Skipped, Split, read_dataset
 from mobilenet_hub.training.fitted import Fitted, OnProgress
 from mobilenet_hub.training.frozen import FrozenOptions, fit_frozen
 from mobilenet_hub.training.result import Record, write_result
-
-if TYPE_CHECKING:
-    from mobilenet_hub.training.gradient import GradientOptions
+from mobilenet_hub.training.schedule import FINE_TUNING, FROM_SCRATCH, GradientOptions
+from mobilenet_hub.weights.module_folder import check_place
 
 _FEW_PHOTOS = 20  # of a class; retrain.py warned at the same number
 Method = Literal["frozen", "fine-tune", "from-scratch"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,10 @@ def train(
     seed: int = 0,
     image_size: int | tuple[int, int] | None = None,
     frozen: FrozenOptions | None = None,
-    gradient: "GradientOptions | None" = None,
+    gradient: GradientOptions | None = None,
     network: Architecture | None = None,
     assert_accuracy: float | None = None,
+    any_size: bool = False,
     overwrite: bool = False,
     work: str | os.PathLike[str] | None = None,
     on_progress: OnProgress | None = None,
@@ -84,10 +87,11 @@ def train(
         seed: of the split. Another seed, another split.
         image_size: a side or (height, width) at which photos are seen; None: the module's.
         frozen: how the classifier is fitted.
-        gradient: how the network is trained by the methods other than "frozen"; None: gradient.FINE_TUNING or
-            gradient.FROM_SCRATCH.
+        gradient: how the network is trained by the methods other than "frozen"; None: schedule.FINE_TUNING or
+            schedule.FROM_SCRATCH.
         network: what to train from scratch.
         assert_accuracy: the least accuracy to accept: below it, no module folder is written.
+        any_size: allow another size than the published module allows.
         overwrite: replace a module folder that is there.
         work: the folder for what a killed run leaves; kept if given, else beside `output` and deleted in the end.
         on_progress: called with what is being done, how much of it is done, and how much there is.
@@ -98,7 +102,7 @@ def train(
     Raises:
         InputError: nothing to train on, or an argument that means nothing.
         AccuracyError: below `assert_accuracy`; the report lies in the work folder.
-        OutputError: the output exists, or cannot be written.
+        OutputError: the output exists, holds something else than a module, or cannot be written.
         MissingExtraError: the method needs Keras, which is not installed.
 
     Example:
@@ -107,17 +111,19 @@ def train(
     """
     start = time.perf_counter()
     folder = Path(output)
-    if folder.exists() and not overwrite and not (folder.is_dir() and not any(folder.iterdir())):
-        raise OutputError(f"{folder} exists; choose another folder, or replace it with overwrite=True (--overwrite)")
+    check_place(folder, overwrite)
+    if any(photos.is_relative_to(folder.resolve()) for photos in (Path(source).absolute(), Path(source).resolve())):
+        raise OutputError(f"{folder} holds the photos to learn from; choose another folder")
     own_work = Path(work) if work else folder.with_name(f"{folder.name}.work")
     report = on_progress or _ignore
-    dataset = _with_cautions(read_dataset(source, validation=validation, test=test, seed=seed))
     options = frozen or FrozenOptions()
+    fit, base = _way(method, module, network, image_size, any_size, options, gradient)
+    dataset = _with_cautions(read_dataset(source, validation=validation, test=test, seed=seed))
     try:
         own_work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{own_work} cannot be made: {error.strerror or error}") from None
-    fitted, base = _fit(method, dataset, module, network, image_size, options, gradient, own_work, report)
+    fitted = fit(dataset, work=own_work, on_progress=report)
     probabilities = fitted.probabilities or _probabilities(fitted, options, report)
     metrics = _measure(fitted.dataset, probabilities)
     judged = next(iter(metrics))
@@ -145,48 +151,45 @@ def train(
     return TrainResult(folder, data.labels, metrics, fitted.settings, data.skipped, warnings, seconds)
 
 
-def _fit(
+def _way(
     method: Method,
-    dataset: Dataset,
     module: str | os.PathLike[str],
     network: Architecture | None,
     image_size: int | tuple[int, int] | None,
-    options: FrozenOptions,
-    gradient: "GradientOptions | None",
-    work: Path,
-    report: OnProgress,
-) -> tuple[Fitted, str]:
-    """Train by the method asked for; return what it gave and the name of what it started from."""
-    if method not in ("frozen", "fine-tune", "from-scratch"):
-        raise InputError(f"the method must be 'frozen', 'fine-tune' or 'from-scratch', not {method!r}")
+    any_size: bool,
+    frozen: FrozenOptions,
+    gradient: GradientOptions | None,
+) -> tuple[Callable[..., Fitted], str]:
+    """Return what trains a data set by the method asked for, and the name of what it starts from."""
+    if method not in METHODS:
+        raise InputError(f"the method must be one of {', '.join(METHODS)}, not {method!r}")
+    for name, value, methods in (("gradient", gradient, METHODS[1:]), ("network", network, METHODS[2:])):
+        if value is not None and method not in methods:
+            raise InputError(f"{name} says nothing to the method {method}; it is for {' or '.join(methods)}")
     if method == "from-scratch":
-        from mobilenet_hub.training.gradient import FROM_SCRATCH, train_from_scratch
+        from mobilenet_hub.training.gradient import train_from_scratch
 
         if network is None or image_size is None:
             raise InputError("training from scratch needs a network and an image size")
-        size = (image_size, image_size) if isinstance(image_size, int) else image_size
-        trained = train_from_scratch(
-            dataset,
-            network,
-            options=gradient or FROM_SCRATCH,
-            image_size=size,
-            fit=DEFAULT_FIT,
-            work=work,
-            on_progress=report,
-        )
-        return trained, "random weights"
+        size = height_and_width(image_size)
+        options = gradient or FROM_SCRATCH
+        return partial(train_from_scratch, network=network, options=options, image_size=size), "random weights"
     base = open_module(module)
-    size = checked_image_size(base.config, image_size)
+    size = checked_image_size(base.config, image_size, any_size=any_size)
     name = base.config.handle or Path(module).name
-    fitted = fit_frozen(dataset, base, options=options, image_size=size, work=work, on_progress=report)
-    if method == "frozen":
-        return fitted, name
-    from mobilenet_hub.training.gradient import FINE_TUNING, fine_tune
+    fit = partial(fit_frozen, base=base, options=frozen, image_size=size)
+    return (fit if method == "frozen" else partial(_fine_tuned, fit, gradient or FINE_TUNING)), name
 
-    tuned = fine_tune(
-        fitted.dataset, fitted.module, options=gradient or FINE_TUNING, fit=DEFAULT_FIT, work=work, on_progress=report
-    )
-    return replace(tuned, warnings=(*fitted.warnings, *tuned.warnings)), name
+
+def _fine_tuned(
+    fit: Callable[..., Fitted], options: GradientOptions, dataset: Dataset, *, work: Path, on_progress: OnProgress
+) -> Fitted:
+    """Fit a classifier on the frozen network, then train both further."""
+    from mobilenet_hub.training.gradient import fine_tune
+
+    fitted = fit(dataset, work=work, on_progress=on_progress)
+    tuned = fine_tune(fitted.dataset, fitted.module, options=options, work=work, on_progress=on_progress)
+    return replace(tuned, warnings=(*fitted.warnings, *tuned.warnings))
 
 
 def _with_cautions(dataset: Dataset) -> Dataset:
@@ -218,14 +221,15 @@ def _measure(dataset: Dataset, probabilities: Mapping[Split, np.ndarray]) -> dic
 
 
 def _move(staged: Path, folder: Path) -> None:
-    """Put the finished folder in its place."""
+    """Put the finished folder in its place, whole or not at all, also from another disk."""
     try:
-        if folder.is_dir():
-            shutil.rmtree(folder)
-        elif folder.exists():
-            raise OutputError(f"{folder} is a file, not a folder")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(staged, folder)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent) as beside:
+            new = Path(shutil.copytree(staged, Path(beside) / "new"))
+            for file in new.iterdir():
+                flush(file)
+            replace_folder(new, folder)
+        shutil.rmtree(staged, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}; the result is in {staged}") from None
 

@@ -15,14 +15,22 @@ from typing import Any
 
 import numpy as np
 
-from mobilenet_hub.architecture import BATCH_NORM_EPSILON, INPUT_SCALE, Architecture, Padding, Variable, architecture
-from mobilenet_hub.disk import flush
+from mobilenet_hub.architecture import (
+    BATCH_NORM_EPSILON,
+    INPUT_SCALE,
+    MAX_IMAGE_SIZE,
+    Architecture,
+    Padding,
+    Variable,
+    architecture,
+    is_image_size,
+)
+from mobilenet_hub.disk import flush, replace_folder
 from mobilenet_hub.errors import InputError, InvalidModuleError, OutputError
 
 FORMAT = 1
 CONFIG_FILE, WEIGHTS_FILE, LABELS_FILE = "module.json", "weights.safetensors", "labels.txt"
 _PADDINGS = ("same", "symmetric", "bottom_right")
-MAX_IMAGE_SIZE = 16_384
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,7 @@ def write_module(path: str | os.PathLike[str], module: Module, *, overwrite: boo
     folder = Path(path).absolute()
     check_weights(module.config.network, module.weights, "the module to be written")
     _check_labels(module.config)
-    _check_place(folder, overwrite)
+    check_place(folder, overwrite)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
@@ -170,7 +178,7 @@ def write_module(path: str | os.PathLike[str], module: Module, *, overwrite: boo
     try:
         _write_files(partial, module)
         partial.chmod(0o755)
-        _replace_folder(partial, folder)
+        replace_folder(partial, folder)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{folder} cannot be written: {error}") from None
     finally:
@@ -262,22 +270,26 @@ def _check_labels(config: ModuleConfig) -> None:
         raise InvalidModuleError(f"label {broken[0]!r} has a line break; {LABELS_FILE} has one label a line")
 
 
-def _check_place(folder: Path, overwrite: bool) -> None:
-    """Refuse to write over anything but an empty folder or, where that is asked for, another module folder."""
+def check_place(folder: Path, overwrite: bool) -> None:
+    """Refuse to write over anything but an empty folder or, where that is asked for, another module folder.
+
+    Raises:
+        OutputError: something else is there.
+    """
     if not folder.exists():
         return
     if not folder.is_dir():
         raise OutputError(f"{folder} is a file, not a folder")
     if any(folder.iterdir()):
-        if not overwrite:
-            raise OutputError(f"{folder} exists; choose another folder or remove it first")
         if not (folder / CONFIG_FILE).is_file():
             raise OutputError(f"{folder} holds something else than a module; choose another folder")
+        if not overwrite:
+            raise OutputError(f"{folder} exists; choose another folder, or replace it with overwrite=True (--force)")
 
 
 def _check_values(known: dict[str, Any], file: Path) -> None:
-    def whole(value: object, least: int, most: float = float("inf")) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+    def count(value: object) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
     def number(value: object) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
@@ -287,14 +299,14 @@ def _check_values(known: dict[str, Any], file: Path) -> None:
         "architecture": (lambda v: isinstance(v, str), "a name"),
         "depth_multiplier": (number, "a number above 0"),
         "image_size": (
-            lambda v: isinstance(v, list) and len(v) == 2 and all(whole(x, 1, MAX_IMAGE_SIZE) for x in v),
-            "[height, width] in pixels",
+            is_image_size,
+            f"[height, width], each 1 to {MAX_IMAGE_SIZE} pixels",
         ),
-        "num_classes": (lambda v: whole(v, 0), "0 or a number of classes"),
+        "num_classes": (count, "0 or a number of classes"),
         "batch_norm_epsilon": (number, "a number above 0"),
         "input_scale": (number, "a number above 0"),
         "padding": (lambda v: v in _PADDINGS, f"one of {', '.join(_PADDINGS)}"),
-        "hidden_units": (lambda v: whole(v, 0), "0 or a number of units"),
+        "hidden_units": (count, "0 or a number of units"),
         "batch_norm_folded": (lambda v: isinstance(v, bool), "true or false"),
         "handle": (lambda v: v is None or isinstance(v, str), "a string"),
     }
@@ -328,19 +340,3 @@ def _write_files(folder: Path, module: Module) -> None:
     for file in folder.iterdir():
         file.chmod(0o644)  # safetensors makes its files for their owner alone
         flush(file)
-
-
-def _replace_folder(partial: Path, folder: Path) -> None:
-    if folder.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
-        folder.rename(old / "old")
-        try:
-            partial.rename(folder)
-        except OSError:
-            (old / "old").rename(folder)
-            raise
-        finally:
-            shutil.rmtree(old, ignore_errors=True)
-    else:
-        partial.rename(folder)
-    flush(folder.parent)

@@ -19,11 +19,13 @@ from mobilenet_hub.architecture import (
     INPUT_SCALE,
     Padding,
     architecture,
+    height_and_width,
+    is_image_size,
 )
 from mobilenet_hub.catalog import configurations
 from mobilenet_hub.errors import InputError, InvalidModuleError
 from mobilenet_hub.labels import imagenet_labels
-from mobilenet_hub.weights.module_folder import MAX_IMAGE_SIZE, Module, ModuleConfig, check_weights
+from mobilenet_hub.weights.module_folder import Module, ModuleConfig, check_weights
 
 SCOPES = {"MobilenetV1": "mobilenet_v1", "MobilenetV2": "mobilenet_v2"}
 LEAVES = ("weights", "depthwise_weights", "biases", "gamma", "beta", "moving_mean", "moving_variance")
@@ -231,12 +233,9 @@ def _image_size(source: Source, name: str, multiplier: float, wanted: Wanted) ->
     """
     named = _named_configuration(source.path)
     by_name = (named[2], named[2]) if named and named[0] == name and isclose(named[1], multiplier) else None
-    if wanted.image_size and not _is_size(wanted.image_size):
-        raise InputError(
-            f"the image size must be (height, width), each from 1 to {MAX_IMAGE_SIZE}, not {wanted.image_size!r}"
-        )
-    if wanted.image_size and not wanted.handle:
-        by_name = None
+    if wanted.image_size:
+        height_and_width(wanted.image_size)
+        by_name = by_name if wanted.handle else None
     said = {size for size in (source.image_size, by_name) if size}
     if wanted.image_size:
         if said - {wanted.image_size}:
@@ -254,13 +253,9 @@ def _image_size(source: Source, name: str, multiplier: float, wanted: Wanted) ->
             f"{source.path} does not say for which image size the network was trained; "
             "give it with --image-size, e.g. --image-size 224 (Python: image_size=224)"
         )
-    if not _is_size(size := said.pop()):
+    if not is_image_size(size := said.pop()):
         raise InvalidModuleError(f"{source.path} says that its images have {_shown({size})} pixels")
     return size
-
-
-def _is_size(size: tuple[int, int]) -> bool:
-    return len(size) == 2 and all(isinstance(side, int) and 1 <= side <= MAX_IMAGE_SIZE for side in size)
 
 
 def _shown(sizes: set[tuple[int, int]]) -> str:
