@@ -15,7 +15,7 @@ import numpy as np
 import pretrained
 
 from mobilenet_hub.architecture import pad_amounts
-from mobilenet_hub.bfloat16 import float32_units, mean_inputs, rounded_dense, rounded_layers, to_bfloat16
+from mobilenet_hub.bfloat16 import prepare, to_bfloat16
 from mobilenet_hub.graph import dense_layers, fold_batch_norm
 from mobilenet_hub.images import load_batch
 from mobilenet_hub.store import resolve
@@ -34,18 +34,14 @@ def main():
         network, weights = module.config.network, module.weights
         images = load_batch(files, module.config.image_size)
         units = [fold_batch_norm(network, unit, weights) for unit in network.units]
-        means = mean_inputs(network, weights)
         dense = dense_layers(network, weights)
-        corrected = [rounded_dense(*dense[0], means[-1]), *dense[1:]]
         exact = forward(network, units, dense, images, len(units) + 1)
-        kept = float32_units(network, weights, units, means)
         plain = [(to_bfloat16(kernel), to_bfloat16(bias)) for kernel, bias in units[:-1]]
         plain.append((to_bfloat16(units[-1][0]), units[-1][1]))
-        ways = [("plainly", plain, dense, 0)] + [
-            ("biases corrected", rounded_layers(network, weights, units, means, first), corrected, first)
-            for first in sorted({0, kept})
-        ]
-        for way, layers, head, first in ways:
+        ways = [("plainly", (plain, dense, 0)), ("biases corrected", prepare(network, weights, units, dense, 0))]
+        if (ours := prepare(network, weights, units, dense)).exact:
+            ways.append(("biases corrected", ours))
+        for way, (layers, head, first) in ways:
             features, logits = forward(network, layers, head, images, first)
             answers, own = logits.argmax(1), exact[1].argmax(1)
             cosine = (exact[0] * features).sum(1) / np.linalg.norm(exact[0], axis=1) / np.linalg.norm(features, axis=1)

@@ -190,6 +190,11 @@ def test_foreign_outputs_are_refused(here, tmp_path, capsys):
         embed(tmp_path / name, expect=2)
         assert word in capsys.readouterr().err
     assert (tmp_path / "mine.parquet").read_text() == "precious"
+    for name, text in (("mine.csv", "name,price\n"), ("mine.jsonl", '{"path": "a"}\n'), ("notes.jsonl", "precious")):
+        (tmp_path / name).write_text(text)
+        assert main(["classify", "photos", "--module", "m", "-o", str(tmp_path / name)]) == 2
+        assert "not from this command" in capsys.readouterr().err
+        assert (tmp_path / name).read_text() == text
     for option in ("--limit", "--shard-size"):
         embed(tmp_path / "out", option, "0", expect=2)
         assert "1 or more" in capsys.readouterr().err

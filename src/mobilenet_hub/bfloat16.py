@@ -11,6 +11,7 @@ NumPy only; imports architecture.
 
 from collections.abc import Mapping, Sequence
 from math import erf, exp, pi, sqrt
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,6 +34,39 @@ def to_bfloat16(values: np.ndarray) -> np.ndarray:
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     rounded = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
     return (rounded & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+class Prepared(NamedTuple):
+    """What to compute with instead of a network's layers."""
+
+    units: list[Layer]
+    dense: list[Layer]
+    exact: int  # of the first units, how many are to be computed in float32
+
+
+def prepare(
+    network: Architecture,
+    weights: Mapping[str, np.ndarray],
+    units: Sequence[Layer],
+    dense: Sequence[Layer],
+    exact: int | None = None,
+) -> Prepared:
+    """Prepare a network for bfloat16 arithmetic.
+
+    Args:
+        network: the architecture.
+        weights: float32 arrays by TF-Slim name.
+        units: the units' kernels and biases, batch norm folded in.
+        dense: those of the layers behind the features.
+        exact: how many of the first units are to be computed in float32; None: as many as `float32_units` says.
+
+    Returns:
+        The layers to compute with, float32 arrays of rounded values.
+    """
+    means = mean_inputs(network, weights)
+    exact = float32_units(network, weights, units, means) if exact is None else exact
+    first = [rounded_dense(*dense[0], means[-1])] if dense else []
+    return Prepared(rounded_layers(network, weights, units, means, exact), [*first, *dense[1:]], exact)
 
 
 def mean_inputs(network: Architecture, weights: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -61,7 +95,7 @@ def float32_units(
 ) -> int:
     """Return how many of a network's first units are to be computed in float32.
 
-    None, where batch norm was folded away before the weights came here (float LiteRT files): then it tells nothing.
+    0 where batch norm was folded away before the weights came here (float LiteRT files): then it tells nothing.
 
     Args:
         network: the architecture.

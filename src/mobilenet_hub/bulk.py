@@ -23,9 +23,11 @@ from mobilenet_hub.fits import Fit
 from mobilenet_hub.pipeline import Batch, Computes, compute
 from mobilenet_hub.shards import (
     DEFAULT_SHARD_SIZE,
+    MANIFEST_FILE,
     METADATA_PREFIX,
     SKIPPED_FILE,
     Shards,
+    add_key,
     as_metadata,
     as_text,
     open_parquet,
@@ -35,6 +37,10 @@ from mobilenet_hub.sources import Item, items
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, Schema
+
+
+_LABEL_COLUMNS = ("path", "label", "score", "index")
+_LONGEST_LINE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,8 @@ def label_rows(labels: Sequence[str], top: int) -> Rows:
     def of(kind: pa.DataType) -> pa.DataType:
         return kind if top == 1 else pa.list_(pa.field("element", kind, nullable=False))
 
-    kinds = {"path": pa.string(), "label": of(pa.string()), "score": of(pa.float64()), "index": of(pa.int32())}
-    schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in kinds.items()])
+    kinds = (pa.string(), of(pa.string()), of(pa.float64()), of(pa.int32()))
+    schema = pa.schema([pa.field(n, kind, nullable=False) for n, kind in zip(_LABEL_COLUMNS, kinds, strict=True)])
 
     def make(batch: Batch, logits: np.ndarray) -> "RecordBatch":
         indices, scores = likeliest(logits, top)
@@ -99,7 +105,7 @@ def label_rows(labels: Sequence[str], top: int) -> Rows:
         named = np.array(labels, object)[indices].tolist()
         columns = [
             pa.array(value, schema.field(name).type)
-            for name, value in (("label", named), ("score", scores.tolist()), ("index", indices.tolist()))
+            for name, value in zip(_LABEL_COLUMNS[1:], (named, scores.tolist(), indices.tolist()), strict=True)
         ]
         return pa.RecordBatch.from_arrays([_paths(batch), *columns], schema=schema)
 
@@ -151,7 +157,7 @@ def write(
     settings = {**settings, "fit": fit, "limit": limit, "shard_size": shard_size}
     is_file = bool(output.suffix)
     folder = output.with_name(f"{output.name}.parts") if is_file else output
-    if is_file and output.exists() and not (folder / "manifest.json").exists():
+    if is_file and output.exists() and not (folder / MANIFEST_FILE).exists():
         done = _finished_before(output, settings, islice(items(inputs, limit or 2**63), limit))
         if done is not None:
             shutil.rmtree(folder, ignore_errors=True)  # what a run left that was killed while it tidied up
@@ -190,12 +196,15 @@ def _endings(rows: Rows) -> tuple[str, ...]:
 
 
 def _finished_before(output: Path, settings: dict[str, Any], stream: Iterator[Item]) -> Summary | None:
-    """Return what the finished file holds; None where it cannot tell, and is to be replaced."""
+    """Return what the finished file holds; None where it is text, which cannot tell and is made again."""
     from pyarrow import ArrowException, parquet
 
-    described = output if output.suffix.lower() == ".parquet" else _index_of(output)
+    foreign = InputError(f"{output} is there already, and not from this command; choose another name")
     if output.suffix.lower() in (".csv", ".jsonl"):
+        if not _is_label_text(output):
+            raise foreign
         return None
+    described = output if output.suffix.lower() == ".parquet" else _index_of(output)
     try:
         metadata = parquet.read_schema(described).metadata or {}
         made_with = {
@@ -209,14 +218,26 @@ def _finished_before(output: Path, settings: dict[str, Any], stream: Iterator[It
             made_with.pop("keys_sha256"),
         )
     except (ArrowException, OSError, KeyError, ValueError):
-        raise InputError(f"{output} is there already, and not from this command; choose another name") from None
+        raise foreign from None
     refuse_other_settings(output, made_with, as_text(settings))
     digest = hashlib.sha256()
     for item in stream:
-        digest.update(os.fsencode(item.key) + b"\0")
+        add_key(digest, item.key)
     if digest.hexdigest() != digest_before:
         raise InputError(f"{output} is there already, made of other inputs; choose another name, or delete it")
     return Summary(output, rows, skipped, _skipped_of(output) if skipped else None, rows + skipped)
+
+
+def _is_label_text(output: Path) -> bool:
+    """Tell by its first line whether a text file was written here, or is empty."""
+    try:
+        with output.open("rb") as file:
+            line = file.readline(_LONGEST_LINE)
+        if output.suffix.lower() == ".csv" or not line:
+            return not line or line.startswith(",".join(_LABEL_COLUMNS).encode())
+        return list(json.loads(line)) == list(_LABEL_COLUMNS)
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _index_of(output: Path) -> Path:
@@ -248,7 +269,7 @@ def _assemble(shards: Shards, output: Path, schema: "Schema", settings: dict[str
             writer = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl}[kind]
             with replacing(output) as file:
                 writer(file, shards, schema)
-        (shards.folder / "manifest.json").unlink()  # first: what is left without it is not taken for unfinished work
+        (shards.folder / MANIFEST_FILE).unlink()  # first: what is left without it is not taken for unfinished work
         shutil.rmtree(shards.folder, ignore_errors=True)
     except OSError as error:
         raise OutputError(
@@ -289,10 +310,10 @@ def _write_csv(file: IO[bytes], shards: Shards, schema: "Schema") -> None:
     writer = csv.writer(text)
     heading = False
     for row in _dicts(shards, schema):
-        lists = [row[name] if isinstance(row[name], list) else [row[name]] for name in ("label", "score", "index")]
+        lists = [row[name] if isinstance(row[name], list) else [row[name]] for name in _LABEL_COLUMNS[1:]]
         if not heading:
             ends = ["", *(f"_{rank}" for rank in range(2, len(lists[0]) + 1))]
-            writer.writerow(["path", *(f"{name}{end}" for end in ends for name in ("label", "score", "index"))])
+            writer.writerow(["path", *(f"{name}{end}" for end in ends for name in _LABEL_COLUMNS[1:])])
             heading = True
         writer.writerow([row["path"], *(cell for ranked in zip(*lists, strict=True) for cell in ranked)])
     if not heading:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
+from mobilenet_hub import __version__
 from mobilenet_hub.architecture import height_and_width
 from mobilenet_hub.errors import InputError, UnknownModuleError
-from mobilenet_hub.graph import Arithmetic, InputType, build_graph, import_openvino
+from mobilenet_hub.graph import Arithmetic, InputType, build_graph, checked_outputs, import_openvino
 from mobilenet_hub.hints import prefer_avx2_kernels
 from mobilenet_hub.store.cache import cache_folder
 from mobilenet_hub.weights.module_folder import WEIGHTS_FILE, Module, ModuleConfig, read_config, read_module
@@ -34,7 +35,8 @@ PRECISIONS: tuple[Precision, ...] = ("auto", "f32", "bf16")
 _BF16_INSTRUCTIONS = frozenset({"amx_bf16", "avx512_bf16"})
 _CHUNK_MACS = 64e6  # work per request in bulk: enough to hide what a request costs, little enough to waste
 _MAX_CHUNK = 16
-_HEADER = b"mobilenet-hub compiled model 2".ljust(32)
+_HEADER = b"mobilenet-hub compiled model".ljust(32)
+_MAKERS = ("architecture.py", "bfloat16.py", "graph.py", "hints.py")  # what is compiled depends on their code
 _MAX_CACHE_BYTES = 1 << 30
 
 
@@ -85,7 +87,7 @@ class Engine:
             raise InputError(f"threads must be a whole number from 1, or None for all cores, not {threads!r}")
         self.config = module.config if isinstance(module, Module) else read_config(module)
         self.image_size = checked_image_size(self.config, image_size, any_size=any_size)
-        self.outputs = tuple(outputs)
+        self.outputs = checked_outputs(self.config.network, outputs)
         self.precision: Arithmetic = chosen_precision(precision)
         self._module = module if isinstance(module, Module) else Path(module)
         self.threads = threads
@@ -145,20 +147,24 @@ class Engine:
         chunk = self.chunk if bulk else 1
         core = import_openvino().Core()
 
-        def build() -> "CompiledModel":
-            graph = self.graph(chunk, input_type)
-            if cpu_features() & {"avx2", "avx512f"} == {"avx2"}:
-                graph = prefer_avx2_kernels(graph)
-            return core.compile_model(graph, "CPU", settings)
+        def build() -> "tuple[CompiledModel, bool]":
+            """Compile; tell whether it is as fast as it can be, and so worth keeping."""
+            graph, hinted = self.graph(chunk, input_type), None
+            wants_hints = cpu_features() & {"avx2", "avx512f"} == {"avx2"}
+            if wants_hints:
+                hinted = prefer_avx2_kernels(graph)
+            compiled = core.compile_model(graph if hinted is None else hinted, "CPU", settings)
+            return compiled, hinted is not None or not wants_hints
 
         if isinstance(self._module, Module):
-            return CompiledNetwork(build(), chunk, self.outputs)
+            return CompiledNetwork(build()[0], chunk, self.outputs)
         key = _cache_key(self._module, self.config, self.image_size, self.outputs, chunk, input_type, settings)
         file = cache_folder() / "compiled" / f"{key}.blob"
         compiled = _load_compiled(file, settings)
         if compiled is None:
-            compiled = build()
-            _save_compiled(file, compiled)
+            compiled, worth_keeping = build()
+            if worth_keeping:
+                _save_compiled(file, compiled)
         return CompiledNetwork(compiled, chunk, self.outputs)
 
     @property
@@ -297,7 +303,7 @@ class CompiledNetwork:
 
 
 def _cache_key(folder: Path, config: ModuleConfig, *choices: object) -> str:
-    """Name everything that a compiled model depends on: weights, network, what was asked for, OpenVINO, CPU."""
+    """Name all that a compiled model depends on: weights, network, what was asked for, our code, OpenVINO, CPU."""
     openvino = import_openvino()
     core = openvino.Core()
     hardware = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
@@ -306,8 +312,15 @@ def _cache_key(folder: Path, config: ModuleConfig, *choices: object) -> str:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError:
         digest = "unreadable"  # and so in no cache: reading the module will say what is wrong
-    parts = (digest, config.network, choices, openvino.get_version(), hardware, sorted(cpu_features()))
+    parts = (digest, config.network, choices, _code(), openvino.get_version(), hardware, sorted(cpu_features()))
     return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _code() -> list[bytes]:
+    try:
+        return [Path(__file__).with_name(name).read_bytes() for name in _MAKERS]
+    except OSError:  # a distribution without sources
+        return [__version__.encode()]
 
 
 def _load_compiled(file: Path, settings: dict[str, Any]) -> "CompiledModel | None":

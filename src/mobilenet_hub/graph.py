@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from mobilenet_hub.architecture import Architecture, ConvUnit, height_and_width, pad_amounts
-from mobilenet_hub.bfloat16 import Layer, float32_units, mean_inputs, rounded_dense, rounded_layers
+from mobilenet_hub.bfloat16 import Layer, prepare
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.hints import keep_float32
 
@@ -95,6 +95,28 @@ def output_names(network: Architecture) -> tuple[str, ...]:
     return (*(("logits",) if network.num_classes else ()), "features", *network.endpoints)
 
 
+def checked_outputs(network: Architecture, outputs: Sequence[str]) -> tuple[str, ...]:
+    """Return the outputs asked for, if they are different ones of `output_names`.
+
+    Raises:
+        InputError: an output that the network does not have, the same one twice, or none.
+
+    Example:
+        >>> from mobilenet_hub.architecture import mobilenet_v1
+        >>> checked_outputs(mobilenet_v1(0.25), ["features"])
+        ('features',)
+    """
+    names = output_names(network)
+    if unknown := [name for name in outputs if name not in names]:
+        raise InputError(f"{network.name} has no output {unknown[0]!r}; it has: {', '.join(names)}")
+    if not outputs or len(set(outputs)) < len(outputs):
+        raise InputError(
+            f"the outputs must be one or more different names, not {list(outputs)}; {network.name} has: "
+            f"{', '.join(names)}"
+        )
+    return tuple(outputs)
+
+
 def build_graph(
     network: Architecture,
     weights: Mapping[str, np.ndarray],
@@ -128,10 +150,11 @@ def build_graph(
         >>> from mobilenet_hub.architecture import mobilenet_v1
         >>> network = mobilenet_v1(0.25, num_classes=0)
         >>> ones = {name: np.ones(variable.shape, np.float32) for name, variable in network.variables.items()}
-        >>> build_graph(network, ones, (128, 128), ["features"], batch_size=1).output("features").shape
-        [1,256]
+        >>> build_graph(network, ones, (128, 128), ["features"], batch_size=1).output("features").shape.to_string()
+        '[1,256]'
     """
-    _check_request(network, image_size, outputs)
+    height_and_width(image_size)
+    outputs = checked_outputs(network, outputs)
     import_openvino()
     from openvino import Model, opset13
 
@@ -142,11 +165,7 @@ def build_graph(
     dense = dense_layers(network, weights)
     exact = 0
     if precision == "bf16":
-        means = mean_inputs(network, weights)
-        exact = float32_units(network, weights, units, means)
-        units = rounded_layers(network, weights, units, means, exact)
-        if dense:
-            dense[0] = rounded_dense(*dense[0], means[-1])
+        units, dense, exact = prepare(network, weights, units, dense)
     made = _add_units(values, network, units, image_size)
     _add_head(values, dense)
     results = []
@@ -156,15 +175,6 @@ def build_graph(
         results.append(result)
     model = Model(results, [images], network.name)  # pyright: ignore[reportGeneralTypeIssues]
     return keep_float32(model, made[exact - 1]) if exact else model
-
-
-def _check_request(network: Architecture, image_size: tuple[int, int], outputs: Sequence[str]) -> None:
-    names = output_names(network)
-    if unknown := [name for name in outputs if name not in names]:
-        raise InputError(f"{network.name} has no output {unknown[0]!r}; it has: {', '.join(names)}")
-    if not outputs:
-        raise InputError(f"no output was asked for; {network.name} has: {', '.join(names)}")
-    height_and_width(image_size)
 
 
 def _scaled(images: "Node", network: Architecture, input_type: InputType) -> "Node":

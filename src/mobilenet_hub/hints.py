@@ -43,12 +43,12 @@ def keep_float32(model: "Model", last: "Node") -> "Model":
         ) from error
 
 
-def prefer_avx2_kernels(model: "Model") -> "Model":
+def prefer_avx2_kernels(model: "Model") -> "Model | None":
     """Return the model with oneDNN's older AVX2 kernels asked for in depthwise and 1x1 convolutions.
 
     Where AVX2 is the widest that a CPU has, networks are 3 to 16 % faster with them than with those that OpenVINO takes
-    of itself (benchmarks/NOTES.md). The first convolution gains nothing from them. Where no temporary file can be
-    written the model goes without.
+    of itself (benchmarks/NOTES.md). The first convolution gains nothing from them. None where no temporary file
+    can be written: the model goes without.
     """
     hints = {}
     for node in model.get_ordered_ops():
@@ -59,7 +59,7 @@ def prefer_avx2_kernels(model: "Model") -> "Model":
     try:
         return _hinted(model, hints)
     except (OSError, RuntimeError):
-        return model
+        return None
 
 
 def _hinted(model: "Model", hints: Mapping[str, str]) -> "Model":

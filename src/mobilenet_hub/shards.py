@@ -132,7 +132,7 @@ class Shards:
         """
         for number, shard in enumerate(self._shards):
             for item in islice(items, shard["inputs"]):
-                _add_key(self._hash, item.key)
+                add_key(self._hash, item.key)
             if self._hash.hexdigest() != shard["keys_sha256"]:
                 raise InputError(
                     f"the inputs are not those that {self.folder} was begun with: they differ before or within shard "
@@ -161,7 +161,7 @@ class Shards:
                 self._part = _Part(self.folder / f"part-{len(self._shards):05d}.parquet", self._schema)
             self._part.add(rows, inputs, skipped)
             for key in inputs:
-                _add_key(self._hash, key)
+                add_key(self._hash, key)
             if self._part.inputs >= self._settings["shard_size"]:
                 self._finish_part()
 
@@ -368,7 +368,8 @@ def _leaves(schema: "Schema") -> list[str]:
     return [f"{field.name}.list.element" if is_list(field) else field.name for field in schema]
 
 
-def _add_key(digest: Any, key: str) -> None:
+def add_key(digest: Any, key: str) -> None:
+    """Add an input's name to a digest of names."""
     digest.update(os.fsencode(key))
     digest.update(b"\0")
 
