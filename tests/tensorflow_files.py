@@ -133,15 +133,20 @@ def variable(name, sizes):
 
 
 def graph(nodes):
-    return b"".join(blob(1, one) for one in nodes)
+    versions = blob(4, number(1, 1882))
+    return b"".join(blob(1, one) for one in nodes) + versions
 
 
 def frozen_graph(weights, image_size=(128, 128), scope=""):
+    return graph(frozen_graph_nodes(weights, image_size, scope))
+
+
+def frozen_graph_nodes(weights, image_size=(128, 128), scope=""):
     nodes = [placeholder((1, *image_size, 3))]
     for name, array in weights.items():
         nodes += [constant(scope + name, array), node(f"{scope}{name}/read", "Identity", [scope + name])]
         nodes.append(node(f"{scope}{name}/use", "Mul", ["input", f"{scope}{name}/read:0", "^input"]))
-    return graph(nodes)
+    return nodes
 
 
 def meta_graph(nodes, signatures=b"", objects=b"", collections=b""):

@@ -104,9 +104,10 @@ def test_one_file_forms_hold_the_same(here, tmp_path):
     assert index["path"].to_pylist() == GOOD
     for values in (table["features"].combine_chunks().flatten().to_numpy().reshape(-1, 256), array):
         assert np.abs(values - features).max() <= 1e-5 * features.max()
-    assert (tmp_path / "one.skipped.csv").read_text() == (tmp_path / "out" / "skipped.csv").read_text()
+    for name in ("one.npy", "one.parquet"):
+        assert (tmp_path / f"{name}.skipped.csv").read_text() == (tmp_path / "out" / "skipped.csv").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "one.index.parquet", "one.npy", "one.parquet", "one.skipped.csv", "out",
+        "one.index.parquet", "one.npy", "one.npy.skipped.csv", "one.parquet", "one.parquet.skipped.csv", "out",
     ]  # fmt: skip
     half = np.load(embed(tmp_path / "half.npy", "--float16"))
     assert half.dtype == np.float16
@@ -138,6 +139,25 @@ def test_archives_and_lists_give_what_the_folder_gives(here, tmp_path, monkeypat
         output = tmp_path / f"out{number}"
         assert main(["embed", argument, "--module", "m", "-o", str(output), "--quiet"]) == 1
         assert np.array_equal(features_of(output)[1], features)
+
+
+def test_a_folder_may_have_a_dot_in_its_name(here, tmp_path):
+    embed(f"{tmp_path}/features.2026/")
+    assert (tmp_path / "features.2026" / "manifest.json").exists()
+
+
+def test_outputs_of_one_stem_keep_their_own_lists_of_what_was_skipped(here, tmp_path):
+    embed(tmp_path / "out.parquet")
+    assert main(["classify", GOOD[0], "--module", "m", "-o", str(tmp_path / "out.csv"), "--quiet"]) == 0
+    assert (tmp_path / "out.parquet.skipped.csv").exists()
+
+
+def test_the_rows_say_where_they_come_from(here, tmp_path):
+    table = parquet.read_table(embed(tmp_path / "out.parquet"))
+    assert json.loads(table.schema.metadata[b"mobilenet_hub.inputs"]) == ["photos"]
+    assert main(["embed", *GOOD, "--module", "m", "-o", str(tmp_path / "many.parquet"), "--quiet"]) == 0
+    named = json.loads(parquet.read_schema(tmp_path / "many.parquet").metadata[b"mobilenet_hub.inputs"])
+    assert named == [*GOOD[:20], f"and {len(GOOD) - 20} more"]
 
 
 def test_limit_and_strict(here, tmp_path, capsys):
@@ -177,7 +197,7 @@ def test_changed_settings_are_refused(here, tmp_path, capsys):
     assert main(words) == 2
     assert "weights_sha256" in capsys.readouterr().err
     assert main(["embed", "photos/00*.jpg", "--module", "m", "-o", str(tmp_path / "out.npy"), "--quiet"]) == 2
-    assert "other inputs" in capsys.readouterr().err
+    assert "photos/00*.jpg" in capsys.readouterr().err
 
 
 def test_foreign_outputs_are_refused(here, tmp_path, capsys):

@@ -87,6 +87,39 @@ def test_errors_are_one_line_and_tracebacks_only_for_debug(photos, capsys):
     assert "Traceback" in in_a_process("--debug", "classify", str(photos), "--module", "no/such/module").stderr
 
 
+def test_a_name_that_cannot_be_opened_is_one_bad_image(photos, module, tmp_path, capsys, monkeypatch):
+    endless = "a" * 300
+    assert main(["classify", endless, str(photos / "a.jpg"), "--module", module]) == 1
+    text = capsys.readouterr()
+    assert f"{endless}: cannot be read" in text.err
+    assert "a.jpg" in text.out
+    for words in (["info", endless], ["convert", endless, "-o", "x"], ["classify", str(photos), "--module", endless]):
+        assert main(words) == 2
+        assert "unexpected" not in capsys.readouterr().err
+    monkeypatch.setenv("MOBILENET_HUB_CACHE", str(tmp_path / endless))
+    assert main(["doctor"]) == 0
+    assert main(["models"]) == 0
+
+
+def test_any_name_can_be_shown(photos, module):
+    (photos / "ünï.jpg").write_bytes((photos / "a.jpg").read_bytes())
+    words = ("classify", str(photos / "ünï.jpg"), "--module", module)
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = in_a_process(*words, env=ascii_only)
+    assert done.returncode == 0
+    assert r"\xfcn\xef.jpg" in done.stdout
+    done = in_a_process(*words, "--json", env=ascii_only)
+    assert json.loads(done.stdout)["predictions"][0]["path"].endswith("ünï.jpg")
+
+
+def test_closed_streams_are_no_accident(photos, module):
+    shell = f'"{sys.executable}" -m mobilenet_hub.cli.main classify --module "{module}" '
+    done = subprocess.run(f"{shell} - <&-", shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, "standard input is closed" in done.stderr) == (2, True)
+    done = subprocess.run(f'{shell} "{photos / "a.jpg"}" >&-', shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_one_photo_is_a_table_with_bars(photos, module, capsys):
     assert main(["classify", str(photos / "a.jpg"), "--module", module]) == 0
     lines = capsys.readouterr().out.splitlines()

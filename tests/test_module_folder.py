@@ -87,6 +87,7 @@ def test_float16_is_widened_and_other_types_are_refused(folder):
         ({"image_size": [128, 0]}, "image_size must be"),
         ({"image_size": [128, 10**6]}, "image_size must be"),
         ({"num_classes": -1}, "num_classes"),
+        ({"num_classes": 10**30, "labels": None}, "up to 1000000"),
         ({"num_classes": 4}, "3 lines for 4 classes"),
         ({"num_classes": "3"}, "3 lines for 3 classes|num_classes must be"),
         ({"labels": "../labels.txt"}, 'labels must be "labels.txt" or null'),

@@ -222,6 +222,12 @@ def test_a_damaged_header_of_a_plain_tar(tmp_path):
     refused(tmp_path, bytes(data), "damaged header")
 
 
+def test_a_plain_tar_cut_between_two_members(tmp_path):
+    data = tar(*(member(name, b"x" * 512) for name in FILES), compress=False)
+    for end in range(1024, 1024 * (len(FILES) + 1), 1024):
+        refused(tmp_path, data[:end], "cut off")
+
+
 def test_trailing_junk(tmp_path):
     refused(tmp_path, honest() + b"junk", "damaged")
 

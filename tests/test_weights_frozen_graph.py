@@ -1,10 +1,20 @@
 """Frozen graphs: read whole, and refused where anything was cut off, doubled or renamed."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensorflow_files import constant, frozen_graph, graph, node, placeholder, some_weights
+from tensorflow_files import (
+    constant,
+    frozen_graph,
+    frozen_graph_nodes,
+    graph,
+    node,
+    placeholder,
+    some_weights,
+)
 
 from mobilenet_hub.architecture import mobilenet_v1
 from mobilenet_hub.errors import CorruptFileError, InvalidModuleError, MobileNetHubError
@@ -36,6 +46,23 @@ def test_no_truncation_gives_a_module(file):
         file.write_bytes(data[:size])
         with pytest.raises(MobileNetHubError, match=r"net\.pb"):
             load_source(file)
+
+
+def test_no_cut_between_two_nodes_is_taken_for_a_smaller_network(file):
+    """There every node of what is left has its inputs: only the end says that there was more."""
+    nodes = frozen_graph_nodes(WEIGHTS)
+    for count in range(1, len(nodes) + 1):
+        file.write_bytes(b"".join(blob(1, one) for one in nodes[:count]))
+        with pytest.raises(MobileNetHubError, match=r"net\.pb"):
+            load_source(file, image_size=128)
+
+
+def test_many_nodes_take_no_longer_than_their_number(file):
+    file.write_bytes(graph([node(f"n{at}", "NoOp", [f"n{at - 1}"] if at else []) for at in range(60_000)]))
+    start = time.process_time()
+    with pytest.raises(MobileNetHubError):
+        load_source(file)
+    assert time.process_time() - start < 30  # 2 s; a comparison of each with each took minutes
 
 
 @settings(max_examples=60, deadline=None)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tensorflow_files import signature, some_weights, write_hub1, write_saved_model
 
 from mobilenet_hub.architecture import mobilenet_v1, mobilenet_v2
-from mobilenet_hub.errors import CorruptFileError, MobileNetHubError
+from mobilenet_hub.errors import CorruptFileError, InvalidModuleError, MobileNetHubError
 from mobilenet_hub.weights.convert import load_source
 from mobilenet_hub.weights.saved_model import read_saved_model
 
@@ -53,6 +53,26 @@ def test_a_saved_model_of_the_other_format_is_refused(tmp_path):
     shutil.copy(theirs / "saved_model.pb", ours)
     with pytest.raises(CorruptFileError, match=r"saved_model\.pb has no objects"):
         read_saved_model(ours)
+
+
+@pytest.mark.parametrize("what", ["variables", "saved_model.pb"])
+def test_files_of_a_newer_format_in_an_older_one_are_refused(tmp_path, what):
+    newer, older = tf2(tmp_path / "newer", V1), write_hub1(tmp_path / "older", some_weights(V1))
+    ours = newer if what == "variables" else older
+    if what == "variables":
+        shutil.rmtree(newer / what)
+        shutil.copytree(older / what, newer / what)
+    else:
+        shutil.copy(newer / what, older / what)
+    with pytest.raises(CorruptFileError, match=r"saved_model\.pb has objects that the weights beside it"):
+        read_saved_model(ours)
+
+
+def test_a_missing_graph_is_named(tmp_path):
+    for folder in (tf2(tmp_path / "newer", V1), write_hub1(tmp_path / "older", some_weights(V1))):
+        (folder / "saved_model.pb").unlink()
+        with pytest.raises(InvalidModuleError, match=r"saved_model\.pb is missing"):
+            load_source(folder)
 
 
 @pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.index", "tfhub_module.pb"])

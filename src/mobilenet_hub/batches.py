@@ -59,7 +59,7 @@ def batches(
             if not isinstance(image, ImageError):
                 kept.append((name, image))
             elif on_error is None:
-                raise image
+                raise ImageError(image.reason, name) from image.__cause__
             else:
                 on_error(name, image)
         if kept:

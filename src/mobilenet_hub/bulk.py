@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobilenet_hub.disk import replacing
+from mobilenet_hub.disk import exists, is_folder, replacing
 from mobilenet_hub.errors import ImageError, InputError, OutputError
 from mobilenet_hub.fits import Fit
 from mobilenet_hub.pipeline import Batch, Computes, compute
@@ -135,9 +135,10 @@ def write(
 
     Args:
         inputs: as for `sources.items`.
-        output: a name without suffix is a folder with part-00000.parquet, ..., manifest.json and skipped.csv; a name
-            ending in .parquet, .npy (with a .index.parquet beside it), .csv or .jsonl is one file, put together at
-            the end from shards kept beside it until then, with a .skipped.csv if anything was skipped.
+        output: a name without suffix, or with / at its end, is a folder with part-00000.parquet, ..., manifest.json
+            and skipped.csv; a name ending in .parquet, .npy (with a .index.parquet beside it), .csv or .jsonl is one
+            file, put together at the end from shards kept beside it until then, with OUTPUT.skipped.csv if anything
+            was skipped.
         engine: what computes.
         rows: what to make of its output.
         settings: whatever else the rows depend on; kept in the schema's metadata, and not to be changed when going on.
@@ -152,12 +153,12 @@ def write(
         InputError: the output was begun with other settings or inputs, or a folder vanished while it was read.
         OutputError: the output cannot be written; what was finished is kept.
     """
+    is_file = bool(Path(output).suffix) and not os.fspath(output).endswith(("/", os.sep))
     output = Path(output)
-    _check(output, rows, limit, shard_size)
+    _check(output, rows, limit, shard_size, is_file=is_file)
     settings = {**settings, "fit": fit, "limit": limit, "shard_size": shard_size}
-    is_file = bool(output.suffix)
     folder = output.with_name(f"{output.name}.parts") if is_file else output
-    if is_file and output.exists() and not (folder / MANIFEST_FILE).exists():
+    if is_file and exists(output) and not exists(folder / MANIFEST_FILE):
         done = _finished_before(output, settings, islice(items(inputs, limit or 2**63), limit))
         if done is not None:
             shutil.rmtree(folder, ignore_errors=True)  # what a run left that was killed while it tidied up
@@ -179,13 +180,17 @@ def write(
         return Summary(output, shards.rows, shards.skipped, skipped_file if shards.skipped else None, resumed)
 
 
-def _check(output: Path, rows: Rows, limit: int | None, shard_size: int) -> None:
-    if output.suffix and output.suffix.lower() not in _endings(rows):
-        raise InputError(f"{output}: the name must end in {', '.join(_endings(rows))}, or have no ending for a folder")
-    if output.suffix and output.is_dir():
+def _check(output: Path, rows: Rows, limit: int | None, shard_size: int, *, is_file: bool) -> None:
+    if is_file and output.suffix.lower() not in _endings(rows):
+        raise InputError(
+            f"{output}: the name must end in {', '.join(_endings(rows))}, or be that of a folder, with / at its end"
+        )
+    if is_file and is_folder(output):
         raise InputError(f"{output} is a folder; a name ending in {output.suffix} is a file: choose another")
-    if not output.absolute().parent.is_dir():
-        raise OutputError(f"{output}: the folder {output.absolute().parent} does not exist; make it first")
+    if not is_folder(output.absolute().parent):
+        raise OutputError(
+            f"{output}: the folder {output.absolute().parent} does not exist, or one may not look there; make it first"
+        )
     for name, number in (("limit", limit), ("shard size", shard_size)):
         if number is not None and number < 1:
             raise InputError(f"the {name} must be 1 or more, not {number}")
@@ -245,7 +250,7 @@ def _index_of(output: Path) -> Path:
 
 
 def _skipped_of(output: Path) -> Path:
-    return output.with_suffix(".skipped.csv")
+    return output.with_name(f"{output.name}.{SKIPPED_FILE}")
 
 
 def _assemble(shards: Shards, output: Path, schema: "Schema", settings: dict[str, Any]) -> Path:

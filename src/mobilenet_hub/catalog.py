@@ -354,6 +354,8 @@ def _why_unknown(name: str, stem: str) -> str:
     if parts[:2] == ["google", "imagenet"] and len(parts) > 2:
         if parts[2] in known and (len(parts) == 3 or (len(parts) == 4 and parts[3] not in KINDS)):
             return f"{never}; choose {_listed(f'{parts[2]}/{kind}' for kind in KINDS)}"
+        if modules := _by_stem().get("/".join(parts[:4])):
+            return f"{never}; the versions of {'/'.join(parts[2:4])} are {_listed(m.version for m in modules)}"
         network, _, code = parts[2].rpartition("_")
         network, _, depth = network.rpartition("_")
         siblings = [c for c in known.values() if c.architecture == network]

@@ -13,12 +13,12 @@ import numpy as np
 from mobilenet_hub.batches import batches
 from mobilenet_hub.engine import Engine, Precision
 from mobilenet_hub.errors import ImageError, InputError
+from mobilenet_hub.fits import Fit, checked_fit
 from mobilenet_hub.store import resolve
-from mobilenet_hub.weights.module_folder import Module, ModuleConfig
+from mobilenet_hub.weights.module_folder import Module, ModuleConfig, read_config
 
 if TYPE_CHECKING:
     from mobilenet_hub.batches import Images
-    from mobilenet_hub.fits import Fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Classifier:
         precision: Precision = "auto",
         image_size: int | tuple[int, int] | None = None,
         *,
-        fit: "Fit | None" = None,
+        fit: Fit | None = None,
         threads: int | None = None,
         any_size: bool = False,
     ):
@@ -64,7 +64,7 @@ class Classifier:
             any_size: allow an image size that the published module does not.
 
         Raises:
-            InputError: the module has no classifier, or does not allow this image size.
+            InputError: no such fit; or the module has no classifier, or does not allow this image size.
             UnknownModuleError, ModuleUnavailableError, InvalidModuleError: as `resolve` and `read_module` do.
 
         Example:
@@ -72,14 +72,14 @@ class Classifier:
             True
         """
         source = module if isinstance(module, Module) else resolve(module)
+        self.labels = labels_of(source.config if isinstance(source, Module) else read_config(source))
         self.engine = Engine(
             source, ("logits",), image_size=image_size, precision=precision, threads=threads, any_size=any_size
         )
         self.config = self.engine.config
         self.image_size = self.engine.image_size
         self.precision = self.engine.precision
-        self.fit: Fit | None = fit
-        self.labels = labels_of(self.config)
+        self.fit: Fit = checked_fit(fit)
 
     def logits(self, images: "Images") -> np.ndarray:
         """Return the raw outputs of the classifier.

@@ -1,12 +1,49 @@
-"""What must survive a power cut: files, and the renames in a folder. Imports nothing of the house."""
+"""Files and folders: what is there, and what must survive a power cut. Imports nothing of the house."""
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a file is there; False also where one may not look, or the name is too long to be one's.
+
+    Example:
+        >>> is_file("x" * 300)
+        False
+    """
+    return _holds(Path.is_file, path)
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a folder is there; False as for `is_file`.
+
+    Example:
+        >>> is_folder(Path())
+        True
+    """
+    return _holds(Path.is_dir, path)
+
+
+def exists(path: str | os.PathLike[str]) -> bool:
+    """Tell whether anything is there; False as for `is_file`.
+
+    Example:
+        >>> exists("x" * 300)
+        False
+    """
+    return _holds(Path.exists, path)
+
+
+def _holds(question: Callable[[Path], bool], path: str | os.PathLike[str]) -> bool:
+    try:
+        return question(Path(path))
+    except (OSError, ValueError):
+        return False
 
 
 def flush(path: Path) -> None:

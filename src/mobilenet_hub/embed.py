@@ -13,12 +13,12 @@ import numpy as np
 
 from mobilenet_hub.batches import batches
 from mobilenet_hub.engine import Engine, Precision
+from mobilenet_hub.fits import Fit, checked_fit
 from mobilenet_hub.store import resolve
 from mobilenet_hub.weights.module_folder import Module
 
 if TYPE_CHECKING:
     from mobilenet_hub.batches import Images
-    from mobilenet_hub.fits import Fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Embedder:
         precision: Precision = "auto",
         image_size: int | tuple[int, int] | None = None,
         *,
-        fit: "Fit | None" = None,
+        fit: Fit | None = None,
         threads: int | None = None,
         any_size: bool = False,
     ):
@@ -64,7 +64,7 @@ class Embedder:
             any_size: allow an image size that the published module does not.
 
         Raises:
-            InputError: the module does not allow this image size.
+            InputError: no such fit; or the module does not allow this image size.
             UnknownModuleError, ModuleUnavailableError, InvalidModuleError: as `resolve` and `read_module` do.
 
         Example:
@@ -79,7 +79,7 @@ class Embedder:
         self.num_features = self.config.network.num_features
         self.image_size = self.engine.image_size
         self.precision = self.engine.precision
-        self.fit: Fit | None = fit
+        self.fit: Fit = checked_fit(fit)
 
     def embed(self, images: "Images") -> np.ndarray:
         """Return the feature vectors of images.
@@ -119,7 +119,6 @@ class Embedder:
             [64, 6]
         """
         from mobilenet_hub.batches import is_one
-        from mobilenet_hub.fits import checked_fit
         from mobilenet_hub.pipeline import compute
         from mobilenet_hub.sources import Item, items
 
@@ -130,7 +129,7 @@ class Embedder:
                 else:
                     yield Item(f"image {number}", partial(_itself, image))
 
-        for batch, features in compute(listed(images), self.engine, "features", checked_fit(self.fit)):
+        for batch, features in compute(listed(images), self.engine, "features", self.fit):
             yield FeatureBatch(batch.keys, features, batch.sizes, batch.skipped)
 
 

@@ -22,7 +22,7 @@ FILTER: Filter = "lanczos"  # Measured
 _GRAY = 128  # around a padded picture: 0 to the network
 
 
-def checked_fit(fit: str | None) -> Fit:
+def checked_fit(fit: Fit | None) -> Fit:
     """Return a fit's name, the default's for None.
 
     Raises:

@@ -26,6 +26,7 @@ MAX_PIXELS = 2**28  # 16,384 x 16,384: a picture that claims more is refused fro
 MAX_HELD_PIXELS = 2**28 // 3  # Pillow's own limit: more than this is never held decoded at once
 MAX_FILE_BYTES = 2**29
 TOO_LARGE = f"more than {MAX_FILE_BYTES >> 20} MiB, too large for a picture"
+_STRIP_PIXELS = 1 << 20
 _CANVAS = 255  # transparent parts show white, as on a page
 
 
@@ -168,15 +169,21 @@ def _to_rgb(image: "Image") -> np.ndarray:
     from PIL import Image
 
     if image.mode.startswith("I"):  # 16 bits, in 32 where Pillow has no better place for them
-        high = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
+        values = np.asarray(image)
+        high = (values if values.itemsize == 2 else np.clip(values, 0, 65535)) >> 8
         return np.repeat(high.astype(np.uint8)[:, :, np.newaxis], 3, axis=2)
     if image.mode == "F":
         return _from_floats(np.asarray(image))
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        canvas = Image.new("RGBA", image.size, (_CANVAS, _CANVAS, _CANVAS, 255))
-        image = Image.alpha_composite(canvas, image)
-    return np.array(image.convert("RGB"))
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, _STRIP_PIXELS // image.width)  # in strips: every conversion on the way is a copy
+    for top in range(0, image.height, rows):
+        end = min(top + rows, image.height)
+        strip = image if end - top == image.height else image.crop((0, top, image.width, end))
+        if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+            canvas = Image.new("RGBA", strip.size, (_CANVAS, _CANVAS, _CANVAS, 255))
+            strip = Image.alpha_composite(canvas, strip.convert("RGBA"))
+        pixels[top:end] = np.asarray(strip.convert("RGB"))
+    return pixels
 
 
 def _from_floats(values: np.ndarray) -> np.ndarray:

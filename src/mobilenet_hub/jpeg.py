@@ -18,6 +18,7 @@ _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length: TEM, RSTn, SOI
 _END, _SCAN, _EXIF = 0xD9, 0xDA, 0xE1
 _ORIENTATION_TAG = b"\x01\x12"
+_LONG = 4  # the type of a 32-bit value; an orientation is of 16 bits as a rule
 # What libjpeg says where the compressed data stops or breaks before the picture is whole.
 _DAMAGE = ("premature end", "bad huffman code", "bad arithmetic code")
 
@@ -93,7 +94,8 @@ def _exif_orientation(body: bytes) -> int:
     entries = int.from_bytes(tiff[start : start + 2], order)
     for entry in range(start + 2, min(start + 2 + 12 * entries, len(tiff) - 11), 12):
         if tiff[entry : entry + 2] == tag:
-            value = int.from_bytes(tiff[entry + 8 : entry + 10], order)
+            size = 4 if int.from_bytes(tiff[entry + 2 : entry + 4], order) == _LONG else 2
+            value = int.from_bytes(tiff[entry + 8 : entry + 8 + size], order)
             return value if 1 <= value <= 8 else 1
     return 1
 

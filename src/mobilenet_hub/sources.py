@@ -2,7 +2,7 @@
 
 Nothing is read before it is asked for, and nothing is kept: a million photos cost no more memory than ten. Whatever
 cannot be listed (a glob that matches nothing, a damaged archive) is an item too, which says so when it is read: every
-input either gives a picture or a named reason. Imports errors, images and tables.
+input either gives a picture or a named reason. Imports disk, errors, images and tables.
 """
 
 import glob
@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobilenet_hub.errors import ImageError
+from mobilenet_hub.disk import exists, is_folder
+from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.images import MAX_FILE_BYTES, TOO_LARGE, read_bytes
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def count(inputs: Iterable[str | os.PathLike[str]]) -> int | None:
 def _arguments(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
     for argument in inputs:
         if os.fspath(argument) == "-":
+            if sys.stdin is None:
+                raise InputError("standard input is closed; give the images as arguments, or a list of them through -")
             lines = (os.fsdecode(line).rstrip("\r\n") for line in sys.stdin.buffer)
             yield from (line for line in lines if line)
         else:
@@ -82,9 +85,9 @@ def _arguments(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
 
 
 def _kind(argument: str) -> Callable[[str, int], Iterator[Item]]:
-    if Path(argument).is_dir():
+    if is_folder(argument):
         return _folder
-    if glob.has_magic(argument) and not Path(argument).exists():
+    if glob.has_magic(argument) and not exists(argument):
         return _glob
     lower = argument.lower()
     if lower.endswith(_TARS):
@@ -102,7 +105,7 @@ def _expand(arguments: Iterable[str], unread: int) -> Iterator[Item]:
             yield item
         if yielded == before:
             yielded += 1
-            yield _refused(argument, f"{'a folder' if Path(argument).is_dir() else 'an archive'} without images")
+            yield _refused(argument, f"{'a folder' if is_folder(argument) else 'an archive'} without images")
 
 
 def _refused(key: str, reason: str) -> Item:
@@ -138,7 +141,7 @@ def _walk(folder: str, root: str) -> Iterator[Item]:
 def _glob(pattern: str, unread: int) -> Iterator[Item]:
     matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  (Path.glob takes no absolute pattern)
     if "**" in pattern:
-        matches = [match for match in matches if not Path(match).is_dir()]  # whose files match too
+        matches = [match for match in matches if not is_folder(match)]  # whose files match too
     if matches:
         yield from _expand(matches, unread)
     else:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mobilenet_hub.cli.console import note, print_json, progress, size
 from mobilenet_hub.errors import InputError
 
+_MAX_NAMED = 20
+
 if TYPE_CHECKING:
     from mobilenet_hub.bulk import Rows, Summary
     from mobilenet_hub.engine import Engine, Precision
@@ -61,6 +63,7 @@ def run_bulk(
         settings = {**settings, "calibration_sha256": computes.calibration_sha256}
     about = {
         "command": command,
+        "inputs": _named(args.images),
         "module": engine.config.handle or args.module,
         "weights_sha256": weights_digest(folder),
         "image_size": list(engine.image_size),
@@ -127,6 +130,12 @@ def note_precision(args: argparse.Namespace, engine: "Engine") -> None:
     """Say so where the precision asked for is not to be had."""
     if args.precision == "bf16" and engine.precision != "bf16":
         note("this CPU has no bf16 arithmetic: running in f32, which is more exact", args.quiet)
+
+
+def _named(inputs: list[str]) -> list[str]:
+    """Return where the images come from; of many names given one by one the first, and how many there are."""
+    more = len(inputs) - _MAX_NAMED
+    return [*inputs[:_MAX_NAMED], f"and {more} more"] if more > 0 else inputs
 
 
 def weights_digest(folder: Path) -> str:

@@ -62,16 +62,15 @@ def _to_screen(args: argparse.Namespace, classifier: "Classifier") -> int:
 def _classify(args: argparse.Namespace, classifier: "Classifier") -> "tuple[list[Prediction], list[tuple[str, str]]]":
     from itertools import islice
 
-    from mobilenet_hub.fits import checked_fit
     from mobilenet_hub.pipeline import compute
     from mobilenet_hub.sources import items
 
     predictions: list[Prediction] = []
     skipped: list[tuple[str, str]] = []
-    fit = checked_fit(args.fit)
     top = args.top or _TOP_OF_ONE
     with progress(expected(args), "classify", quiet=args.quiet) as done:
-        for batch, logits in compute(islice(items(args.images), args.limit), classifier.engine, "logits", fit):
+        inputs = islice(items(args.images), args.limit)
+        for batch, logits in compute(inputs, classifier.engine, "logits", classifier.fit):
             if args.strict and batch.skipped:
                 key, reason = batch.skipped[0]
                 raise ImageError(reason, key)
@@ -108,13 +107,12 @@ def _as_json(
     classifier: "Classifier", module: str, predictions: "Iterable[Prediction]", skipped: list[tuple[str, str]]
 ) -> dict[str, Any]:
     from mobilenet_hub import __version__
-    from mobilenet_hub.fits import checked_fit
 
     return {
         "module": classifier.config.handle or module,
         "version": __version__,
         "precision": classifier.precision,
-        "fit": checked_fit(classifier.fit),
+        "fit": classifier.fit,
         "image_size": list(classifier.image_size),
         "predictions": [
             {"path": p.source, "labels": list(p.labels), "scores": list(p.scores), "indices": list(p.indices)}

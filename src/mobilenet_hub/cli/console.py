@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 PROGRESS_DELAY_S = 2.0
 _MAX_LISTED = 10  # files left out that are named; of more, the number
@@ -36,7 +36,11 @@ def is_fancy() -> bool:
     stream = sys.stdout
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
         return False
-    return (stream.encoding or "").lower().replace("-", "") == "utf8"
+    return _is_utf8(stream)
+
+
+def _is_utf8(stream: TextIO | None) -> bool:
+    return (getattr(stream, "encoding", None) or "").lower().replace("-", "") == "utf8"
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]], align: str = "", fancy: bool | None = None) -> str:
@@ -101,7 +105,7 @@ def size(text: str) -> int | tuple[int, int]:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON on standard output, readable by people too."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(json.dumps(value, indent=2, ensure_ascii=not _is_utf8(sys.stdout)))
 
 
 def note(text: str, quiet: bool = False) -> None:

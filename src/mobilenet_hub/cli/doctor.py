@@ -77,15 +77,16 @@ def _cpu() -> dict[str, Any]:
 
 
 def _cache() -> dict[str, Any]:
+    from mobilenet_hub.disk import exists, is_folder
     from mobilenet_hub.store.cache import cache_folder, entries
 
     folder = cache_folder()
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    compiled = [file.stat().st_size for file in (folder / "compiled").glob("*.blob")]
+    existing = next(parent for parent in (folder, *folder.parents) if exists(parent))
+    compiled = [f.stat().st_size for f in (folder / "compiled").glob("*.blob")] if is_folder(folder) else []
     return {
         "path": str(folder),
-        "writable": existing.is_dir() and os.access(existing, os.W_OK | os.X_OK),
-        "modules": sum(1 for _ in entries()),
+        "writable": is_folder(existing) and os.access(existing, os.W_OK | os.X_OK),
+        "modules": sum(1 for _ in entries()) if is_folder(folder) else 0,
         "compiled_models": len(compiled),
         "compiled_bytes": sum(compiled),
         "offline": os.environ.get("MOBILENET_HUB_OFFLINE") == "1",

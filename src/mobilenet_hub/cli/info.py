@@ -5,7 +5,6 @@ Imports catalog, architecture, figures, weights, store, console and models (the 
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,8 +23,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what is known, as text or JSON."""
     from mobilenet_hub.cli.console import print_json, table
+    from mobilenet_hub.disk import is_folder
 
-    if args.module == _STARTER or Path(args.module).is_dir():
+    if args.module == _STARTER or is_folder(args.module):
         facts = folder_facts(args.module)
         title, about = facts["folder"], ""
     else:
@@ -57,16 +57,17 @@ def module_facts(module: "PublishedModule") -> dict[str, Any]:
     """
     from mobilenet_hub.architecture import architecture
     from mobilenet_hub.catalog import LABELS_URL
-    from mobilenet_hub.cli.models import cached_folder, is_cached, published_figures
+    from mobilenet_hub.cli.models import published_figures
     from mobilenet_hub.figures import misprinted_macs
+    from mobilenet_hub.store.cache import entry_folder, is_cached
 
     network = architecture(module.architecture, module.depth_multiplier, module.num_classes)
     return {
         "handle": module.handle,
         "url": module.url,
         "kaggle_handle": module.kaggle_handle,
-        "cached": is_cached(module),
-        "cache_folder": str(cached_folder(module)),
+        "cached": is_cached(module.handle),
+        "cache_folder": str(entry_folder(module.handle)),
         **_network_facts(network, module.image_size),
         "fixed_size": module.fixed_size,
         "labels": LABELS_URL if module.has_labels else None,

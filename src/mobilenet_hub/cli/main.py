@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from io import TextIOWrapper
 
 from mobilenet_hub import __version__
 from mobilenet_hub.errors import MobileNetHubError
@@ -49,15 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         0
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    _prepare_streams()
     options = []  # those common to all commands may also stand before the command
     while words and words[0] in ("--json", "--quiet", "--debug"):
         options.append(words.pop(0))
     if not words or words[0] in ("-h", "--help"):
-        print(overview())
-        return 0 if words else _EXIT_NOT_DONE
+        return _printed(overview(), 0 if words else _EXIT_NOT_DONE)
     if words[0] in ("-V", "--version"):
-        print(f"mobilenet-hub {__version__}")
-        return 0
+        return _printed(f"mobilenet-hub {__version__}", 0)
     command = words[0]
     if command not in COMMANDS:
         return _refuse(unknown_command(command))
@@ -104,6 +104,31 @@ def _parser(command: str, configure: Callable[[argparse.ArgumentParser], None]) 
     return parser
 
 
+def _prepare_streams() -> None:
+    """Make any name of a file printable, and printing possible where a stream was closed by who started the process."""
+    sys.stdout, sys.stderr = (
+        stream or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  (until the end; pathlib takes time)
+        for stream in (sys.stdout, sys.stderr)
+    )
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _printed(text: str, status: int) -> int:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        return _leave_broken_pipe()
+    return status
+
+
+def _leave_broken_pipe() -> int:
+    """The reader (`| head`) has gone: Python's own flush at exit must not complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _EXIT_BROKEN_PIPE
+
+
 def _run(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     try:
         with warnings.catch_warnings():
@@ -112,9 +137,8 @@ def _run(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> 
             status = run(args)
             sys.stdout.flush()
             return status
-    except BrokenPipeError:  # the reader (`| head`) has gone; Python's own flush at exit must not complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _EXIT_BROKEN_PIPE
+    except BrokenPipeError:
+        return _leave_broken_pipe()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return _EXIT_INTERRUPTED
@@ -125,6 +149,8 @@ def _run(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> 
     except Exception as error:
         if args.debug:
             raise
+        if isinstance(error, OSError) and error.filename:  # a folder that may not be entered, a name too long
+            return _refuse(f"{error.filename}: {error.strerror}")
         return _refuse(f"unexpected {type(error).__name__}: {error} (add --debug for the traceback)")
 
 

@@ -27,13 +27,13 @@ def run(args: argparse.Namespace) -> int:
     from mobilenet_hub.cli.console import note, print_json, table
 
     modules = matching_modules(args.filter)
-    if args.markdown:
-        print(markdown(_networks(modules)), end="")
-    elif args.json:
+    if args.json:
         print_json([_module_facts(m) for m in modules] if args.all else [_facts(c) for c in _networks(modules)])
+    elif args.markdown:
+        print(markdown(_networks(modules)), end="")
     elif args.all:
         rows = [
-            (m.handle, m.format, "fixed" if m.fixed_size else "any", "yes" if is_cached(m) else "") for m in modules
+            (m.handle, m.format, "fixed" if m.fixed_size else "any", "yes" if _is_cached(m) else "") for m in modules
         ]
         print(table(["module", "format", "image size", "in cache"], rows))
     else:
@@ -64,16 +64,10 @@ def matching_modules(text: str) -> "list[PublishedModule]":
     return [m for m in published_modules() if fnmatchcase(m.handle, pattern)] or [find_module(text)]
 
 
-def is_cached(module: "PublishedModule") -> bool:
-    """Tell whether a module lies in this machine's cache."""
-    return (cached_folder(module) / "module.json").is_file()
+def _is_cached(module: "PublishedModule") -> bool:
+    from mobilenet_hub.store.cache import is_cached
 
-
-def cached_folder(module: "PublishedModule") -> Any:
-    """Return the path that a module has in this machine's cache, whether it is there or not."""
-    from mobilenet_hub.store.cache import cache_folder
-
-    return cache_folder() / module.handle
+    return is_cached(module.handle)
 
 
 def markdown(networks: "Iterable[Configuration]") -> str:
@@ -155,7 +149,7 @@ def _computed(configuration: "Configuration") -> tuple[str, str]:
 
 def _row(configuration: "Configuration") -> tuple[object, ...]:
     published = configuration.published
-    cached = ", ".join(f"{m.kind}/{m.version}" for m in _modules_of(configuration, is_cached))
+    cached = ", ".join(f"{m.kind}/{m.version}" for m in _modules_of(configuration, _is_cached))
     accuracy = (f"{published.top1:.1f}", f"{published.top5:.1f}")
     return (
         configuration.name,
@@ -188,7 +182,7 @@ def _facts(configuration: "Configuration") -> dict[str, Any]:
         "computed": asdict(cost(configuration, NUM_CLASSES)),
         "published": published_figures(configuration),
         "published_macs_are_wrong": configuration in misprinted_macs(),
-        "cached": [module.handle for module in _modules_of(configuration, is_cached)],
+        "cached": [module.handle for module in _modules_of(configuration, _is_cached)],
     }
 
 
@@ -201,5 +195,5 @@ def _module_facts(module: "PublishedModule") -> dict[str, Any]:
         "version": module.version,
         "format": module.format,
         "fixed_size": module.fixed_size,
-        "cached": is_cached(module),
+        "cached": _is_cached(module),
     }

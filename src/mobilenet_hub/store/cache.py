@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mobilenet_hub.disk import flush
+from mobilenet_hub.disk import flush, is_file
 from mobilenet_hub.errors import DownloadError, InvalidModuleError, OutputError
 from mobilenet_hub.store.lock import is_locked, locked
 from mobilenet_hub.weights.module_folder import CONFIG_FILE, WEIGHTS_FILE, read_module
@@ -108,7 +108,7 @@ def is_cached(handle: str) -> bool:
         >>> is_cached("google/tf2-preview/mobilenet_v2/classification/4")
         False
     """
-    return (entry_folder(handle) / CONFIG_FILE).is_file()
+    return is_file(entry_folder(handle) / CONFIG_FILE)
 
 
 def entries() -> Iterator[Entry]:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from mobilenet_hub.catalog import find_module
+from mobilenet_hub.disk import exists, is_file
 from mobilenet_hub.errors import InvalidModuleError, ModuleUnavailableError, UnknownModuleError
 from mobilenet_hub.store.cache import damage_of, entry_folder, tidy
 from mobilenet_hub.weights.module_folder import CONFIG_FILE, Module, read_module
@@ -11,11 +12,11 @@ from mobilenet_hub.weights.module_folder import CONFIG_FILE, Module, read_module
 STARTER = Path(__file__).resolve().parents[1] / "starter"
 
 
-def resolve(name: str | os.PathLike[str], *, fetch: bool = True) -> Path:
+def resolve(handle: str | os.PathLike[str], *, fetch: bool = True) -> Path:
     """Return the module folder that a name stands for, fetching a published module where it is not here yet.
 
     Args:
-        name: a module folder's path, "starter", or any name of a published module; a folder of that name that holds a
+        handle: a module folder's path, "starter", or any name of a published module; a folder of that name that holds a
             module comes first.
         fetch: whether to fetch a module that is not here; False: only look.
 
@@ -29,19 +30,19 @@ def resolve(name: str | os.PathLike[str], *, fetch: bool = True) -> Path:
         >>> resolve("starter").name
         'starter'
     """
-    if name == "starter":
+    if handle == "starter":
         if not (STARTER / CONFIG_FILE).is_file():
             raise ModuleUnavailableError(f"this installation has no starter module: {STARTER} is missing; reinstall")
         return STARTER
-    folder = Path(name).expanduser()
-    if (folder / CONFIG_FILE).is_file():
+    folder = Path(handle).expanduser()
+    if is_file(folder / CONFIG_FILE):
         return folder
-    if isinstance(name, os.PathLike):
+    if isinstance(handle, os.PathLike):
         raise _not_a_module(folder)
     try:
-        module = find_module(name)
+        module = find_module(handle)
     except UnknownModuleError:
-        if folder.exists() or name.startswith((".", "~", os.sep)):
+        if exists(folder) or handle.startswith((".", "~", os.sep)):
             raise _not_a_module(folder) from None
         raise
     entry = entry_folder(module.handle)
@@ -52,7 +53,7 @@ def resolve(name: str | os.PathLike[str], *, fetch: bool = True) -> Path:
         raise ModuleUnavailableError(f"{module.handle} is not on this machine: {entry} holds no module")
     from mobilenet_hub.store.fetch import pull  # a module that is here needs none of what fetches
 
-    return pull(name)
+    return pull(handle)
 
 
 def open_module(name: str | os.PathLike[str], *, fetch: bool = True) -> Module:
@@ -70,7 +71,7 @@ def open_module(name: str | os.PathLike[str], *, fetch: bool = True) -> Module:
 
 
 def _not_a_module(path: Path) -> InvalidModuleError | ModuleUnavailableError:
-    if path.exists():
+    if exists(path):
         return InvalidModuleError(
             f"{path} is not a module folder: it has no {CONFIG_FILE}; `mobilenet convert {path} -o DIR` makes one of "
             "any supported file or folder"

@@ -163,8 +163,11 @@ def _unpack_tar(stream: _Guarded, archive: Path, folder: Path, limits: Limits) -
                     raise CorruptFileError(f"{archive.name} unpacks to more than {limits.total_bytes} bytes; refused")
                 _unpack_member(tar, member, archive, folder, seen)
             stream.seek(tar.offset)  # tarfile takes a damaged header for the end
-            if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            end = stream.read(tarfile.BLOCKSIZE)
+            if end.strip(b"\0"):
                 raise CorruptFileError(f"{archive.name} has a damaged header after {len(seen)} names")
+            if len(end) < tarfile.BLOCKSIZE:
+                raise CorruptFileError(f"{archive.name} is cut off after {len(seen)} names: its end is not marked")
     except (tarfile.TarError, EOFError, ValueError, ArithmeticError, RecursionError) as error:
         if isinstance(error, CorruptFileError):
             raise

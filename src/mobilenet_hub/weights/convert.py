@@ -1,4 +1,4 @@
-"""Any supported file or folder into a module. Imports errors, catalog, architecture and the readers of this folder.
+"""Any supported file or folder into a module. Imports disk, errors, catalog and the readers of this folder.
 
 `load_source` finds out what a path is by what is there: a module folder, a TF1 hub module, a TF2 SavedModel, a TF-Slim
 checkpoint, a frozen graph, a peer's file, or an archive or folder of one of them. docs/formats.md has the list.
@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mobilenet_hub.catalog import find_module
+from mobilenet_hub.disk import exists, is_file, is_folder
 from mobilenet_hub.errors import InputError, InvalidModuleError, MobileNetHubError
 from mobilenet_hub.weights.archive import unpack
 from mobilenet_hub.weights.checkpoint import read_checkpoint
@@ -22,7 +23,7 @@ from mobilenet_hub.weights.keras_file import SUFFIXES as KERAS_SUFFIXES
 from mobilenet_hub.weights.keras_file import read_keras_file
 from mobilenet_hub.weights.litert import read_litert
 from mobilenet_hub.weights.module_folder import CONFIG_FILE, Module, read_module, write_module
-from mobilenet_hub.weights.saved_model import MODEL_FILE, read_saved_model
+from mobilenet_hub.weights.saved_model import HUB1_FILE, MODEL_FILE, VARIABLES_FILE, read_saved_model
 from mobilenet_hub.weights.source import Source, Wanted, to_module
 from mobilenet_hub.weights.tensor_bundle import find_prefix
 from mobilenet_hub.weights.tfjs import MODEL_FILE as TFJS_FILE
@@ -154,7 +155,7 @@ def _of_handle(handle: str, wanted: Wanted) -> Wanted:
 
 
 def _is_archive(path: Path) -> bool:
-    return path.is_file() and path.name.lower().endswith(_ARCHIVES)
+    return is_file(path) and path.name.lower().endswith(_ARCHIVES)
 
 
 def _load_archive(archive: Path, wanted: Wanted) -> Module:
@@ -181,7 +182,7 @@ def _load(path: Path, wanted: Wanted) -> Module:
 
 def _as_module_folder(path: Path) -> Path | None:
     folder = path.parent if path.name == CONFIG_FILE else path
-    return folder if (folder / CONFIG_FILE).is_file() else None
+    return folder if is_file(folder / CONFIG_FILE) else None
 
 
 def _adjusted(module: Module, wanted: Wanted) -> Module:
@@ -213,15 +214,15 @@ def _adjusted(module: Module, wanted: Wanted) -> Module:
 
 
 def _read(path: Path, size: tuple[int, int] | None) -> Source:
-    if path.is_dir():
+    if is_folder(path):
         return _read_folder(path, size)
-    if path.is_file() and (source := _read_file(path, size)):
+    if is_file(path) and (source := _read_file(path, size)):
         return source
     for prefix in (path, path.with_suffix("")):
-        if prefix.with_name(f"{prefix.name}.index").is_file():
+        if is_file(prefix.with_name(f"{prefix.name}.index")):
             return read_checkpoint(prefix)
-    if not path.exists():
-        raise InputError(f"{path} does not exist")
+    if not exists(path):
+        raise InputError(f"{path} does not exist, or one may not look there")
     raise InputError(f"{path} is none of the files that can be converted: {FORMATS}")
 
 
@@ -245,6 +246,8 @@ def _read_folder(folder: Path, size: tuple[int, int] | None) -> Source:
             return read_saved_model(folder)
         if prefix := find_prefix(folder):
             return read_checkpoint(prefix)
+        if is_file(folder / VARIABLES_FILE) or is_file(folder / HUB1_FILE):
+            raise InvalidModuleError(f"{folder / MODEL_FILE} is missing, and the files beside it belong to one")
         if (folder / TFJS_FILE).is_file():
             return read_tfjs(folder / TFJS_FILE, size)
         if is_hugging_face(folder):

@@ -3,6 +3,7 @@
 The constants keep the variables' names (read through `<name>/read` nodes), sometimes below the scope of an import.
 """
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from mobilenet_hub.weights.reading import as_float32, reading
 from mobilenet_hub.weights.source import LEAVES, Source, is_slim, slim_name
 
 WHAT = "a frozen TensorFlow graph"
+_NODE = 1  # GraphDef.node; behind it stand library, version and versions (tensorflow/core/framework/graph.proto)
 
 
 def read_frozen_graph(file: Path) -> Source:
@@ -24,9 +26,12 @@ def read_frozen_graph(file: Path) -> Source:
         InvalidModuleError: the graph is quantized or holds no MobileNet.
     """
     with reading(file, WHAT):
-        nodes = list(nodes_of(Message(file.read_bytes())))
-        if not nodes:
+        graph = Message(file.read_bytes())
+        if _NODE not in graph:
             raise ValueError("it has no nodes")
+        if graph.last == _NODE:  # cut off between two nodes, a graph may be a smaller network without fault
+            raise ValueError("it ends with a node, without the library or the versions that TensorFlow writes last")
+        nodes = list(nodes_of(graph))
         _check_wiring(nodes)
         facts = facts_of(nodes)
         weights = _constants(nodes)
@@ -51,14 +56,13 @@ def _constants(nodes: list[Node]) -> dict[str, np.ndarray]:
 
 def _check_wiring(nodes: list[Node]) -> None:
     """Demand that every node's inputs are there and every constant is used, as in a graph that nothing was cut from."""
-    names = [node.name for node in nodes]
-    if len(set(names)) != len(names):
-        twice = next(name for at, name in enumerate(names) if name in names[:at])
-        raise ValueError(f"node {twice} occurs twice")
+    names = Counter(node.name for node in nodes)
+    if twice := [name for name, times in names.items() if times > 1]:
+        raise ValueError(f"node {twice[0]} occurs twice")
     used: set[str] = set()
     for node in nodes:
-        if missing := set(node.inputs).difference(names):
-            raise ValueError(f"node {node.name} takes {missing.pop()}, which is not there")
+        if missing := [name for name in node.inputs if name not in names]:
+            raise ValueError(f"node {node.name} takes {missing[0]}, which is not there")
         used.update(node.inputs)
     for node in nodes:
         if node.name not in used and node.op in ("Const", "Identity") and node.name.endswith((*LEAVES, "/read")):

@@ -25,10 +25,11 @@ from mobilenet_hub.architecture import (
     architecture,
     is_image_size,
 )
-from mobilenet_hub.disk import flush, replace_folder
+from mobilenet_hub.disk import exists, flush, is_folder, replace_folder
 from mobilenet_hub.errors import InputError, InvalidModuleError, OutputError
 
 FORMAT = 1
+_MAX_CLASSES = 1_000_000  # a forged number must not fill the memory with labels
 CONFIG_FILE, WEIGHTS_FILE, LABELS_FILE = "module.json", "weights.safetensors", "labels.txt"
 _PADDINGS = ("same", "symmetric", "bottom_right")
 
@@ -276,9 +277,9 @@ def check_place(folder: Path, overwrite: bool) -> None:
     Raises:
         OutputError: something else is there.
     """
-    if not folder.exists():
+    if not exists(folder):
         return
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise OutputError(f"{folder} is a file, not a folder")
     if any(folder.iterdir()):
         if not (folder / CONFIG_FILE).is_file():
@@ -289,7 +290,7 @@ def check_place(folder: Path, overwrite: bool) -> None:
 
 def _check_values(known: dict[str, Any], file: Path) -> None:
     def count(value: object) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_CLASSES
 
     def number(value: object) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
@@ -302,11 +303,11 @@ def _check_values(known: dict[str, Any], file: Path) -> None:
             is_image_size,
             f"[height, width], each 1 to {MAX_IMAGE_SIZE} pixels",
         ),
-        "num_classes": (count, "0 or a number of classes"),
+        "num_classes": (count, f"0 or a number of classes, up to {_MAX_CLASSES}"),
         "batch_norm_epsilon": (number, "a number above 0"),
         "input_scale": (number, "a number above 0"),
         "padding": (lambda v: v in _PADDINGS, f"one of {', '.join(_PADDINGS)}"),
-        "hidden_units": (count, "0 or a number of units"),
+        "hidden_units": (count, f"0 or a number of units, up to {_MAX_CLASSES}"),
         "batch_norm_folded": (lambda v: isinstance(v, bool), "true or false"),
         "handle": (lambda v: v is None or isinstance(v, str), "a string"),
     }

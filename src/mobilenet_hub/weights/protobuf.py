@@ -62,14 +62,20 @@ def fields(data: memoryview) -> Iterator[tuple[int, Value]]:
 
 
 class Message:
-    """The fields of one message by number; nested messages are parsed when asked for."""
+    """The fields of one message by number; nested messages are parsed when asked for.
+
+    Attributes:
+        last: the number of the field that was written last; 0 for an empty message.
+    """
 
     def __init__(self, data: memoryview | bytes):
         self._fields: dict[int, list[Value]] = {}
+        self.last = number = 0
         for count, (number, value) in enumerate(fields(memoryview(data))):
             if count >= _MAX_FIELDS:
                 raise ValueError(f"one message has more than {_MAX_FIELDS} fields")
             self._fields.setdefault(number, []).append(value)
+        self.last = number
 
     def __contains__(self, number: int) -> bool:
         return number in self._fields

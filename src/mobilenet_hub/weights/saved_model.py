@@ -21,7 +21,7 @@ from mobilenet_hub.weights.reading import reading
 from mobilenet_hub.weights.source import Source
 from mobilenet_hub.weights.tensor_bundle import read_bundle
 
-MODEL_FILE, HUB1_FILE = "saved_model.pb", "tfhub_module.pb"
+MODEL_FILE, HUB1_FILE, VARIABLES_FILE = "saved_model.pb", "tfhub_module.pb", "variables/variables.index"
 EXTRA_FOLDER = "assets.extra"  # where TensorFlow lets a SavedModel keep what it does not read; our exports do
 _HUB1_FORMAT = 3  # ModuleDef.FORMAT_V3, tensorflow_hub/module_def.proto
 _IMAGE_MODULE_INFO = "image_module_info"
@@ -49,13 +49,15 @@ def read_saved_model(folder: Path) -> Source:
         sizes = {size for graph in graphs for size in _image_sizes(graph)} or {facts.image_size}
         objects = [graph.message(7) for graph in graphs if 7 in graph]
     stated_size, labels = _stated(folder / EXTRA_FOLDER)
-    bundle = read_bundle(folder / "variables" / "variables")
+    bundle = read_bundle((folder / VARIABLES_FILE).with_suffix(""))
     tensors = {name: value for name, value in bundle.items() if isinstance(value, np.ndarray)}
     if OBJECT_GRAPH in bundle:
         if not objects:
             raise CorruptFileError(f"{file} has no objects, as the weights beside it demand")
         tensors = named_variables(bundle, objects[0], folder)
     else:
+        if objects:
+            raise CorruptFileError(f"{file} has objects that the weights beside it know nothing of")
         check_belongs(facts.variables, tensors, file)
     with reading(folder, "a MobileNet"):
         weights = network_weights(tensors, folder)
