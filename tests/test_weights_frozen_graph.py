@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow_files import (
+    blob,
     constant,
     frozen_graph,
     frozen_graph_nodes,
