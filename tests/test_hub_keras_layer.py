@@ -52,6 +52,87 @@ def hub():
     return mobilenet_hub
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16", "mixed_bfloat16"])
+def test_any_dtype_policy(hub, golden_module, published, dtype, golden):
+    if dtype == "float64" and keras_backend() == "jax":
+        pytest.skip("JAX has no float64 unless it is told to")
+    layer = hub.KerasLayer(golden_module(V1), trainable=True, dtype=dtype)
+    moving = [variable for name, variable in layer.variable_map.items() if "moving" in name]
+    assert {variable.dtype for variable in moving} == {"float32"}
+    features = layer(golden.golden_images(2, 128, 128), training=False)
+    want = published["mobilenet_v1_025_128/features"]
+    assert_close(keras_float32(features), want, {"float64": RTOL, "float16": 0.02}.get(dtype, 0.1))
+    layer(golden.golden_images(2, 128, 128), training=True)
+
+
+def keras_backend():
+    from keras import backend
+
+    return backend.backend()
+
+
+def keras_float32(tensor):
+    from keras import ops
+
+    return ops.convert_to_numpy(ops.cast(tensor, "float32"))
+
+
+def test_the_configuration_of_the_original_layer(hub, golden_module, golden, published):
+    config = {"handle": golden_module(V1), "trainable": False, "tags": "train", "name": "old"}
+    layer = hub.KerasLayer.from_config(config)
+    again = hub.KerasLayer.from_config(layer.get_config())
+    assert again.tags == ["train"]
+    assert_close(again(golden.golden_images(2, 128, 128)), published["mobilenet_v1_025_128/features"])
+
+
+def test_declared_shapes(hub, golden_module):
+    endpoint, arguments = "MobilenetV1/Conv2d_13_pointwise", {"return_endpoints": True}
+    handle = golden_module(V1)
+    hub.KerasLayer(handle, arguments=arguments, output_key=endpoint, output_shape=[4, 4, 256])
+    layer = hub.KerasLayer(handle, arguments=arguments, output_shape={"default": [256], endpoint: [4, 4, 256]})
+    assert layer.get_config()["output_shape"] == {"default": [256], endpoint: [4, 4, 256]}
+    for wrong in ({"default": [1001]}, {"no_such": [256]}):
+        with pytest.raises(InputError, match="output_shape"):
+            hub.KerasLayer(handle, arguments=arguments, output_shape=wrong)
+    with pytest.raises(InputError, match="output_shape"):
+        hub.KerasLayer(handle, output_shape=[256, 1])
+
+
+def test_a_plain_number_among_a_signatures_inputs(hub, golden_module):
+    handle = golden_module("https://tfhub.dev/google/imagenet/mobilenet_v1_025_128/feature_vector/3")
+    layer = hub.KerasLayer(handle, signature="image_feature_vector_with_bn_hparams", output_key="default")
+    assert layer({"images": photos(2, 128), "batch_norm_momentum": 0.5}).shape == (2, 256)
+
+
+def test_a_checkpoint_of_tensorflow_holds_every_variable(hub, golden_module, tmp_path):
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("tf.train.Checkpoint is TensorFlow's")
+    import tensorflow as tf
+
+    layer = hub.KerasLayer(golden_module(V1), trainable=True)
+    model = keras.Sequential([keras.Input((128, 128, 3)), layer])
+    before, checkpoint = values(layer), tf.train.Checkpoint(model=model)
+    path = checkpoint.save(str(tmp_path / "checkpoint"))
+    model(photos(2, 128), training=True)
+    assert any((before[name] != value).any() for name, value in values(layer).items())
+    checkpoint.restore(path)
+    assert all((before[name] == value).all() for name, value in values(layer).items())
+
+
+def test_images_of_unknown_rank_are_refused(hub, golden_module):
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("only TensorFlow has them")
+    import tensorflow as tf
+
+    loaded = hub.load(golden_module(V1))
+    with pytest.raises(Exception, match="unknown rank"):  # AutoGraph wraps it
+        tf.function(loaded, input_signature=[tf.TensorSpec(None)])(photos(2, 128))
+
+
 def test_sequential_functional_and_subclassed_use_agree(hub, golden_module, golden, published):
     import keras
 

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from reference_network import random_weights
 from test_hub_keras_layer import assert_close, numpy, photos, values
 
 from mobilenet_hub.errors import InputError
+from mobilenet_hub.weights.module_folder import Module, ModuleConfig, write_module
 
 pytestmark = pytest.mark.keras_backend
 
@@ -150,3 +152,57 @@ def test_a_loaded_module_can_be_a_layer(hub, golden_module):
     layer(photos(2, 96), training=True)
     assert all((a == b).all() for a, b in zip(values(layer).values(), values(loaded).values(), strict=True))
     assert layer.resolved_object.network is loaded.network
+
+
+def test_a_frozen_layer_of_a_loaded_module_hides_nothing(hub, golden_module):
+    loaded = hub.load(golden_module("google/imagenet/mobilenet_v2_035_96/feature_vector/5"))
+    count = len(loaded.trainable_variables)
+    layer = hub.KerasLayer(loaded)
+    assert layer.trainable_weights == []
+    assert len(loaded.trainable_variables) == count > 0
+    with pytest.raises(InputError, match=r"frozen .* shares"):
+        loaded(photos(2, 96), training=True)
+    for shared in (loaded, layer.resolved_object):
+        with pytest.raises(InputError, match="load the module once more"):
+            hub.KerasLayer(shared, trainable=True)
+    layer.trainable = True
+    before = values(loaded)
+    loaded(photos(2, 96), training=True)
+    assert any((before[name] != value).any() for name, value in values(loaded).items())
+
+
+def test_what_hub_module_cannot_load_is_refused_before_it_is_fetched(hub, monkeypatch):
+    monkeypatch.setenv("MOBILENET_HUB_OFFLINE", "1")
+    with pytest.raises(InputError, match=r"hub\.KerasLayer"):
+        hub.Module("https://tfhub.dev/google/imagenet/mobilenet_v2_100_224/feature_vector/5")
+    with pytest.raises(InputError, match="no graph variant with tags"):
+        hub.Module("https://tfhub.dev/google/imagenet/mobilenet_v2_100_224/feature_vector/3", tags={"serve"})
+
+
+def test_tags_may_be_the_third_argument(hub, golden_module):
+    module = hub.Module(golden_module("google/imagenet/mobilenet_v1_025_128/feature_vector/3"), True, {"train"})
+    assert (module.train_graph, module.name) == (True, "module")
+
+
+def test_symbolic_images_are_refused(hub, golden_module):
+    import keras
+
+    module = hub.Module(golden_module("google/imagenet/mobilenet_v1_025_128/feature_vector/3"))
+    with pytest.raises(InputError, match=r"hub\.KerasLayer"):
+        module(keras.Input((128, 128, 3)))
+
+
+def test_a_folder_keeps_its_classifier_whatever_it_was_made_from(hub, tmp_path):
+    config = ModuleConfig(
+        "mobilenet_v1", 0.25, (32, 32), 5, handle="google/imagenet/mobilenet_v1_025_128/feature_vector/5"
+    )
+    folder = write_module(tmp_path / "own", Module(config, random_weights(config.network)))
+    for made in (hub.load(folder), hub.KerasLayer(folder), hub.Module(folder)):
+        assert tuple(made(photos(2, 32)).shape) == (2, 5)
+
+
+@pytest.mark.parametrize("momentum", [np.float32(1.5), np.array(-0.1), [0.5, 0.9], np.array([0.5, 0.9]), True])
+def test_a_momentum_that_is_none_is_refused(hub, golden_module, momentum):
+    loaded = hub.load(golden_module("google/imagenet/mobilenet_v1_025_128/feature_vector/5"))
+    with pytest.raises(InputError, match="batch_norm_momentum"):
+        loaded(photos(2, 128), training=True, batch_norm_momentum=momentum)

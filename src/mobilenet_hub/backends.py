@@ -21,14 +21,14 @@ def installed_backends() -> tuple[str, ...]:
         >>> set(installed_backends()) <= set(BACKENDS)
         True
     """
-    return tuple(name for name in BACKENDS if find_spec(name) is not None)
+    return tuple(name for name in BACKENDS if _is_installed(name))
 
 
 def require_keras(purpose: str) -> str:
     """Make sure that Keras can be imported with a backend that is installed, and return the backend's name.
 
-    KERAS_BACKEND and Keras' own configuration file come first. Where neither names a backend, and Keras' default
-    (TensorFlow) is not installed, an installed one is chosen.
+    KERAS_BACKEND comes first, then Keras' own configuration file, if the backend in it is installed: Keras writes
+    "tensorflow" there whatever it runs on. Where neither names one, an installed one is chosen.
 
     Args:
         purpose: what needs Keras, for the error, e.g. "hub.KerasLayer".
@@ -39,18 +39,27 @@ def require_keras(purpose: str) -> str:
     """
     if (keras := sys.modules.get("keras")) is not None and hasattr(keras, "backend"):
         return keras.backend.backend()
-    backend = os.environ.get("KERAS_BACKEND") or _configured_backend()
     installed = installed_backends()
-    if backend is None:
-        backend = installed[0] if installed else BACKENDS[0]
+    backend = os.environ.get("KERAS_BACKEND")
+    if not backend:
+        configured = _configured_backend()
+        usable = configured in installed or configured not in (None, *BACKENDS)  # what nobody knows is refused below
+        backend = configured if configured and usable else (*installed, BACKENDS[0])[0]
         os.environ["KERAS_BACKEND"] = backend
     if backend not in BACKENDS:
         raise InputError(f"KERAS_BACKEND is {backend!r}; use one of {', '.join(BACKENDS)}")
     for package in ("keras", backend):
-        if find_spec(package) is None:
+        if not _is_installed(package):
             others = f" (installed backends: {', '.join(installed)}; set KERAS_BACKEND)" if installed else ""
             raise MissingExtraError(package, backend, purpose + others)
     return backend
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except (ImportError, ValueError):  # something stands in its place that hides it
+        return False
 
 
 def _configured_backend() -> str | None:

@@ -62,13 +62,13 @@ def _torch_convolve(x: Tensor, kernel: Tensor, stride: int, padding: Padding, de
 
 def batch_normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Normalized:
     """Normalize by the batch's own mean and biased variance, as training does."""
-    kernel = {"tensorflow": _tensorflow_train, "torch": _torch_train}.get(keras.backend.backend(), _portable_train)
+    kernel = {"tensorflow": _tensorflow_train, "torch": _torch_train}.get(_fused_backend(x), _portable_train)
     return kernel(x, gamma, beta, epsilon)
 
 
 def normalize(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor, epsilon: float) -> Tensor:
     """Normalize by given statistics, as inference does; the output has the dtype of x."""
-    backend = keras.backend.backend()
+    backend = _fused_backend(x)
     if backend == "tensorflow":
         import tensorflow as tf
 
@@ -82,6 +82,11 @@ def normalize(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Te
         return output.permute(0, 2, 3, 1)
     scale = gamma * ops.rsqrt(variance + epsilon)
     return ops.cast(ops.cast(x, "float32") * scale + (beta - mean * scale), x.dtype)
+
+
+def _fused_backend(x: Tensor) -> str:
+    """Return the backend whose fused kernel normalizes x; none takes float64."""
+    return "" if keras.backend.standardize_dtype(x.dtype) == "float64" else keras.backend.backend()
 
 
 def _tensorflow_train(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Normalized:

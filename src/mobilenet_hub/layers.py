@@ -46,6 +46,7 @@ class BatchNorm(keras.layers.Layer):
                 initializer=np.ones if leaf in ("gamma", "moving_variance") else np.zeros,
                 trainable=leaf not in STATISTICS,
                 autocast=False,
+                dtype="float32",
             )
             setattr(self, leaf, variable)
 

@@ -187,6 +187,11 @@ class MobileNet(keras.Model):
             variable.assign(weights[name])
         return self
 
+    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
+        """Return what `tf.train.Checkpoint` saves of this model: TensorFlow does not look into Keras 3's lists."""
+        children = super()._trackable_children(save_type, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        return {**children, **{unit.name: unit for unit in self.units}}
+
     @property
     def regularization_losses(self) -> list[Callable[[], Tensor]]:
         """The L2 terms, one function without arguments for each, whether or not the model is trainable."""

@@ -174,17 +174,24 @@ def gives_classes(signature: str, config: ModuleConfig) -> bool:
 
 
 def find_contract(name: str | os.PathLike[str], config: ModuleConfig) -> Contract:
-    """Return the contract of a module by the name that it was asked for, or else by the handle that it carries."""
-    for handle in (os.fspath(name), config.handle):
-        try:
-            if handle:
-                published = find_module(handle)
-                break
-        except UnknownModuleError:
-            continue
-    else:
-        published = None
+    """Return the contract of a module by the name that it was asked for, or else by the handle that it carries.
+
+    The handle of a folder with another number of classes says only where its network comes from.
+    """
+    published = find_published(name)
+    if published is None and config.handle:
+        published = find_published(config.handle)
+        if published and published.num_classes != config.num_classes:
+            published = None
     return Contract(os.fspath(name), config, published)
+
+
+def find_published(name: str | os.PathLike[str]) -> PublishedModule | None:
+    """Return the published module that a name stands for, or None."""
+    try:
+        return find_module(os.fspath(name))
+    except UnknownModuleError:
+        return None
 
 
 def open_contract(name: str | os.PathLike[str], *, fetch: bool = True) -> tuple[Contract, Mapping[str, np.ndarray]]:
@@ -207,7 +214,7 @@ def open_contract(name: str | os.PathLike[str], *, fetch: bool = True) -> tuple[
     return contract, module.weights
 
 
-def check_tags(contract: Contract, tags: Collection[str] | None) -> bool:
+def check_tags(name: str, tags: Collection[str] | None) -> bool:
     """Return whether a set of tags asks for the training graph: {} or None does not, {"train"} does.
 
     Raises:
@@ -215,7 +222,7 @@ def check_tags(contract: Contract, tags: Collection[str] | None) -> bool:
     """
     chosen = {tags} if isinstance(tags, str) else set(tags or ())
     if chosen not in (set(), {"train"}):
-        raise InputError(f"{contract.name} has no graph variant with tags {sorted(chosen)!r}; use set() or {{'train'}}")
+        raise InputError(f"{name} has no graph variant with tags {sorted(chosen)!r}; use set() or {{'train'}}")
     return chosen == {"train"}
 
 

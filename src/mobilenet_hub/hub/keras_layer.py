@@ -8,6 +8,7 @@ load, running and Keras.
 import os
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import keras  # noqa: TID253 (this file is itself imported only where Keras is wanted)
@@ -20,6 +21,15 @@ from mobilenet_hub.hub.load import LoadedModule
 from mobilenet_hub.hub.running import build_network, check_images, check_momentum, has_values, run_signature
 from mobilenet_hub.kernels import Tensor
 from mobilenet_hub.weights.module_folder import ModuleConfig
+
+
+@dataclass(frozen=True)
+class _Described:
+    """A module that a saved configuration describes, with its weights where this machine has them."""
+
+    contract: Contract
+    weights: Mapping[str, np.ndarray] | None
+
 
 _ARGUMENTS = ("batch_norm_momentum", "return_endpoints")
 # The fields of a module's configuration that the network, its variables and its contract follow from.
@@ -42,7 +52,7 @@ class KerasLayer(keras.layers.Layer):
     """A published MobileNet, or any module folder, as a layer.
 
     Args:
-        handle: any name of a module, or what `hub.load` returned.
+        handle: any name of a module, or what `hub.load` returned, whose variables it shares.
         trainable: whether training changes it. While False, batch norm uses its moving statistics and changes nothing
             even inside `fit`, and there are no regularization losses. May be set later: `layer.trainable = True`.
         arguments: for every call: `batch_norm_momentum` (0.99 where not given) and `return_endpoints` (give a dict of
@@ -52,7 +62,7 @@ class KerasLayer(keras.layers.Layer):
             for modules in TF1 format, where both have defaults.
         signature_outputs_as_dict: return all outputs of the signature by name.
         output_key: return this one of several outputs.
-        output_shape: the output's shape without the batch axis; checked.
+        output_shape: the output's shape without the batch axis, or by name where there are several; checked.
         load_options: for old code; there is nothing to set.
         layer_kwargs: what every Keras layer takes: name, dtype, input_shape.
 
@@ -67,7 +77,7 @@ class KerasLayer(keras.layers.Layer):
 
     def __init__(
         self,
-        handle: str | os.PathLike[str] | LoadedModule,
+        handle: "str | os.PathLike[str] | LoadedModule | _Described",
         trainable: bool = False,
         arguments: Mapping[str, Any] | None = None,
         _sentinel: None = None,
@@ -75,7 +85,7 @@ class KerasLayer(keras.layers.Layer):
         signature: str | None = None,
         signature_outputs_as_dict: bool | None = None,
         output_key: str | None = None,
-        output_shape: Sequence[int] | None = None,
+        output_shape: Sequence[int | None] | Mapping[str, Sequence[int | None]] | None = None,
         load_options: object | None = None,
         **layer_kwargs: Any,
     ):
@@ -87,13 +97,14 @@ class KerasLayer(keras.layers.Layer):
             # Images stay float32 until they are scaled, whatever the policy; the network casts by itself.
             super().__init__(**{"autocast": False, **layer_kwargs})
         if isinstance(handle, LoadedModule):
+            handle.give_to(self)
             self.contract, self.network = handle.contract, handle.network
         else:
-            self.contract, weights = open_contract(handle)
+            is_described = isinstance(handle, _Described)
+            self.contract, weights = (handle.contract, handle.weights) if is_described else open_contract(handle)
             with keras.name_scope(self.name):  # so that variables of two layers have different paths
                 self.network = build_network(self.contract, weights, dtype=self.dtype_policy, name="network")
-        check_tags(self.contract, tags)
-        self.tags = sorted(tags) if tags else None
+        self.tags = ["train"] if check_tags(self.contract.name, tags) else None
         self.arguments = _checked_arguments(arguments)
         self.signature = signature or ("default" if self.contract.is_hub1 else None)
         self.signature_outputs_as_dict = signature_outputs_as_dict
@@ -128,13 +139,25 @@ class KerasLayer(keras.layers.Layer):
         if self._key not in (names := self._output_infos()):
             raise InputError(f"{self.contract.name} has no output {self._key!r} here; it has {', '.join(names)}")
 
-    def _checked_shape(self, output_shape: Sequence[int] | None) -> list[int] | None:
+    def _checked_shape(self, output_shape: Any) -> Any:
         if output_shape is None:
             return None
-        declared, actual = np.ravel(output_shape).tolist(), list(self._output_infos()[self._key].shape[1:])
-        if not self._as_dict and declared != actual:
-            raise InputError(f"output_shape is {declared}, but {self.contract.name} gives {actual}")
-        return declared
+        infos = self._output_infos()
+        declared = output_shape if isinstance(output_shape, Mapping) else {self._key: output_shape}
+        if unknown := declared.keys() - infos.keys():
+            raise InputError(f"output_shape names {sorted(unknown)[0]!r}; there is {', '.join(infos)}")
+        shapes = {name: np.ravel(shape).tolist() for name, shape in declared.items()}
+        for name, shape in shapes.items():
+            actual = infos[name].shape[1:]  # None where any length will do
+            if len(shape) != len(actual) or any(w not in (None, h) for h, w in zip(shape, actual, strict=True)):
+                raise InputError(f"output_shape is {shape}, but {self.contract.name} gives {list(actual)}")
+        return shapes if isinstance(output_shape, Mapping) else shapes[self._key]
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call the layer; a number among a signature's inputs (`batch_norm_momentum`) becomes an array for Keras."""
+        if isinstance(inputs, Mapping):
+            inputs = {key: np.float32(v) if isinstance(v, int | float) else v for key, v in inputs.items()}
+        return super().__call__(inputs, *args, **kwargs)
 
     def call(self, inputs: Any, training: bool | None = None) -> Tensor | dict[str, Tensor]:
         """Return the output, or all outputs by name.
@@ -193,7 +216,9 @@ class KerasLayer(keras.layers.Layer):
     @property
     def resolved_object(self) -> LoadedModule:
         """The module as `hub.load` gives it, sharing this layer's variables."""
-        return LoadedModule(self.contract, self.network)
+        module = LoadedModule(self.contract, self.network)
+        module.give_to(self)
+        return module
 
     @property
     def variable_map(self) -> dict[str, Any]:
@@ -223,6 +248,8 @@ class KerasLayer(keras.layers.Layer):
         Nothing is fetched: a saved model brings its weights. A layer that got none says so when it is called.
         """
         config = dict(config)
+        if "module" not in config:  # of tensorflow_hub's own layer
+            return cls(**config)
         description = dict(config.pop("module"))
         description["image_size"] = tuple(description["image_size"])
         handle = config.pop("handle")
@@ -230,11 +257,9 @@ class KerasLayer(keras.layers.Layer):
         if isinstance(config.get("dtype"), Mapping):
             config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
         weights = _weights_here(contract)
-        with keras.name_scope(config["name"]):
-            network = build_network(contract, weights, dtype=config.get("dtype"), name="network")
-        layer = cls(LoadedModule(contract, network), **config)
+        layer = cls(_Described(contract, weights), **config)
         if weights is None:
-            first = next(iter(network.slim_variables.values()))
+            first = next(iter(layer.network.slim_variables.values()))
             first.assign(np.full(first.shape, np.nan, "float32"))  # so that forgotten weights cannot pass for real ones
             layer._awaits_weights = True
         return layer

@@ -4,6 +4,7 @@ Source: tensorflow/hub docs/reusable_saved_models.md and docs/tf2_saved_model.md
 """
 
 import os
+import weakref
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -32,6 +33,7 @@ class LoadedModule:
     def __init__(self, contract: Contract, network: MobileNet, train_graph: bool = False):
         self.contract = contract
         self.network = network
+        self._layer: weakref.ref[Any] | None = None
         self.signatures: Mapping[str, Callable[..., dict[str, Tensor]]] = MappingProxyType(
             {name: _Signature(self, name, train_graph) for name in contract.signatures}
         )
@@ -56,12 +58,31 @@ class LoadedModule:
         """
         if training and self.contract.config.batch_norm_folded:
             raise InputError(f"{self.contract.name} has its batch norm folded into its kernels: it cannot be trained")
+        if training and not self.network.trainable:
+            raise InputError(
+                f"a frozen hub.KerasLayer shares the variables of this {self.contract.name}: make it trainable, or "
+                "load the module once more"
+            )
         return self.network(
             check_images(self.contract, images),
             training=bool(training),
             batch_norm_momentum=check_momentum(batch_norm_momentum),
             return_endpoints=return_endpoints,
         )
+
+    def give_to(self, layer: Any) -> None:
+        """Share the variables with a layer, one at a time: whether they are trained is decided for all who share them.
+
+        Raises:
+            InputError: another layer has them.
+        """
+        owner = self._layer and self._layer()
+        if owner is not None and owner is not layer:
+            raise InputError(
+                f"this {self.contract.name} is the layer {owner.name!r} already: call that layer again to share its "
+                "variables, or load the module once more"
+            )
+        self._layer = weakref.ref(layer)
 
     @property
     def variables(self) -> list[Any]:
@@ -71,7 +92,8 @@ class LoadedModule:
     @property
     def trainable_variables(self) -> list[Any]:
         """The variables that training changes by gradients."""
-        return [variable for variable in self.variables if variable.trainable]
+        described = self.contract.config.network.variables
+        return [variable for name, variable in self.variable_map.items() if described[name].trainable]
 
     @property
     def variable_map(self) -> dict[str, Any]:
@@ -133,5 +155,5 @@ def load(
         1
     """
     contract, weights = open_contract(handle)
-    train_graph = check_tags(contract, tags)
+    train_graph = check_tags(contract.name, tags)
     return LoadedModule(contract, build_network(contract, weights), train_graph)

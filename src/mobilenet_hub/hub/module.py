@@ -9,8 +9,10 @@ import os
 from collections.abc import Callable, Collection
 from typing import Any
 
+from mobilenet_hub.catalog import PublishedModule
+from mobilenet_hub.disk import is_folder
 from mobilenet_hub.errors import InputError
-from mobilenet_hub.hub.contract import TensorInfo, check_tags, open_contract, signature_inputs
+from mobilenet_hub.hub.contract import TensorInfo, check_tags, find_published, open_contract, signature_inputs
 from mobilenet_hub.hub.running import build_network, check_momentum, run_signature
 from mobilenet_hub.kernels import Tensor
 
@@ -50,14 +52,14 @@ class Module:
         name: str = "module",
         tags: Collection[str] | None = None,
     ):
+        if tags is None and not isinstance(name, str):  # Module(spec, True, {"train"})
+            name, tags = "module", name
+        asked = os.fspath(spec) if isinstance(spec, str | os.PathLike) else ""
+        self.train_graph = check_tags(asked, tags)
+        if asked and not is_folder(asked):
+            _refuse_tf2(find_published(asked), asked)  # before it is fetched
         self.contract, weights = open_contract(spec)
-        published = self.contract.published
-        if published is not None and published.format != "hub1":
-            raise InputError(
-                f"{self.contract.name} is in the SavedModel format of TensorFlow 2 (version {published.version}), "
-                f"which hub.Module cannot load; use hub.KerasLayer({os.fspath(spec)!r}) or hub.load"
-            )
-        self.train_graph = check_tags(self.contract, tags)
+        _refuse_tf2(self.contract.published, self.contract.name)
         self.trainable = bool(trainable)
         self.name = name
         if self.contract.config.batch_norm_folded and (self.train_graph or self.trainable):
@@ -93,7 +95,7 @@ class Module:
 
     def get_signature_names(self, tags: Collection[str] | None = None) -> list[str]:
         """Return the names of the signatures, the same for both sets of tags."""
-        check_tags(self.contract, tags)
+        check_tags(self.contract.name, tags)
         return list(self.contract.hub1_signatures)
 
     def get_input_info_dict(self, signature: str | None = None) -> dict[str, TensorInfo]:
@@ -126,6 +128,14 @@ class Module:
 
     def _signature(self, signature: str | None) -> str:
         return self.contract.check_signature(signature or "default", self.contract.hub1_signatures)
+
+
+def _refuse_tf2(published: PublishedModule | None, name: str) -> None:
+    if published is not None and published.format != "hub1":
+        raise InputError(
+            f"{name} is in the SavedModel format of TensorFlow 2 (version {published.version}), which hub.Module "
+            f"cannot load; use hub.KerasLayer({name!r}) or hub.load"
+        )
 
 
 def get_expected_image_size(module: Any, signature: str | None = None, input_name: str | None = None) -> list[int]:

@@ -33,7 +33,13 @@ def check_images(contract: Contract, images: Any) -> Tensor:
     """
     if not hasattr(images, "shape") or not hasattr(images, "dtype"):
         images = np.asarray(images)
-    contract.check_shape(tuple(images.shape))
+    try:
+        shape = tuple(images.shape)
+    except ValueError:  # TensorFlow knows not even how many axes there are
+        raise InputError(
+            f"{contract.name} was given images of unknown rank; state their shape, as tf.ensure_shape does"
+        ) from None
+    contract.check_shape(shape)
     contract.check_dtype(keras.backend.standardize_dtype(images.dtype) if images.dtype != object else "object")
     if isinstance(images, keras.KerasTensor):
         return images
@@ -45,10 +51,13 @@ def check_images(contract: Contract, images: Any) -> Tensor:
 
 def check_momentum(momentum: Any) -> Any:
     """Return a momentum in [0, 1], or a tensor of one; raise InputError for anything else."""
-    if isinstance(momentum, bool | str):
+    if isinstance(momentum, bool | str | list | tuple) or len(getattr(momentum, "shape", ())):
         raise InputError(f"batch_norm_momentum must be a number in [0, 1], not {momentum!r}")
-    if isinstance(momentum, int | float) and not 0 <= momentum <= 1:
-        raise InputError(f"batch_norm_momentum must be in [0, 1], not {momentum!r}")
+    known = isinstance(momentum, int | float | np.generic | np.ndarray) or (
+        keras.ops.is_tensor(momentum) and has_values(momentum)
+    )
+    if known and not 0 <= float(momentum) <= 1:
+        raise InputError(f"batch_norm_momentum must be in [0, 1], not {float(momentum)!r}")
     return momentum
 
 
@@ -65,6 +74,8 @@ def run_signature(
         training: whether batch norm uses the batch's own statistics, and dropout acts before the classifier.
         momentum: of the moving statistics; None: the network's own.
     """
+    if isinstance(images, keras.KerasTensor):
+        raise InputError(f"a signature of {contract.name} takes values; in a Keras model use hub.KerasLayer")
     outputs = network(
         check_images(contract, images), training=training, batch_norm_momentum=momentum, return_endpoints=True
     )

@@ -161,6 +161,7 @@ def write_module(path: str | os.PathLike[str], module: Module, *, overwrite: boo
         OutputError: the folder exists, or cannot be written.
 
     Example:
+        >>> from mobilenet_hub.store import resolve
         >>> module = read_module(resolve("starter"))
         >>> write_module("my-module", module)  # doctest: +SKIP
         PosixPath('my-module')

@@ -1,0 +1,26 @@
+"""The examples of the docstrings do what they say."""
+
+import doctest
+import pkgutil
+from importlib import import_module
+
+import pytest
+
+import mobilenet_hub
+
+NEED_KERAS = ("layers", "models", "kernels", "hub", "training.gradient")
+FILES = [file.name for file in pkgutil.walk_packages(mobilenet_hub.__path__, "mobilenet_hub.")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.keras_backend)
+        if name.removeprefix("mobilenet_hub.").startswith(NEED_KERAS)
+        else name
+        for name in FILES
+    ],
+)
+def test_examples(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert doctest.testmod(import_module(name), report=True).failed == 0
