@@ -30,7 +30,9 @@ from mobilenet_hub.shards import (
     add_key,
     as_metadata,
     as_text,
+    discard_leftovers,
     open_parquet,
+    printable,
     refuse_other_settings,
 )
 from mobilenet_hub.sources import Item, items
@@ -115,7 +117,7 @@ def label_rows(labels: Sequence[str], top: int) -> Rows:
 def _paths(batch: Batch) -> Any:
     import pyarrow as pa
 
-    return pa.array([os.fsencode(key).decode("utf-8", "backslashreplace") for key in batch.keys], pa.string())
+    return pa.array([printable(key) for key in batch.keys], pa.string())
 
 
 def write(
@@ -160,8 +162,8 @@ def write(
     folder = output.with_name(f"{output.name}.parts") if is_file else output
     if is_file and exists(output) and not exists(folder / MANIFEST_FILE):
         done = _finished_before(output, settings, islice(items(inputs, limit or 2**63), limit))
+        discard_leftovers(folder)  # of a run that was killed while it tidied up
         if done is not None:
-            shutil.rmtree(folder, ignore_errors=True)  # what a run left that was killed while it tidied up
             return done
     with Shards(folder, settings, rows.schema) as shards:
         resumed = shards.inputs

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +22,7 @@ from mobilenet_hub.sources import Item
 
 BATCH_SIZE = 64
 _TASK_SIZE = 8  # inputs that one thread takes at a time: little enough to share a small folder out among all cores
+_MAX_HELD_BYTES = 1 << 25  # of the files of a batch, where they are read before they are decoded
 _BATCHES_AHEAD = 2  # at least; each of 64 photos of 224 x 224 takes 10 MB
 
 
@@ -113,17 +113,27 @@ def available_cores() -> int:
 
 def _groups(items: Iterator[Item], batch_size: int, shard_size: int | None) -> Iterator[list[Item]]:
     room = shard_size
-    while group := list(islice(items, batch_size if room is None else min(batch_size, room))):
+    while group := list(_taken(items, batch_size if room is None else min(batch_size, room))):
         yield group
         if room is not None:
             room = (room - len(group)) or shard_size
+
+
+def _taken(items: Iterator[Item], count: int) -> Iterator[Item]:
+    """Yield that many items, or fewer where their bytes would fill the memory."""
+    held = 0
+    for item in islice(items, count):
+        yield item
+        held += item.held
+        if held >= _MAX_HELD_BYTES:
+            return
 
 
 class _Pending:
     """A batch that threads are decoding, each its part."""
 
     def __init__(self, pool: ThreadPoolExecutor, group: list[Item], image_size: tuple[int, int], fit: Fit):
-        self._group = group
+        self._inputs = [item.key for item in group]
         self._pixels = np.empty((len(group), *image_size, 3), np.uint8)
         self._parts: list[Future[list[tuple[int, int] | str]]] = [
             pool.submit(_decode, group[start : start + _TASK_SIZE], self._pixels[start : start + _TASK_SIZE], fit)
@@ -132,7 +142,7 @@ class _Pending:
 
     def result(self) -> Batch:
         outcomes = [outcome for part in self._parts for outcome in part.result()]
-        inputs = [item.key for item in self._group]
+        inputs = self._inputs
         good = [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, str)]
         return Batch(
             images=self._pixels if len(good) == len(inputs) else self._pixels[good],
@@ -146,15 +156,16 @@ class _Pending:
 def _decode(part: list[Item], pixels: np.ndarray, fit: Fit) -> list[tuple[int, int] | str]:
     """Fill `pixels`; return for each item its full size, or the reason why there is none."""
     outcomes: list[tuple[int, int] | str] = []
-    for item, target in zip(part, pixels, strict=True):
+    for target in pixels:
+        item = part.pop(0)  # and with it its bytes
         try:
             target[:], size = load_sized(item.read(), target.shape[:2], fit)
             outcomes.append(size)
         except ImageError as error:
-            if item.root is not None and not Path(item.root).is_dir():
+            if item.root is not None and item.root.has_vanished():
                 raise InputError(
-                    f"the folder {item.root} has vanished while it was read; what was finished before is kept: bring "
-                    "it back and run the same command again"
+                    f"the folder {item.root.path} has vanished while it was read; what was finished before is kept: "
+                    "bring it back and run the same command again"
                 ) from None
             outcomes.append(error.reason)
     return outcomes

@@ -12,6 +12,8 @@ import hashlib
 import io
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -30,6 +32,7 @@ MANIFEST_FILE, SKIPPED_FILE = "manifest.json", "skipped.csv"
 DEFAULT_SHARD_SIZE = 4096
 METADATA_PREFIX = "mobilenet_hub."
 _PARTIAL = ".partial"
+_LEFTOVER = re.compile(rf"part-\d+\.parquet|{re.escape(SKIPPED_FILE)}|.*{re.escape(_PARTIAL)}")
 _ROW_GROUP = 1024  # rows held until they are written
 _UNCOMPRESSED = "features.list.element"  # float32 features hardly shrink, and are read faster as they are
 
@@ -311,6 +314,16 @@ class _explained:
         ) from error
 
 
+def discard_leftovers(folder: Path) -> None:
+    """Remove a folder that holds nothing but shards without a manifest."""
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except OSError:
+        return
+    if all(_LEFTOVER.fullmatch(name) for name in names):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def as_metadata(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return settings as a schema's metadata.
 
@@ -368,6 +381,16 @@ def _leaves(schema: "Schema") -> list[str]:
     return [f"{field.name}.list.element" if is_list(field) else field.name for field in schema]
 
 
+def printable(key: str) -> str:
+    r"""Return an input's name as text: bytes that are no UTF-8 as backslash escapes.
+
+    Example:
+        >>> printable(os.fsdecode(b"a\xff.jpg"))
+        'a\\xff.jpg'
+    """
+    return os.fsencode(key).decode("utf-8", "backslashreplace")
+
+
 def add_key(digest: Any, key: str) -> None:
     """Add an input's name to a digest of names."""
     digest.update(os.fsencode(key))
@@ -376,5 +399,7 @@ def add_key(digest: Any, key: str) -> None:
 
 def _csv_lines(rows: Iterable[Sequence[str]]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    plain, quoting = (csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+    for row in rows:
+        (quoting if any("\r" in cell for cell in row) else plain).writerow([printable(cell) for cell in row])
     return text.getvalue().encode("utf-8", "backslashreplace")

@@ -7,14 +7,15 @@ input either gives a picture or a named reason. Imports disk, errors, images and
 
 import glob
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobilenet_hub.disk import exists, is_folder
+from mobilenet_hub.disk import exists, is_file, is_folder
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.images import MAX_FILE_BYTES, TOO_LARGE, read_bytes
 
@@ -39,7 +40,33 @@ class Item:
 
     key: str  # a file's path; archive/member; table.parquet#row or the table's own key
     read: Callable[[], Any]  # what `images.decode_image` takes, bytes as a rule; raises ImageError with the reason
-    root: str | None = None  # the folder that was asked for, where the input was found by searching one
+    root: "Root | None" = None  # the folder that was asked for, where the input was found by searching one
+    held: int = 0  # bytes of it that are in memory already
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A folder that is searched, and which one it is: where a disk was mounted another folder appears without it."""
+
+    path: str
+    identity: tuple[int, int] | None
+
+    @classmethod
+    def at(cls, path: str) -> "Root":
+        """Return the folder that is there now."""
+        return cls(path, _identity(path))
+
+    def has_vanished(self) -> bool:
+        """Tell whether the folder is no longer there, or another one is in its place."""
+        return self.identity is None or _identity(self.path) != self.identity
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        info = os.stat(path)  # noqa: PTH116  (as a string: this is asked for every photo that cannot be read)
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
 
 
 def items(inputs: Iterable[str | os.PathLike[str]], unread: int = 0) -> Iterator[Item]:
@@ -89,6 +116,8 @@ def _kind(argument: str) -> Callable[[str, int], Iterator[Item]]:
         return _folder
     if glob.has_magic(argument) and not exists(argument):
         return _glob
+    if exists(argument) and not is_file(argument):
+        return _file  # a pipe or a device, which is refused when it is read: opening it would wait for ever
     lower = argument.lower()
     if lower.endswith(_TARS):
         return _tar
@@ -120,32 +149,52 @@ def _file(path: str, unread: int) -> Iterator[Item]:
 
 
 def _folder(folder: str, unread: int) -> Iterator[Item]:
-    return _walk(folder, folder)
+    root, waiting = Root.at(folder), [folder]
+    while waiting:
+        current = waiting.pop()
+        try:
+            with os.scandir(current) as entries:
+                visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+        except OSError as error:
+            yield _refused(current, f"a folder that cannot be read ({error.strerror})")
+            continue
+        for entry in visible:
+            if os.path.splitext(entry.name)[1].lower() in SUFFIXES and not _is_folder(entry):  # noqa: PTH122  (faster)
+                yield Item(entry.path, partial(read_bytes, entry.path), root)
+        waiting += [entry.path for entry in reversed(visible) if _is_folder(entry, follow_symlinks=False)]
 
 
-def _walk(folder: str, root: str) -> Iterator[Item]:
+def _is_folder(entry: "os.DirEntry[str]", *, follow_symlinks: bool = True) -> bool:
     try:
-        with os.scandir(folder) as entries:
-            visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
-    except OSError as error:
-        yield _refused(folder, f"a folder that cannot be read ({error.strerror})")
-        return
-    for entry in visible:
-        if os.path.splitext(entry.name)[1].lower() in SUFFIXES and not entry.is_dir():  # noqa: PTH122  (3x faster)
-            yield Item(entry.path, partial(read_bytes, entry.path), root)
-    for entry in visible:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path, root)
+        return entry.is_dir(follow_symlinks=follow_symlinks)
+    except OSError:  # a link to itself, or to where one may not look: reading it will say so
+        return False
 
 
 def _glob(pattern: str, unread: int) -> Iterator[Item]:
-    matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  (Path.glob takes no absolute pattern)
-    if "**" in pattern:
-        matches = [match for match in matches if not is_folder(match)]  # whose files match too
-    if matches:
-        yield from _expand(matches, unread)
+    literal = re.split(r"[*?[]", pattern, maxsplit=1)[0]
+    root = Root.at(literal[: literal.rfind(os.sep) + 1] or os.curdir)
+    if matches := sorted(_matches(pattern)):
+        for item in _expand(matches, unread):
+            yield item if item.root else replace(item, root=root)
     else:
         yield _refused(pattern, "matches no file")
+
+
+def _matches(pattern: str) -> set[str]:
+    """Return what a pattern matches; `**` stands for any folders, and goes into no link, which may lead back up."""
+    if pattern == "**" or pattern.endswith(f"{os.sep}**"):
+        pattern += f"{os.sep}*"
+    head, deep, tail = pattern.partition(f"**{os.sep}")
+    if not deep or (head and not head.endswith(os.sep)):
+        return set(glob.glob(pattern))  # noqa: PTH207  (Path.glob takes no absolute pattern)
+    found: set[str] = set()
+    for base in glob.glob(head) if head else [""]:  # noqa: PTH207
+        for folder, subfolders, _ in os.walk(base or os.curdir):
+            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+            inside = f"{folder.rstrip(os.sep)}{os.sep}"
+            found |= _matches(glob.escape(inside if base else inside.removeprefix(f"{os.curdir}{os.sep}")) + tail)
+    return {match for match in found if not is_folder(match)}  # whose files match too
 
 
 class _OpenFile:
@@ -168,8 +217,6 @@ class _OpenFile:
 
 def _tar(path: str, unread: int) -> Iterator[Item]:
     import tarfile
-    from lzma import LZMAError
-    from zlib import error as zlib_error
 
     class Header(tarfile.TarInfo):
         """A header that is damaged or missing is an error, where tarfile would take it for the end."""
@@ -188,29 +235,33 @@ def _tar(path: str, unread: int) -> Iterator[Item]:
             file = _OpenFile(path) if path.lower().endswith(".tar") else None
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # tarfile would remember every member it has seen
-                if not member.isreg() or not _is_image(member.name):
+                if member.isdir() or not _is_image(member.name):
                     continue
                 key = f"{path}/{member.name}"
+                if not member.isreg():
+                    what = f"a link to {member.linkname}" if member.linkname else "no regular file"
+                    yield _refused(key, f"{what}, not followed in an archive")
+                    continue
                 if file is not None and not member.issparse():
                     yield Item(key, partial(file.read, member.offset_data, member.size))
                     continue
                 stream = archive.extractfile(member)  # compressed: only to be read in passing
                 data = stream.read(MAX_FILE_BYTES) if stream is not None else b""
-                yield Item(key, partial(bytes, data))
-    except (tarfile.TarError, zlib_error, LZMAError, EOFError, OSError) as error:
+                yield Item(key, partial(bytes, data), held=len(data))
+    except Exception as error:  # besides its own errors tarfile raises whatever a damaged header makes it trip over
         yield _refused(path, f"not a readable .tar archive, or damaged from here on ({error})")
 
 
 def _zip(path: str, unread: int) -> Iterator[Item]:
-    from zipfile import BadZipFile, ZipFile
+    from zipfile import ZipFile
 
     try:
         archive = ZipFile(path)
-    except (BadZipFile, OSError, ValueError) as error:
+    except Exception as error:  # as with tarfile
         yield _refused(path, f"not a readable .zip archive ({error})")
         return
     for member in archive.infolist():
-        if not member.is_dir() and _is_image(member.filename):
+        if _is_image(member.filename):  # which no folder is: its name ends with a slash
             yield Item(f"{path}/{member.filename}", partial(_read_member, archive, member))
 
 
@@ -233,7 +284,7 @@ def _parquet(path: str, unread: int) -> Iterator[Item]:
 
     try:
         for key, data in rows(path, unread):
-            yield Item(key, partial(_present, data))
+            yield Item(key, partial(_present, data), held=len(data or b""))
     except ImageError as error:
         yield _refused(path, error.reason)
 

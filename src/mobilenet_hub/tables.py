@@ -5,7 +5,7 @@ Imports errors; pyarrow on first use.
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mobilenet_hub.errors import ImageError
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 _KEY_COLUMNS = ("path", "key", "__key__", "file_name", "filename", "id")
 _IMAGE_COLUMNS = ("image", "img", "bytes", "image_bytes", "jpg", "jpeg", "png", "webp", "content", "data")
-_ROWS_AT_ONCE = 32  # of images of a megabyte each, what is held is still little
+_FIELD = "bytes"  # of a struct, as Hugging Face's Image feature has it
+_ROWS_AT_ONCE = 8  # of images of ten megabytes each, what is held is still little
+_READ_AT_ONCE = 1 << 20
 
 
 def rows(path: str | os.PathLike[str], unread: int = 0) -> Iterator[tuple[str, bytes | None]]:
@@ -35,13 +37,14 @@ def rows(path: str | os.PathLike[str], unread: int = 0) -> Iterator[tuple[str, b
 
     row = 0
     try:
-        with parquet.ParquetFile(path, memory_map=True) as table:
+        # Not mapped into memory: the pages that were read would count, and a file cut meanwhile would end the process.
+        with parquet.ParquetFile(path, buffer_size=_READ_AT_ONCE, pre_buffer=False) as table:
             image = _image_column(table.schema_arrow)
-            key = next((k for k in _KEY_COLUMNS if k in table.schema_arrow.names and k != image.split(".")[0]), None)
+            key = next((k for k in _KEY_COLUMNS if k in table.schema_arrow.names and k != image.column), None)
             for group in range(table.num_row_groups):
                 count = table.metadata.row_group(group).num_rows
                 wanted = image if row + count > unread else None
-                columns = [name for name in (key, wanted) if name]
+                columns = [name for name in (key, wanted and wanted.path) if name]
                 if not columns:
                     yield from ((f"{path}#{row + index}", None) for index in range(count))
                     row += count
@@ -49,31 +52,57 @@ def rows(path: str | os.PathLike[str], unread: int = 0) -> Iterator[tuple[str, b
                 for batch in table.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=columns):
                     yield from _of_batch(batch, path, row, key, wanted)
                     row += batch.num_rows
-    except (ArrowException, OSError) as error:
+    except ImageError:
+        raise
+    except (ArrowException, OSError, ValueError, KeyError) as error:
         raise ImageError(f"not a readable Parquet table, or damaged from row {row} on ({error})") from None
 
 
 def _of_batch(
-    batch: "RecordBatch", path: str | os.PathLike[str], row: int, key: str | None, image: str | None
+    batch: "RecordBatch", path: str | os.PathLike[str], row: int, key: str | None, image: "_ImageColumn | None"
 ) -> Iterator[tuple[str, bytes | None]]:
-    names = batch.column(key).to_pylist() if key else [None] * batch.num_rows
+    names = _texts(batch.column(key)) if key else [None] * batch.num_rows
     values = [None] * batch.num_rows
     if image is not None:
-        column = batch.column(image.split(".")[0])
-        values = (column.field("bytes") if "." in image else column).to_pylist()
+        column = batch.column(image.column)
+        values = (column.field(image.field) if image.field else column).to_pylist()
     for index, (name, value) in enumerate(zip(names, values, strict=True)):
-        yield str(name) if name is not None else f"{path}#{row + index}", value
+        yield name if name is not None else f"{path}#{row + index}", value
 
 
-def _image_column(schema: "Schema") -> str:
-    """Return the column that holds image files: "image", or "image.bytes" for a struct's field."""
+def _texts(column: Any) -> list[str | None]:
+    """Return the values as text; bytes that are no UTF-8 as Python has them in the names of files."""
+    import pyarrow as pa
+
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return [None if value is None else str(value) for value in column.to_pylist()]
+    values = column.cast(pa.large_binary()).to_pylist()
+    return [None if value is None else value.decode("utf-8", "surrogateescape") for value in values]
+
+
+class _ImageColumn(NamedTuple):
+    """The column that holds image files; of a struct, the field."""
+
+    column: str
+    field: str = ""
+
+    @property
+    def path(self) -> str:
+        """The name that Parquet has for it."""
+        return f"{self.column}.{self.field}" if self.field else self.column
+
+
+def _image_column(schema: "Schema") -> _ImageColumn:
     from pyarrow import types
 
-    def leaf(field: "Field") -> str | None:
-        if types.is_binary(field.type) or types.is_large_binary(field.type):
-            return field.name
-        if types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0:
-            return f"{field.name}.bytes"
+    def is_binary(kind: Any) -> bool:
+        return types.is_binary(kind) or types.is_large_binary(kind)
+
+    def leaf(field: "Field") -> _ImageColumn | None:
+        if is_binary(field.type):
+            return _ImageColumn(field.name)
+        if types.is_struct(field.type) and (at := field.type.get_field_index(_FIELD)) >= 0:
+            return _ImageColumn(field.name, _FIELD) if is_binary(field.type.field(at).type) else None
         return None
 
     found = {field.name: path for field in schema if (path := leaf(field))}
