@@ -49,9 +49,11 @@ def test_the_limit_follows_from_the_parts():
 def test_photos(tmp_path):
     assert decode_image(example_photos(1)[0].read()).shape == (375, 500, 3)
     Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg")
-    [photo] = photos_in_memory([str(tmp_path)])
+    (tmp_path / "b.jpg").write_bytes(b"no picture")
+    [photo], [(name, reason)] = photos_in_memory([str(tmp_path)])
     assert photo.read() == (tmp_path / "a.jpg").read_bytes()
-    with pytest.raises(ValueError, match="no such file"):
+    assert (name, "not a picture" in reason) == (str(tmp_path / "b.jpg"), True)
+    with pytest.raises(InputError, match=r"gone\.jpg: no such file"):
         photos_in_memory([str(tmp_path / "gone.jpg")])
     with pytest.raises(InputError, match="no photos"):
         photos_in_memory([])

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import random
 import resource
 import signal
@@ -158,6 +159,62 @@ def test_the_rows_say_where_they_come_from(here, tmp_path):
     assert main(["embed", *GOOD, "--module", "m", "-o", str(tmp_path / "many.parquet"), "--quiet"]) == 0
     named = json.loads(parquet.read_schema(tmp_path / "many.parquet").metadata[b"mobilenet_hub.inputs"])
     assert named == [*GOOD[:20], f"and {len(GOOD) - 20} more"]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_killed_while_it_tidied_up_text_is_made_again(here, tmp_path, ending):
+    words = [
+        "classify",
+        "photos",
+        "--module",
+        "m",
+        "--shard-size",
+        "64",
+        "--quiet",
+        "-o",
+        str(tmp_path / f"out{ending}"),
+    ]
+    assert main(words) == 1
+    whole = (tmp_path / f"out{ending}").read_bytes()
+    parts = tmp_path / f"out{ending}.parts"
+    parts.mkdir()
+    for name in ("part-00001.parquet", "skipped.csv"):  # the manifest goes first
+        (parts / name).write_bytes(b"left")
+    assert main(words) == 1
+    assert (tmp_path / f"out{ending}").read_bytes() == whole
+    assert not parts.exists()
+    parts.mkdir()
+    (parts / "thesis.txt").write_text("mine")
+    assert main(words) == 2
+    assert (parts / "thesis.txt").exists()
+
+
+def test_names_of_all_kinds_in_the_list_of_what_was_skipped(work, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    names = [b"a\rb.jpg", b'c"d,e.jpg', b"f\xff.jpg", b"g\nh.jpg"]
+    for name in names:
+        (Path("photos") / os.fsdecode(name)).write_bytes(b"")
+    assert main(["embed", "photos", "--module", str(work / "m"), "-o", "out", "--quiet"]) == 1
+    with Path("out/skipped.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert [row[0] for row in rows[1:]] == [f"photos/{name.decode('utf-8', 'backslashreplace')}" for name in names]
+
+
+def test_a_glob_of_tables_goes_on_where_it_stopped(here, tmp_path):
+    import pyarrow as pa
+
+    for table in range(3):
+        images = [jpeg(10 * table + row) for row in range(10)]
+        parquet.write_table(pa.table({"image": images}), tmp_path / f"{table}.parquet", row_group_size=4)
+    words = ["embed", f"{tmp_path}/?.parquet", "--module", "m", "--shard-size", "7", "--quiet", "-o"]
+    assert main([*words, str(tmp_path / "whole")]) == 0
+    assert main([*words, str(tmp_path / "begun")]) == 0
+    manifest = json.loads((tmp_path / "begun" / "manifest.json").read_text())
+    manifest |= {"complete": False, "shards": manifest["shards"][:2]}
+    (tmp_path / "begun" / "manifest.json").write_text(json.dumps(manifest))
+    assert main([*words, str(tmp_path / "begun")]) == 0
+    assert contents(tmp_path / "begun") == contents(tmp_path / "whole")
 
 
 def test_limit_and_strict(here, tmp_path, capsys):

@@ -98,5 +98,12 @@ def test_the_command_calibrates_says_how_near_and_resumes(tmp_path, monkeypatch,
     assert "add -o" in capsys.readouterr().err
     assert main(["classify", *words, "-o", "out.csv"]) == 0
     assert "same likeliest class for" in capsys.readouterr().err
+    for label in ("0", "1"):  # folders named as classes: what is right is known
+        (tmp_path / "known" / label).mkdir(parents=True)
+        Image.fromarray(pixels(1)[0]).save(tmp_path / "known" / label / "a.png")
+    assert main(["classify", "known", *words[1:], "-o", "known.csv"]) == 0
+    assert "; right 50.0 % of the time, f32 50.0 %" in capsys.readouterr().err
+    assert main(["classify", *words, "--limit", "20", "-o", "few.csv"]) == 0
+    assert "on 20 of the images" in capsys.readouterr().err
     assert main(["embed", "-", "--module", "m", "--precision", "int8", "-o", "listed"]) == 2
     assert "reads images twice" in capsys.readouterr().err

@@ -2,14 +2,16 @@
 
 import io
 import os
+import subprocess
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mobilenet_hub.errors import ImageError
+from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.sources import count, items
 
 
@@ -55,6 +57,53 @@ def test_folders_are_searched_whole_in_a_stable_order(folder):
     assert keys("photos") == [f"photos/{name}" for name in expected]
     assert [item.read() for item in items(["photos"])][:2] == [picture(4), picture(1)]
     assert {item.root.path for item in items(["photos"])} == {"photos"}
+
+
+def test_links_in_a_circle_are_bad_images(folder):
+    (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
+    assert len(keys("photos")) == 7
+    assert "cannot be read" in refusals("photos")["photos/loop.jpg"]
+
+
+def test_folders_may_lie_deep(folder):
+    deep = folder.joinpath(*["d"] * 1200)
+    os.chdir(folder)
+    for _ in range(1200):
+        Path("d").mkdir()
+        os.chdir("d")
+    Path("x.jpg").write_bytes(picture(1))
+    os.chdir(folder.parent)
+    assert keys("photos/d") == [str(deep.relative_to(folder.parent) / "x.jpg")]
+    subprocess.run(["rm", "-r", "photos/d"], check=True)  # too deep for what tidies up after the tests
+
+
+def test_pipes_are_never_waited_for(folder):
+    for name in ("pipe.tar", "pipe.zip", "pipe.parquet", "pipe.tar.gz"):
+        os.mkfifo(name)
+        assert refusals(name) == {name: "not a regular file"}
+
+
+def test_deep_globs_follow_no_links(folder):
+    (folder / "m" / "up").symlink_to(folder)
+    (folder / "m" / "n" / "up").symlink_to(folder)
+    assert keys("photos/**/*.jpg") == ["photos/A.jpg", "photos/b.jpg", "photos/odd.jpg/inner.jpg"]
+    assert keys("**/*.webp") == ["photos/m/n/d.webp"]
+    assert keys(f"{folder}/**/n/*") == [f"{folder}/m/n/d.webp"]
+    assert keys("photos/**") == keys("photos/**/*")
+    assert "photos/notes.txt" in keys("photos/**")
+
+
+def test_a_disk_that_is_gone_is_not_a_million_missing_files(folder):
+    from mobilenet_hub.pipeline import decode_batches
+
+    for inputs in (["photos"], ["photos/*.jpg"]):
+        listed = list(items(inputs))
+        folder.rename(folder.with_name("unmounted"))
+        folder.mkdir()  # the mount point stays
+        with pytest.raises(InputError, match="has vanished"):
+            list(decode_batches(listed, (8, 8), "center"))
+        folder.rmdir()
+        folder.with_name("unmounted").rename(folder)
 
 
 def test_links_to_folders_cannot_make_it_endless(folder):
@@ -122,6 +171,34 @@ def test_what_is_no_tar_is_named(folder):
         assert "not a readable .tar" in refusals(name)[name]
 
 
+def test_links_in_a_tar_are_named(folder):
+    os.link(folder / "b.jpg", folder / "hard.jpg")
+    with tarfile.open("links.tar", "w") as archive:
+        archive.add("photos/b.jpg")
+        archive.add("photos/hard.jpg")
+    assert keys("links.tar") == ["links.tar/photos/b.jpg", "links.tar/photos/hard.jpg"]
+    assert "a link to photos/b.jpg" in refusals("links.tar")["links.tar/photos/hard.jpg"]
+
+
+def test_damaged_archives_end_nothing_else(folder):
+    with zipfile.ZipFile("some.zip", "w") as archive:
+        archive.write("photos/A.jpg")
+        archive.writestr("x", b"")
+    data = bytearray(Path("some.zip").read_bytes())
+    central = data.index(b"PK\x01\x02")
+    data[central + 6] = 219  # the version that is needed to unpack
+    Path("future.zip").write_bytes(data)
+    assert "not a readable .zip" in refusals("future.zip")["future.zip"]
+    data = Path("some.zip").read_bytes().replace(b"x", b"/")
+    Path("rootless.zip").write_bytes(data)
+    assert keys("rootless.zip") == ["rootless.zip/photos/A.jpg"]
+    with tarfile.open("sparse.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("a.jpg")
+        member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "none"}
+        archive.addfile(member)
+    assert "not a readable .tar" in refusals("sparse.tar", "photos/b.jpg")["sparse.tar"]
+
+
 def test_zip_archives(folder):
     with zipfile.ZipFile("some.zip", "w") as archive:
         archive.write("photos/z/c.jpeg")
@@ -158,6 +235,29 @@ def test_parquet_tables(folder):
         partly = list(items(["t.parquet"], unread=45))
         assert [item.key for item in partly] == expected
         assert [item.read() for item in partly[45:]] == pictures[45:]
+
+
+def test_odd_names_in_parquet_tables(folder):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    struct = pa.array([{"bytes": picture(1), "path": None}])
+    for column, values in (("image.bytes", [picture(1)]), ("my.image", [picture(1)]), ("a.b", struct)):
+        parquet.write_table(pa.table({column: values, "label": ["x"]}), "t.parquet")
+        assert [item.read() for item in items(["t.parquet"])] == [picture(1)]
+    raw = pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, 3], np.int32)), pa.py_buffer(b"a\xffb"))
+    parquet.write_table(pa.table({"image": [picture(1)], "path": raw}), "t.parquet")
+    assert [item.key for item in items(["t.parquet"])] == [os.fsdecode(b"a\xffb")]
+
+
+def test_a_table_cannot_have_files_of_this_machine_read(folder):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    secret = str(folder / "b.jpg")
+    for values in (pa.array([{"bytes": secret}]), pa.array([{"bytes": [1, 2]}])):
+        parquet.write_table(pa.table({"image": values}), "t.parquet")
+        assert "which holds image files" in refusals("t.parquet")["t.parquet"]
 
 
 def test_other_parquet_tables_are_named(folder):

@@ -1,5 +1,6 @@
 """The split: stable under growth, honest about copies and leaks, clear about folders that cannot be used."""
 
+import os
 import shutil
 from collections import Counter
 
@@ -32,6 +33,11 @@ def splits(dataset):
 @pytest.fixture
 def folder(tmp_path):
     return fill(tmp_path / "photos", [*numbered("cat", 150), *numbered("dog", 150)])
+
+
+def test_pipes_are_left_out(folder):
+    os.mkfifo(folder / "cat" / "pipe.jpg")
+    assert read_dataset(folder).skipped == (Skipped(folder / "cat" / "pipe.jpg", "not a regular file"),)
 
 
 def test_shares_seed_and_order(folder):

@@ -15,13 +15,14 @@ import numpy as np
 from mobilenet_hub.architecture import STATISTICS, Architecture
 from mobilenet_hub.catalog import NUM_CLASSES, Configuration, configurations
 from mobilenet_hub.engine import Engine, Precision
-from mobilenet_hub.errors import InputError
+from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.fits import DEFAULT_FIT, Fit
+from mobilenet_hub.images import decode_image
 from mobilenet_hub.pipeline import BATCH_SIZE, compute, decode_batches
 from mobilenet_hub.sources import Item, items
 from mobilenet_hub.weights.module_folder import Module, ModuleConfig
 
-_MOST_PHOTOS = 2_000  # kept in memory, as files would be in the page cache
+_MOST_PHOTOS, _MOST_BYTES = 2_000, 1 << 30  # kept in memory, as files would be in the page cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +49,33 @@ class NetworkSpeed:
     images_per_s: float  # in bulk
 
 
-def photos_in_memory(inputs: Sequence[str]) -> list[Item]:
-    """Read the files of the inputs, at most 2,000, so that no disk is measured.
+def photos_in_memory(inputs: Sequence[str]) -> tuple[list[Item], list[tuple[str, str]]]:
+    """Read the files of the inputs, at most 2,000 or a gigabyte, so that no disk is measured.
+
+    Returns:
+        The photos, and (name, reason) of the files that are none.
 
     Raises:
         InputError: there is none.
     """
-    found = [Item(item.key, _constant(item.read())) for item in islice(items(inputs), _MOST_PHOTOS)]
+    found: list[Item] = []
+    left_out: list[tuple[str, str]] = []
+    held = 0
+    for item in islice(items(inputs), _MOST_PHOTOS):
+        try:
+            data = item.read()
+            decode_image(data, min_size=(1, 1))
+        except ImageError as error:
+            left_out.append((item.key, error.reason))
+            continue
+        found.append(Item(item.key, _constant(data)))
+        held += len(data)
+        if held > _MOST_BYTES:
+            break
     if not found:
-        raise InputError("there are no photos to measure with")
-    return found
+        why = f", e.g. {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
+        raise InputError(f"there are no photos to measure with{why}")
+    return found, left_out
 
 
 def example_photos(count: int = 64) -> list[Item]:

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobilenet_hub.disk import exists, is_folder, replacing
+from mobilenet_hub.disk import exists, is_folder, printable, replacing
 from mobilenet_hub.errors import ImageError, InputError, OutputError
 from mobilenet_hub.fits import Fit
 from mobilenet_hub.pipeline import Batch, Computes, compute
@@ -32,7 +32,6 @@ from mobilenet_hub.shards import (
     as_text,
     discard_leftovers,
     open_parquet,
-    printable,
     refuse_other_settings,
 )
 from mobilenet_hub.sources import Item, items

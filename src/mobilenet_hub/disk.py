@@ -46,6 +46,16 @@ def _holds(question: Callable[[Path], bool], path: str | os.PathLike[str]) -> bo
         return False
 
 
+def printable(key: str) -> str:
+    r"""Return a file's name as text: bytes that are no UTF-8 as backslash escapes.
+
+    Example:
+        >>> printable(os.fsdecode(b"a\xff.jpg"))
+        'a\\xff.jpg'
+    """
+    return os.fsencode(key).decode("utf-8", "backslashreplace")
+
+
 def flush(path: Path) -> None:
     """Have the system write a file's content, or a folder's names, to the disk.
 

@@ -28,7 +28,7 @@ from mobilenet_hub.report import Report, render
 from mobilenet_hub.resampling import resampler
 from mobilenet_hub.store import resolve
 from mobilenet_hub.training.dataset import Example, Skipped, read_examples
-from mobilenet_hub.weights.module_folder import WEIGHTS_FILE
+from mobilenet_hub.weights.module_folder import WEIGHTS_FILE, read_config
 
 PHOTOS_FILE = "photos.csv"  # in a trained module's folder: which photos it was made from
 OnProgress = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
@@ -80,7 +80,7 @@ class Evaluation:
             left_out=[(skip.path.name, skip.reason) for skip in self.skipped],
         )
         try:
-            Path(path).write_text(render(report), "utf-8")
+            Path(path).write_text(render(report), "utf-8", "backslashreplace")
         except OSError as error:
             raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
 
@@ -122,8 +122,8 @@ def evaluate(
     start = time.perf_counter()
     folder = resolve(module)
     fit = checked_fit(fit)
+    labels = labels_of(read_config(folder))
     engine = Engine(folder, ("logits",), image_size=image_size, precision=precision, any_size=any_size)
-    labels = labels_of(engine.config)
     dataset = read_examples(source, labels)
     examples, warnings = _against_training(folder, dataset.examples, unseen)
     probabilities, skipped = predict(engine, examples, on_progress, fit)
@@ -216,7 +216,9 @@ def sha256_of(file: Path) -> str:
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
     """Write a value as JSON for people and machines."""
-    file.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    file.write_text(
+        json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8", "backslashreplace"
+    )
 
 
 def _against_training(

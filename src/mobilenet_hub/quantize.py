@@ -8,7 +8,7 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from itertools import islice
@@ -20,7 +20,7 @@ from mobilenet_hub.engine import CompiledNetwork, Engine, cpu_features, device_s
 from mobilenet_hub.errors import InputError, MissingExtraError
 from mobilenet_hub.fits import Fit
 from mobilenet_hub.graph import import_openvino
-from mobilenet_hub.pipeline import decode_batches
+from mobilenet_hub.pipeline import BATCH_SIZE, decode_batches
 from mobilenet_hub.sources import items
 
 CALIBRATION_IMAGES = 300
@@ -105,9 +105,21 @@ class Agreement:
 
 
 def quantized(
-    engine: Engine, inputs: Iterable[str | os.PathLike[str]], fit: Fit, images: int = CALIBRATION_IMAGES
+    engine: Engine,
+    inputs: Iterable[str | os.PathLike[str]],
+    fit: Fit,
+    *,
+    limit: int | None = None,
+    label_of: Callable[[str], int | None] = lambda name: None,
 ) -> tuple[Int8Engine, Agreement]:
     """Calibrate with the first images of the inputs, and compare with the original on those that follow.
+
+    Args:
+        engine: the original.
+        inputs: as for `sources.items`.
+        fit: how images are fitted.
+        limit: look at no more than this many inputs.
+        label_of: tells the true class of an image by its name, where it is known; the output is logits then.
 
     Raises:
         MissingExtraError: NNCF is not installed.
@@ -116,11 +128,16 @@ def quantized(
     inputs = [os.fspath(argument) for argument in inputs]
     if "-" in inputs:
         raise InputError("int8 reads images twice, to calibrate and to compute: name files instead of standard input")
-    stream = decode_batches(items(inputs), engine.image_size, fit)
-    pixels = _pixels(islice(stream, -(-(images + _COMPARED_IMAGES) // 64)), engine.image_size)
-    int8 = Int8Engine(engine, pixels[:images])
-    others = pixels[images:]
-    return int8, agreement(engine, int8, others if len(others) else pixels, calibrated_with=not len(others))
+    wanted = CALIBRATION_IMAGES + _COMPARED_IMAGES
+    stream = decode_batches(islice(items(inputs), limit), engine.image_size, fit)
+    batches = list(islice(stream, -(-wanted // BATCH_SIZE)))
+    none = np.empty((0, *engine.image_size, 3), np.uint8)
+    pixels = np.concatenate([none, *(batch.images for batch in batches)])[:wanted]
+    int8 = Int8Engine(engine, pixels[:CALIBRATION_IMAGES])
+    first = CALIBRATION_IMAGES if len(pixels) > CALIBRATION_IMAGES else 0
+    labels = [label_of(key) for batch in batches for key in batch.keys][first:wanted]
+    known = None if None in labels else np.array(labels)
+    return int8, agreement(engine, int8, pixels[first:], known, calibrated_with=not first)
 
 
 def agreement(
@@ -148,11 +165,6 @@ def agreement(
     accuracy = None if labels is None else (float((best == labels).mean()), float((nearest == labels).mean()))
     same = float((best == nearest).mean())
     return Agreement(len(images), calibrated_with, float(cosines.mean()), float(cosines.min()), same, accuracy)
-
-
-def _pixels(batches: Iterator, image_size: tuple[int, int]) -> np.ndarray:
-    found = [batch.images for batch in batches]
-    return np.concatenate(found) if found else np.empty((0, *image_size, 3), np.uint8)
 
 
 def _filled(images: np.ndarray, chunk: int) -> np.ndarray:

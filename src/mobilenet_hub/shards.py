@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
-from mobilenet_hub.disk import flush, replacing
+from mobilenet_hub.disk import flush, printable, replacing
 from mobilenet_hub.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -379,16 +379,6 @@ def _leaves(schema: "Schema") -> list[str]:
         return types.is_list(field.type) or types.is_fixed_size_list(field.type)
 
     return [f"{field.name}.list.element" if is_list(field) else field.name for field in schema]
-
-
-def printable(key: str) -> str:
-    r"""Return an input's name as text: bytes that are no UTF-8 as backslash escapes.
-
-    Example:
-        >>> printable(os.fsdecode(b"a\xff.jpg"))
-        'a\\xff.jpg'
-    """
-    return os.fsencode(key).decode("utf-8", "backslashreplace")
 
 
 def add_key(digest: Any, key: str) -> None:

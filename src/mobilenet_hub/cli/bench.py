@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobilenet_hub.cli.console import note, print_json, progress, table
+from mobilenet_hub.cli.console import note, note_cautions, print_json, progress, table
 from mobilenet_hub.errors import InputError, ModuleUnavailableError, OutputError
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def _bench_modules(args: argparse.Namespace) -> int:
     from mobilenet_hub.bench import example_photos, measure, photos_in_memory
     from mobilenet_hub.fits import checked_fit
 
-    photos = photos_in_memory(args.photos) if args.photos else example_photos()
+    photos, left_out = photos_in_memory(args.photos) if args.photos else (example_photos(), [])
+    note_cautions([], left_out, args.quiet)
     fit = checked_fit(args.fit)
     engines = [engine for name in args.modules or ["starter"] for engine in _engines(name, args.precision)]
     results = []
@@ -75,7 +76,7 @@ def _bench_modules(args: argparse.Namespace) -> int:
             done.update()
     if args.json:
         print_json({"machine": _machine(), "photos": _describe(photos), "results": results})
-        return 0
+        return 1 if left_out else 0
     print(f"{_machine()}; {_describe(photos)}\n")
     headers = ("module", "precision", "decode/s", "inference/s", "both/s", "limit/s", "of limit", "one image")
     rows = [
@@ -88,7 +89,7 @@ def _bench_modules(args: argparse.Namespace) -> int:
     ]  # fmt: skip
     print(table(headers, rows, "<<>>>>>>"))
     print("\nImages a second; limit = 1 / (1/decode + 1/inference), what both allow if neither waits.")
-    return 0
+    return 1 if left_out else 0
 
 
 def _engines(name: str, precision: str) -> "list[tuple[str, Engine]]":

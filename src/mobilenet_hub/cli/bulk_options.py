@@ -5,7 +5,7 @@ Imports console and sources; bulk and engine when it runs.
 
 import argparse
 import hashlib
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from mobilenet_hub.cli.console import note, print_json, progress, size
@@ -112,15 +112,23 @@ def engine_precision(args: argparse.Namespace) -> "Precision":
 
 
 def _quantized(args: argparse.Namespace, engine: "Engine", fit: "Fit") -> "Int8Engine":
+    from mobilenet_hub.classify import labels_of
     from mobilenet_hub.quantize import quantized
+    from mobilenet_hub.training.dataset import class_index
 
     note("calibrating int8 with the first images", args.quiet)
-    int8, near = quantized(engine, args.images, fit)
+    named = class_index(labels_of(engine.config)) if engine.outputs == ("logits",) else lambda name: None
+    int8, near = quantized(
+        engine, args.images, fit, limit=args.limit, label_of=lambda key: named(PurePath(key).parent.name)
+    )
     where = "the images calibrated with" if near.calibrated_with else "images not calibrated with"
     same = f", the same likeliest class for {100 * near.top1:.1f} %" if engine.outputs == ("logits",) else ""
+    right = ""
+    if near.accuracy:  # the images lie in folders named as the module's classes
+        right = f"; right {100 * near.accuracy[1]:.1f} % of the time, f32 {100 * near.accuracy[0]:.1f} %"
     note(
         f"int8 against f32 on {near.images} of {where}: mean cosine similarity {near.cosine:.4f}, least "
-        f"{near.least_cosine:.4f}{same}",
+        f"{near.least_cosine:.4f}{same}{right}",
         args.quiet,
     )
     return int8

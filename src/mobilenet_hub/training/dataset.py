@@ -1,4 +1,4 @@
-"""Photos with labels, and which of them train, validate and test. Imports errors and sources; decodes nothing.
+"""Photos with labels, and which of them train, validate and test. Imports disk, errors and sources; decodes nothing.
 
 The split is a hash of class and file name, so that adding photos moves none of those that are there, on any machine.
 Two rules keep it honest: variants of one photo (`x_nohash_1.jpg`, `x_nohash_2.jpg`; the convention of TensorFlow's
@@ -9,13 +9,15 @@ import csv
 import hashlib
 import os
 import re
+import stat
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from mobilenet_hub.disk import printable
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.sources import SUFFIXES
 
@@ -143,6 +145,19 @@ def read_dataset(
     return _assemble(source, rows, (*skipped, *unreadable, *ambiguous), (*warnings, *repeated))
 
 
+def class_index(labels: Sequence[str]) -> Callable[[str], int | None]:
+    """Return what tells the index of a class by its folder's name: the exact one, else regardless of case and `_`, `-`.
+
+    Example:
+        >>> index_of = class_index(["tench", "tiger cat"])
+        >>> index_of("Tiger_Cat"), index_of("lynx")
+        (1, None)
+    """
+    numbered = list(enumerate(labels))[::-1]  # of several with one name the first counts
+    known = {_loose(label): index for index, label in numbered} | {label: index for index, label in numbered}
+    return lambda name: known.get(name, known.get(_loose(name)))
+
+
 def read_examples(source: str | os.PathLike[str], labels: Iterable[str]) -> Dataset:
     """List labelled photos for evaluation with a module that knows `labels`: all of them are test photos.
 
@@ -159,10 +174,9 @@ def read_examples(source: str | os.PathLike[str], labels: Iterable[str]) -> Data
         InputError: no class of the source is one of the module's.
     """
     source, labels = Path(source), tuple(labels)
-    known = {_loose(label): index for index, label in reversed(list(enumerate(labels)))}
-    known |= {label: index for index, label in reversed(list(enumerate(labels)))}
+    index_of = class_index(labels)
     rows, skipped, warnings = _list_rows(source)
-    found = {row.label: known.get(row.label, known.get(_loose(row.label))) for row in rows}
+    found = {row.label: index_of(row.label) for row in rows}
     strange = sorted(label for label, index in found.items() if index is None)
     if rows and len(strange) == len(found):
         raise InputError(
@@ -255,12 +269,12 @@ def _read_table(table: Path) -> list[Mapping[str, object]]:
 
 
 def _name(label: str, path: str) -> str:
-    # Composed Unicode: macOS hands out decomposed names for the same file.
-    return unicodedata.normalize("NFC", f"{label}/{path}".replace(os.sep, "/"))
+    # Composed Unicode: macOS hands out decomposed names for the same file. What is no Unicode is shown escaped.
+    return unicodedata.normalize("NFC", printable(f"{label}/{path}").replace(os.sep, "/"))
 
 
 def _clean(label: str) -> str:
-    return unicodedata.normalize("NFC", " ".join(label.split()))
+    return unicodedata.normalize("NFC", " ".join(printable(label).split()))
 
 
 def _loose(label: str) -> str:
@@ -271,6 +285,9 @@ def _hash_contents(rows: Iterable[_Row]) -> tuple[list[_Row], list[Skipped]]:
     hashed, skipped = [], []
     for row in rows:
         try:
+            if not stat.S_ISREG(row.path.stat().st_mode):  # a pipe would be waited for
+                skipped.append(Skipped(row.path, "not a regular file"))
+                continue
             with row.path.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha1").hexdigest()
             hashed.append(replace(row, digest=digest))

@@ -62,8 +62,8 @@ def write_result(folder: Path, fitted: Fitted, record: Record) -> Path:
         facts = _facts(folder, fitted, record)
         write_json(folder / "metrics.json", _metrics_json(fitted, record, facts))
         _write_photos(folder / PHOTOS_FILE, record)
-        (folder / "report.html").write_text(render(_report(fitted, record, facts)), "utf-8")
-        (folder / "README.md").write_text(_card(fitted, record, facts), "utf-8")
+        (folder / "report.html").write_text(render(_report(fitted, record, facts)), "utf-8", "backslashreplace")
+        (folder / "README.md").write_text(_card(fitted, record, facts), "utf-8", "backslashreplace")
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from None
     return folder
@@ -130,7 +130,7 @@ def _shown(path: Path, source: Path) -> str:
 
 def _write_photos(file: Path, record: Record) -> None:
     """List every photo with its part and what was said of it: `evaluate` knows by it what it must not be judged by."""
-    with file.open("w", encoding="utf-8", newline="") as stream:
+    with file.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["photo", "sha1", "split", "label", "predicted", "score"])
         for split in SPLITS:

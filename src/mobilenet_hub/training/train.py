@@ -110,6 +110,8 @@ def train(
         0.93
     """
     start = time.perf_counter()
+    if assert_accuracy is not None and not 0 <= assert_accuracy <= 1:
+        raise InputError(f"the accuracy to assert must be a share from 0 to 1, not {assert_accuracy!r}")
     folder = Path(output)
     check_place(folder, overwrite)
     if any(photos.is_relative_to(folder.resolve()) for photos in (Path(source).absolute(), Path(source).resolve())):

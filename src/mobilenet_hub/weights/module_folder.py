@@ -335,7 +335,7 @@ def _write_files(folder: Path, module: Module) -> None:
     weights = {name: np.ascontiguousarray(module.weights[name], np.float32) for name in module.config.network.variables}
     save_file(weights, folder / WEIGHTS_FILE)
     (folder / CONFIG_FILE).write_text(
-        json.dumps(_config_json(module.config), indent=2, ensure_ascii=False) + "\n", "utf-8"
+        json.dumps(_config_json(module.config), indent=2, ensure_ascii=False) + "\n", "utf-8", "backslashreplace"
     )
     if module.config.labels is not None:
         (folder / LABELS_FILE).write_text("".join(f"{label}\n" for label in module.config.labels), "utf-8")
