@@ -20,4 +20,4 @@ test:
 	pytest -n 2
 
 docs:
-	python docs/generate.py
+	mobilenet models --markdown > docs/modules.md

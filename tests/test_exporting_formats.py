@@ -125,7 +125,7 @@ def test_pixels_in_and_several_outputs_out_of_a_fixed_batch(format, tmp_path):
         assert (
             difference(results[name], expected["Predictions" if name == "probabilities" else name]) < MAX_DIFFERENCE
         ), name
-    with pytest.raises((RuntimeError, Exception), match=r"(?i)batch|shape|dimension|3"):
+    with pytest.raises(Exception, match=r"(?i)batch|shape|dimension"):  # each runtime has its own
         RUN[format](file, photos[:2])
 
 

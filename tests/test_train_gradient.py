@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from mobilenet_hub.architecture import mobilenet_v1
+from mobilenet_hub.dataset import read_dataset
 from mobilenet_hub.engine import Engine
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.evaluation import predict
 from mobilenet_hub.metrics import measure
 from mobilenet_hub.training.augment import Augmentation, Batches, decode_pictures, vary
 from mobilenet_hub.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from mobilenet_hub.training.dataset import read_dataset
 from mobilenet_hub.training.frozen import FrozenOptions, fit_frozen
 from mobilenet_hub.training.gradient import fine_tune, train_from_scratch
 from mobilenet_hub.training.schedule import GradientOptions, Schedule

@@ -17,6 +17,7 @@ from typing import Literal
 from mobilenet_hub.errors import InputError
 
 BATCH_NORM_EPSILON = 1e-3  # slim.batch_norm's default, also that of mobilenet_v1_arg_scope
+BATCH_NORM_MOMENTUM = 0.99  # of the published modules since version 3; 1 minus the step of the moving statistics
 WEIGHT_DECAY = 4e-5  # on full convolutions only; slim's term is WEIGHT_DECAY * sum(w**2) / 2
 WEIGHT_STDDEV = 0.09  # truncated normal initializer of every kernel
 INPUT_CHANNELS = 3

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mobilenet_hub.errors import ImageError
+from mobilenet_hub.machine import available_cores
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -95,5 +96,5 @@ def _load(items: Sequence[object], image_size: tuple[int, int], fit: "Fit | None
         return [load(items[0])]
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+    with ThreadPoolExecutor(available_cores()) as threads:
         return list(threads.map(load, items))

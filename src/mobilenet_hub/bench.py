@@ -13,12 +13,13 @@ from statistics import median
 import numpy as np
 
 from mobilenet_hub.architecture import STATISTICS, Architecture
+from mobilenet_hub.batches import BATCH_SIZE
 from mobilenet_hub.catalog import NUM_CLASSES, Configuration, configurations
 from mobilenet_hub.engine import Engine, Precision
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.fits import DEFAULT_FIT, Fit
 from mobilenet_hub.images import decode_image
-from mobilenet_hub.pipeline import BATCH_SIZE, compute, decode_batches
+from mobilenet_hub.pipeline import compute, decode_batches
 from mobilenet_hub.sources import Item, items
 from mobilenet_hub.weights.module_folder import Module, ModuleConfig
 

@@ -1,7 +1,7 @@
 """The published modules: every MobileNet V1 and V2 of TensorFlow Hub and what its name means. Pure data.
 
-Imports errors, handles (the grammar of names) and published (accuracy and size as published). Sources: the 420
-module pages of tfhub.dev, and Kaggle Models for the names that replaced them.
+Imports errors, architecture (its constants), handles (the grammar of names) and published (accuracy and size as
+published). Sources: the 420 module pages of tfhub.dev, and Kaggle Models for the names that replaced them.
 """
 
 from collections.abc import Iterable
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from mobilenet_hub.architecture import BATCH_NORM_MOMENTUM, IMAGENET_CLASSES
 from mobilenet_hub.errors import UnknownModuleError
 from mobilenet_hub.handles import NAME_FORMS, ModuleName, kaggle_variation, parse_name, show
 from mobilenet_hub.published import V1_FIGURES, V2_FIGURES, Figures
@@ -20,7 +21,7 @@ Format = Literal["hub1", "savedmodel2"]
 
 KINDS: tuple[Kind, ...] = ("classification", "feature_vector")
 LABELS_URL = "https://storage.googleapis.com/download.tensorflow.org/data/ImageNetLabels.txt"
-NUM_CLASSES = 1001  # of every published classifier; index 0 is background
+NUM_CLASSES = IMAGENET_CLASSES  # of every published classifier
 
 
 _FIGURES: dict[ArchitectureName, dict[tuple[float, int], Figures]] = {
@@ -189,7 +190,7 @@ class PublishedModule:
     @property
     def batch_norm_momentum(self) -> float:
         """The default momentum: 0.99 as the pages state, else TF-Slim's own, since those pages state none."""
-        return 0.99 if self.momentum_configurable else _SLIM_MOMENTUM[self.architecture]
+        return BATCH_NORM_MOMENTUM if self.momentum_configurable else _SLIM_MOMENTUM[self.architecture]
 
     @property
     def signatures(self) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Files and folders: what is there, and what must survive a power cut. Imports nothing of the house."""
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -54,6 +55,23 @@ def printable(key: str) -> str:
         'a\\xff.jpg'
     """
     return os.fsencode(key).decode("utf-8", "backslashreplace")
+
+
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file's bytes.
+
+    Raises:
+        OSError: it cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "empty"
+        >>> file.touch()
+        >>> sha256_of(file)[:8]
+        'e3b0c442'
+    """
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def flush(path: Path) -> None:

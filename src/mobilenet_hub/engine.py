@@ -1,14 +1,13 @@
 """Compiled inference: a module, compiled by OpenVINO for this CPU, kept on disk so that the next start is fast.
 
-Imports errors, architecture, catalog, weights, store (for the cache's folder), hints and graph; OpenVINO on first use.
-Nothing here opens a connection: no download, no telemetry.
+Imports disk, errors, machine, architecture, catalog, weights, store (for the cache's folder), hints and graph;
+OpenVINO on first use. Nothing here opens a connection: no download, no telemetry.
 """
 
 import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
-from functools import cache
 from io import BytesIO
 from math import log2
 from pathlib import Path
@@ -19,9 +18,11 @@ import numpy as np
 
 from mobilenet_hub import __version__
 from mobilenet_hub.architecture import height_and_width
+from mobilenet_hub.disk import sha256_of
 from mobilenet_hub.errors import InputError, UnknownModuleError
 from mobilenet_hub.graph import Arithmetic, InputType, build_graph, checked_outputs, import_openvino
 from mobilenet_hub.hints import prefer_avx2_kernels
+from mobilenet_hub.machine import cpu_features
 from mobilenet_hub.store.cache import cache_folder
 from mobilenet_hub.weights.module_folder import WEIGHTS_FILE, Module, ModuleConfig, read_config, read_module
 
@@ -227,25 +228,6 @@ def chosen_precision(asked: Precision) -> Arithmetic:
     return "bf16" if asked == "bf16" or _BF16_INSTRUCTIONS & cpu_features() else "f32"
 
 
-@cache
-def cpu_features() -> frozenset[str]:
-    """Return the names of this CPU's instruction sets as Linux lists them; empty elsewhere.
-
-    Example:
-        >>> isinstance(cpu_features(), frozenset)
-        True
-    """
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
-            for line in lines:
-                name, _, value = line.partition(":")
-                if name.strip().lower() in ("flags", "features"):
-                    return frozenset(value.split())
-    except OSError:
-        pass
-    return frozenset()
-
-
 def _has_fixed_size(config: ModuleConfig) -> bool:
     from mobilenet_hub.catalog import find_module
 
@@ -308,8 +290,7 @@ def _cache_key(folder: Path, config: ModuleConfig, *choices: object) -> str:
     core = openvino.Core()
     hardware = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
     try:
-        with (folder / WEIGHTS_FILE).open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = sha256_of(folder / WEIGHTS_FILE)
     except OSError:
         digest = "unreadable"  # and so in no cache: reading the module will say what is wrong
     parts = (digest, config.network, choices, _code(), openvino.get_version(), hardware, sorted(cpu_features()))

@@ -1,14 +1,11 @@
 """How good a module is on labelled photos.
 
 The photos go through the same code as `Classifier.classify`, so that the accuracy is that of its answers. Imports
-errors, batches, engine, classify, metrics, report and training.dataset.
+errors, batches, engine, classify, dataset, metrics, provenance and report.
 """
 
 import csv
-import hashlib
-import json
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from mobilenet_hub import __version__
 from mobilenet_hub.batches import batches
 from mobilenet_hub.classify import labels_of, softmax
+from mobilenet_hub.dataset import Example, Skipped, read_examples
+from mobilenet_hub.disk import sha256_of
 from mobilenet_hub.engine import Engine, Precision
 from mobilenet_hub.errors import ImageError, InputError, OutputError
 from mobilenet_hub.fits import Fit, checked_fit
 from mobilenet_hub.metrics import Metrics, Outcome, measure
+from mobilenet_hub.provenance import environment, fingerprint
 from mobilenet_hub.report import Report, render
-from mobilenet_hub.resampling import resampler
 from mobilenet_hub.store import resolve
-from mobilenet_hub.training.dataset import Example, Skipped, read_examples
 from mobilenet_hub.weights.module_folder import WEIGHTS_FILE, read_config
 
 PHOTOS_FILE = "photos.csv"  # in a trained module's folder: which photos it was made from
@@ -194,33 +191,6 @@ def outcomes_of(examples: Sequence[Example], probabilities: np.ndarray) -> tuple
     )
 
 
-def environment() -> dict[str, str]:
-    """Return the versions that a result depends on, and the machine's kind."""
-    from importlib.metadata import version
-
-    packages = {name: version(name) for name in ("numpy", "openvino", "pillow", "simplejpeg", resampler())}
-    return {"mobilenet-hub": __version__, "Python": platform.python_version(), **packages, "machine": _machine()}
-
-
-def fingerprint(examples: Sequence[Example]) -> str:
-    """Return one hash over the bytes of all photos and their labels."""
-    lines = sorted(f"{example.digest} {example.label}" for example in examples)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def sha256_of(file: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def write_json(file: Path, value: Mapping[str, Any]) -> None:
-    """Write a value as JSON for people and machines."""
-    file.write_text(
-        json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8", "backslashreplace"
-    )
-
-
 def _against_training(
     folder: Path, examples: Sequence[Example], unseen: bool
 ) -> tuple[Sequence[Example], tuple[str, ...]]:
@@ -244,12 +214,3 @@ def _against_training(
 
 def _present(metrics: Metrics) -> int:
     return int(np.count_nonzero(metrics.confusion.sum(1)))
-
-
-def _machine() -> str:
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
-            model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    except OSError:
-        model = ""
-    return f"{model or platform.machine()}, {len(os.sched_getaffinity(0))} cores"

@@ -12,14 +12,13 @@ from keras import ops  # noqa: TID253
 from mobilenet_hub.architecture import (
     BATCH_NORM_EPSILON,
     BATCH_NORM_LEAVES,
+    BATCH_NORM_MOMENTUM,
     STATISTICS,
     WEIGHT_STDDEV,
     ConvUnit,
     Padding,
 )
 from mobilenet_hub.kernels import Tensor, batch_normalize, convolve, normalize
-
-BATCH_NORM_MOMENTUM = 0.99  # the default of the modules since version 3
 
 
 @keras.saving.register_keras_serializable(package="mobilenet_hub")

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-CONFIDENCE = 0.95  # of every interval
-_NORMAL_QUANTILE = 1.959963984540054  # of (1 + CONFIDENCE) / 2
+_NORMAL_QUANTILE = 1.959963984540054  # of 0.975, for intervals of 95 %
 _BINS = 10
 
 

@@ -13,6 +13,7 @@ from keras import ops  # noqa: TID253
 
 from mobilenet_hub.architecture import (
     BATCH_NORM_LEAVES,
+    BATCH_NORM_MOMENTUM,
     INPUT_CHANNELS,
     WEIGHT_DECAY,
     Architecture,
@@ -21,7 +22,7 @@ from mobilenet_hub.architecture import (
 )
 from mobilenet_hub.errors import InvalidModuleError
 from mobilenet_hub.kernels import Tensor
-from mobilenet_hub.layers import BATCH_NORM_MOMENTUM, ConvBatchNorm, l2_regularizer, truncated_normal
+from mobilenet_hub.layers import ConvBatchNorm, l2_regularizer, truncated_normal
 
 
 @keras.saving.register_keras_serializable(package="mobilenet_hub")

@@ -5,7 +5,6 @@ long as some batches are ready, the network never waits, and while it computes, 
 cores. Imports errors, fits, images and sources.
 """
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,12 +14,13 @@ from typing import Protocol
 
 import numpy as np
 
+from mobilenet_hub.batches import BATCH_SIZE
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.fits import Fit
 from mobilenet_hub.images import load_sized
+from mobilenet_hub.machine import available_cores
 from mobilenet_hub.sources import Item
 
-BATCH_SIZE = 64
 _TASK_SIZE = 8  # inputs that one thread takes at a time: little enough to share a small folder out among all cores
 _MAX_HELD_BYTES = 1 << 25  # of the files of a batch, where they are read before they are decoded
 _BATCHES_AHEAD = 2  # at least; each of 64 photos of 224 x 224 takes 10 MB
@@ -99,16 +99,6 @@ def compute(
     """
     for batch in decode_batches(inputs, engine.image_size, fit, shard_size=shard_size):
         yield batch, engine.run(batch.images)[output]
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use.
-
-    Example:
-        >>> available_cores() >= 1
-        True
-    """
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _groups(items: Iterator[Item], batch_size: int, shard_size: int | None) -> Iterator[list[Item]]:

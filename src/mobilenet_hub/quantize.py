@@ -16,11 +16,13 @@ from types import ModuleType
 
 import numpy as np
 
-from mobilenet_hub.engine import CompiledNetwork, Engine, cpu_features, device_settings
+from mobilenet_hub.batches import BATCH_SIZE
+from mobilenet_hub.engine import CompiledNetwork, Engine, device_settings
 from mobilenet_hub.errors import InputError, MissingExtraError
 from mobilenet_hub.fits import Fit
 from mobilenet_hub.graph import import_openvino
-from mobilenet_hub.pipeline import BATCH_SIZE, decode_batches
+from mobilenet_hub.machine import cpu_features
+from mobilenet_hub.pipeline import decode_batches
 from mobilenet_hub.sources import items
 
 CALIBRATION_IMAGES = 300

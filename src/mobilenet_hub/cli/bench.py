@@ -192,7 +192,7 @@ def _describe(photos: "list[Item]") -> str:
 
 def _machine() -> str:
     from mobilenet_hub.engine import import_openvino
-    from mobilenet_hub.pipeline import available_cores
+    from mobilenet_hub.machine import available_cores
 
     name = import_openvino().Core().get_property("CPU", "FULL_DEVICE_NAME")
     return f"{available_cores()} cores of {name}"

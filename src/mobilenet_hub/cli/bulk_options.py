@@ -4,7 +4,6 @@ Imports console and sources; bulk and engine when it runs.
 """
 
 import argparse
-import hashlib
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +52,9 @@ def run_bulk(
     """Write the output with a progress bar, and say what was done; 1 where an image could not be read."""
     from mobilenet_hub import __version__
     from mobilenet_hub.bulk import write
+    from mobilenet_hub.disk import sha256_of
     from mobilenet_hub.fits import checked_fit
+    from mobilenet_hub.weights.module_folder import WEIGHTS_FILE
 
     note_precision(args, engine)
     fit = checked_fit(args.fit)
@@ -65,7 +66,7 @@ def run_bulk(
         "command": command,
         "inputs": _named(args.images),
         "module": engine.config.handle or args.module,
-        "weights_sha256": weights_digest(folder),
+        "weights_sha256": sha256_of(folder / WEIGHTS_FILE),
         "image_size": list(engine.image_size),
         "precision": computes.precision,
         **settings,
@@ -113,8 +114,8 @@ def engine_precision(args: argparse.Namespace) -> "Precision":
 
 def _quantized(args: argparse.Namespace, engine: "Engine", fit: "Fit") -> "Int8Engine":
     from mobilenet_hub.classify import labels_of
+    from mobilenet_hub.dataset import class_index
     from mobilenet_hub.quantize import quantized
-    from mobilenet_hub.training.dataset import class_index
 
     note("calibrating int8 with the first images", args.quiet)
     named = class_index(labels_of(engine.config)) if engine.outputs == ("logits",) else lambda name: None
@@ -144,14 +145,6 @@ def _named(inputs: list[str]) -> list[str]:
     """Return where the images come from; of many names given one by one the first, and how many there are."""
     more = len(inputs) - _MAX_NAMED
     return [*inputs[:_MAX_NAMED], f"and {more} more"] if more > 0 else inputs
-
-
-def weights_digest(folder: Path) -> str:
-    """Return the SHA-256 of a module's weights."""
-    from mobilenet_hub.weights.module_folder import WEIGHTS_FILE
-
-    with (folder / WEIGHTS_FILE).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _report(args: argparse.Namespace, summary: "Summary", about: dict[str, Any]) -> None:

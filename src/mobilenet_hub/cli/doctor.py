@@ -65,12 +65,13 @@ def _version(package: str) -> str | None:
 
 
 def _cpu() -> dict[str, Any]:
-    from mobilenet_hub.engine import chosen_precision, cpu_features
+    from mobilenet_hub.engine import chosen_precision
     from mobilenet_hub.graph import import_openvino
+    from mobilenet_hub.machine import available_cores, cpu_features
 
     return {
         "name": import_openvino().Core().get_property("CPU", "FULL_DEVICE_NAME"),
-        "cores": os.cpu_count(),
+        "cores": available_cores(),
         "instructions": [name for name in _INSTRUCTIONS if name in cpu_features()],
         "precision": {asked: chosen_precision(asked) for asked in ("auto", "f32", "bf16")},
     }

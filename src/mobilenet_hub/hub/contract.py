@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from mobilenet_hub.architecture import INPUT_CHANNELS
+from mobilenet_hub.architecture import BATCH_NORM_MOMENTUM, INPUT_CHANNELS
 from mobilenet_hub.catalog import PublishedModule, find_module
 from mobilenet_hub.errors import InputError, UnknownModuleError
 from mobilenet_hub.store import open_module
 from mobilenet_hub.weights.module_folder import ModuleConfig
 
-LATEST_MOMENTUM = 0.99  # of every module since version 3, and of those without a published handle
 WITH_MOMENTUM = "_with_bn_hparams"
 SERVING = "serving_default"
 CLASS_ENDPOINTS = ("Logits", "Predictions")
@@ -52,7 +51,7 @@ class Contract:
     @property
     def batch_norm_momentum(self) -> float:
         """The momentum where the caller gives none."""
-        return self.published.batch_norm_momentum if self.published else LATEST_MOMENTUM
+        return self.published.batch_norm_momentum if self.published else BATCH_NORM_MOMENTUM
 
     @property
     def is_hub1(self) -> bool:
@@ -63,11 +62,6 @@ class Contract:
     def output_name(self) -> str:
         """What "serving_default" calls its output."""
         return "logits" if self.config.num_classes else "feature_vector"
-
-    @property
-    def num_outputs(self) -> int:
-        """The length of the default output: classes, or features where there are none."""
-        return self.config.num_classes or self.config.network.num_features
 
     @property
     def hub1_signatures(self) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ def render(report: Report) -> str:
         True
     """
     name, metrics = next(iter(report.parts.items()))
-    sections = [_figures(name, metrics, report.labels)]
+    sections = [_figures(name, metrics)]
     if len(report.parts) > 1:
         sections.append(_card("Accuracy of each part", interval_chart(list(report.parts.items())), _PARTS))
     sections.append(_mistakes(report))
@@ -98,7 +98,7 @@ def _card(heading: str, body: str, explanation: str) -> str:
     return f'<section class="card"><h2>{escape(heading)}</h2>{text}{body}</section>'
 
 
-def _figures(name: str, metrics: Metrics, labels: Sequence[str]) -> str:
+def _figures(name: str, metrics: Metrics) -> str:
     low, high = metrics.interval
     counts = metrics.confusion.sum(1)
     present = counts[counts > 0]

@@ -5,7 +5,6 @@ origin.json beside its files: where they came from, when, and the SHA-256 of eac
 hand is an entry too. Work in progress lies in .incoming. Imports errors, disk, weights.module_folder and lock.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mobilenet_hub.disk import flush, is_file
+from mobilenet_hub.disk import flush, is_file, sha256_of
 from mobilenet_hub.errors import DownloadError, InvalidModuleError, OutputError
 from mobilenet_hub.store.lock import is_locked, locked
 from mobilenet_hub.weights.module_folder import CONFIG_FILE, WEIGHTS_FILE, read_module
@@ -191,8 +190,7 @@ def read_origin(folder: Path) -> Origin | None:
 
 def describe_file(file: Path) -> dict[str, Any]:
     """Return a file's size and SHA-256, as records keep them."""
-    with file.open("rb") as stream:
-        return {"bytes": os.fstat(stream.fileno()).st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+    return {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
 
 
 def install(staged: Path, origin: Origin) -> Path:

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from mobilenet_hub import __version__
+from mobilenet_hub.disk import sha256_of
 from mobilenet_hub.errors import DownloadError, OutputError
 
 _CHUNK = 1 << 16
@@ -142,8 +143,7 @@ class _Part:
     def finish(self) -> str:
         """Give the complete file its name and return its SHA-256."""
         self.note.unlink(missing_ok=True)
-        with self.target.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(self.target)
 
 
 def _attempt(url: str, part: _Part, progress: bool, policy: Policy) -> str:

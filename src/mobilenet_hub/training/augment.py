@@ -5,7 +5,6 @@ Imports errors, images, resampling, dataset and fitted.
 """
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from mobilenet_hub.dataset import Example, Skipped
 from mobilenet_hub.errors import ImageError, InputError
+from mobilenet_hub.evaluation import OnProgress
 from mobilenet_hub.fits import DEFAULT_FIT
 from mobilenet_hub.images import load_image
+from mobilenet_hub.machine import available_cores
 from mobilenet_hub.resampling import resample
-from mobilenet_hub.training.dataset import Example, Skipped
-from mobilenet_hub.training.fitted import OnProgress
 
 _CHUNK = 256  # photos that are decoded between two reports
 _ASPECT = 4 / 3  # most that a crop is wider than high, or the other way round
@@ -71,7 +71,7 @@ def decode_pictures(
         except ImageError as error:
             skipped.append(Skipped(examples[index].path, str(error)))
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         for start in range(0, len(examples), _CHUNK):
             end = min(start + _CHUNK, len(examples))
             list(pool.map(decode, range(start, end)))

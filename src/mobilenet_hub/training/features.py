@@ -4,7 +4,6 @@ Imports errors, images, resampling, engine and dataset; Pillow where views are m
 """
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from mobilenet_hub.dataset import Example, Skipped
 from mobilenet_hub.engine import Engine
 from mobilenet_hub.errors import ImageError
+from mobilenet_hub.evaluation import OnProgress
 from mobilenet_hub.images import load_image
+from mobilenet_hub.machine import available_cores
 from mobilenet_hub.resampling import resample
-from mobilenet_hub.training.dataset import Example, Skipped
-from mobilenet_hub.training.fitted import OnProgress
 
 _BATCH = 64  # views that the engine gets at a time
 _SHARD = 512  # photos; about as much is lost by a kill
@@ -98,7 +98,7 @@ def _batches(
     most = max((count for _, count in requests), default=1)
     step = max(1, _BATCH // most)
     parts = [requests[start : start + step] for start in range(0, len(requests), step)]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         ahead = [pool.map(decode, part) for part in parts[:2]]
         for index, part in enumerate(parts):
             decoded = list(ahead.pop(0))

@@ -1,16 +1,13 @@
 """What every way of training hands back for measuring and writing. Imports dataset, module_folder and metrics."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from mobilenet_hub.dataset import Dataset, Split
 from mobilenet_hub.metrics import Curve
-from mobilenet_hub.training.dataset import Dataset, Split
 from mobilenet_hub.weights.module_folder import Module
-
-# Called with what is being done, how much of it is done and how much there is.
-OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

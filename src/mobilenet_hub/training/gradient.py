@@ -17,11 +17,12 @@ import numpy as np
 from mobilenet_hub import __version__
 from mobilenet_hub.architecture import Architecture, architecture
 from mobilenet_hub.backends import require_keras
+from mobilenet_hub.dataset import Dataset, Split
 from mobilenet_hub.errors import InputError
+from mobilenet_hub.evaluation import OnProgress
 from mobilenet_hub.training.augment import Batches, decode_pictures
 from mobilenet_hub.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from mobilenet_hub.training.dataset import Dataset, Split
-from mobilenet_hub.training.fitted import Fitted, OnProgress
+from mobilenet_hub.training.fitted import Fitted
 from mobilenet_hub.training.frozen import choose_class_weights
 from mobilenet_hub.training.history import Epoch, History
 from mobilenet_hub.training.runtime import dtype_policy, prepare_process

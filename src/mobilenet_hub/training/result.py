@@ -1,18 +1,21 @@
 """What a trained module's folder holds besides the module: metrics.json, report.html, README.md and photos.csv.
 
-Imports evaluation, metrics, report, module_folder and the files of training above it.
+Imports dataset, disk, evaluation, metrics, provenance, report, module_folder and the files of training above it.
 """
 
 import csv
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mobilenet_hub.dataset import SPLITS, Split
+from mobilenet_hub.disk import sha256_of
 from mobilenet_hub.errors import OutputError
-from mobilenet_hub.evaluation import PHOTOS_FILE, environment, fingerprint, sha256_of, write_json
+from mobilenet_hub.evaluation import PHOTOS_FILE
 from mobilenet_hub.metrics import Metrics, Outcome
+from mobilenet_hub.provenance import environment, fingerprint
 from mobilenet_hub.report import Report, render
-from mobilenet_hub.training.dataset import SPLITS, Split
 from mobilenet_hub.training.fitted import Fitted
 from mobilenet_hub.weights.module_folder import WEIGHTS_FILE, Module, write_module
 
@@ -60,7 +63,8 @@ def write_result(folder: Path, fitted: Fitted, record: Record) -> Path:
     try:
         write_module(folder, Module(config, fitted.module.weights), overwrite=True)
         facts = _facts(folder, fitted, record)
-        write_json(folder / "metrics.json", _metrics_json(fitted, record, facts))
+        text = json.dumps(_metrics_json(fitted, record, facts), indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / "metrics.json").write_text(f"{text}\n", "utf-8", "backslashreplace")
         _write_photos(folder / PHOTOS_FILE, record)
         (folder / "report.html").write_text(render(_report(fitted, record, facts)), "utf-8", "backslashreplace")
         (folder / "README.md").write_text(_card(fitted, record, facts), "utf-8", "backslashreplace")

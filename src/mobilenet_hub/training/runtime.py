@@ -1,13 +1,14 @@
 """What makes training steps fast on this machine: the arithmetic, and the settings of the process.
 
-Imports engine (what the CPU has); the backends inside functions.
+Imports engine (the names of precisions) and machine; the backends inside functions.
 """
 
 import ctypes
 import os
 import sys
 
-from mobilenet_hub.engine import Precision, cpu_features
+from mobilenet_hub.engine import Precision
+from mobilenet_hub.machine import cpu_features
 
 
 def dtype_policy(precision: Precision, backend: str) -> str:

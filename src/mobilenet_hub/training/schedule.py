@@ -6,7 +6,7 @@ Imports architecture, engine (the names of precisions), errors, augment and froz
 from dataclasses import dataclass, field
 from math import inf
 
-from mobilenet_hub.architecture import WEIGHT_DECAY, is_image_size
+from mobilenet_hub.architecture import BATCH_NORM_MOMENTUM, WEIGHT_DECAY, is_image_size
 from mobilenet_hub.engine import PRECISIONS, Precision
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.training.augment import Augmentation
@@ -33,7 +33,7 @@ class GradientOptions:
     decay: float = 0.3  # share of the epochs
     weight_decay: float = WEIGHT_DECAY
     label_smoothing: float = 0.1
-    batch_norm_momentum: float = 0.99
+    batch_norm_momentum: float = BATCH_NORM_MOMENTUM
     dropout_rate: float | None = None  # None: the network's own
     augmentation: Augmentation = field(default_factory=Augmentation)
     class_weights: ClassWeights = "auto"

@@ -17,14 +17,14 @@ from typing import Literal, get_args
 import numpy as np
 
 from mobilenet_hub.architecture import Architecture, height_and_width
+from mobilenet_hub.dataset import SPLITS, Dataset, Skipped, Split, read_dataset
 from mobilenet_hub.disk import flush, replace_folder
 from mobilenet_hub.engine import Engine, checked_image_size
 from mobilenet_hub.errors import AccuracyError, InputError, OutputError
-from mobilenet_hub.evaluation import outcomes_of, predict
+from mobilenet_hub.evaluation import OnProgress, outcomes_of, predict
 from mobilenet_hub.metrics import Metrics, measure
 from mobilenet_hub.store import open_module
-from mobilenet_hub.training.dataset import SPLITS, Dataset, Skipped, Split, read_dataset
-from mobilenet_hub.training.fitted import Fitted, OnProgress
+from mobilenet_hub.training.fitted import Fitted
 from mobilenet_hub.training.frozen import FrozenOptions, fit_frozen
 from mobilenet_hub.training.result import Record, write_result
 from mobilenet_hub.training.schedule import FINE_TUNING, FROM_SCRATCH, GradientOptions
@@ -214,10 +214,9 @@ def _probabilities(fitted: Fitted, options: FrozenOptions, report: OnProgress) -
 
 
 def _measure(dataset: Dataset, probabilities: Mapping[Split, np.ndarray]) -> dict[Split, Metrics]:
-    order: tuple[Split, ...] = ("test", "validation", "train")
     return {
         split: measure(probabilities[split], np.array([example.label for example in dataset.part(split)]))
-        for split in order
+        for split in reversed(SPLITS)
         if dataset.part(split)
     }
 

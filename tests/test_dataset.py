@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mobilenet_hub.dataset import SPLITS, Skipped, read_dataset, read_examples
 from mobilenet_hub.errors import InputError
-from mobilenet_hub.training.dataset import SPLITS, Skipped, read_dataset, read_examples
 
 
 def fill(folder, files):

@@ -1,0 +1,54 @@
+"""What this machine is: its cores, its CPU's name and instructions. Imports nothing of the house."""
+
+import os
+import platform
+from functools import cache
+from pathlib import Path
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use.
+
+    Example:
+        >>> available_cores() >= 1
+        True
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def cpu_features() -> frozenset[str]:
+    """Return the names of this CPU's instruction sets as Linux lists them; empty elsewhere.
+
+    Example:
+        >>> isinstance(cpu_features(), frozenset)
+        True
+    """
+    facts = _cpu_facts()
+    return frozenset((facts.get("flags") or facts.get("features") or "").split())
+
+
+def cpu_name() -> str:
+    """Return what the CPU calls itself, or at least its kind.
+
+    Example:
+        >>> cpu_name() != ""
+        True
+    """
+    return _cpu_facts().get("model name") or platform.machine()
+
+
+@cache
+def _cpu_facts() -> dict[str, str]:
+    """Return what Linux says of the first core; nothing elsewhere."""
+    facts: dict[str, str] = {}
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+            for line in lines:
+                name, colon, value = line.partition(":")
+                if not colon:
+                    break
+                facts[name.strip().lower()] = value.strip()
+    except OSError:
+        pass
+    return facts
