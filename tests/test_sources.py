@@ -67,14 +67,16 @@ def test_links_in_a_circle_are_bad_images(folder):
 
 def test_folders_may_lie_deep(folder):
     deep = folder.joinpath(*["d"] * 1200)
-    os.chdir(folder)
-    for _ in range(1200):
-        Path("d").mkdir()
-        os.chdir("d")
-    Path("x.jpg").write_bytes(picture(1))
-    os.chdir(folder.parent)
-    assert keys("photos/d") == [str(deep.relative_to(folder.parent) / "x.jpg")]
-    subprocess.run(["rm", "-r", "photos/d"], check=True)  # too deep for what tidies up after the tests
+    try:
+        os.chdir(folder)
+        for _ in range(1200):
+            Path("d").mkdir()
+            os.chdir("d")
+        Path("x.jpg").write_bytes(picture(1))
+        os.chdir(folder.parent)
+        assert keys("photos/d") == [str(deep.relative_to(folder.parent) / "x.jpg")]
+    finally:
+        subprocess.run(["rm", "-r", folder / "d"], check=True)  # too deep for what tidies up after the tests
 
 
 def test_pipes_are_never_waited_for(folder):

@@ -220,6 +220,24 @@ def test_options_that_say_nothing_are_refused(photos, tmp_path, capsys, options,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "name", "multiplier", "size"),
+    [
+        ([], "mobilenet_v2", 1.0, (224, 224)),
+        (["--module", "mobilenet_v1_050_160/feature_vector"], "mobilenet_v1", 0.5, (160, 160)),
+        (["--module", "mobilenet_v1_050_160/classification", "--depth-multiplier", "0.1", "--image-size", "48x64"],
+         "mobilenet_v1", 0.1, (48, 64)),
+        (["--module", "starter", "--architecture", "mobilenet_v2"], "mobilenet_v2", 0.5, (160, 160)),
+    ],
+)  # fmt: skip
+def test_a_new_network_is_as_asked_for_or_as_the_module(monkeypatch, options, name, multiplier, size):
+    asked = {}
+    monkeypatch.setattr("mobilenet_hub.training.train.train", lambda *a, **k: asked.update(k) or 1 / 0)
+    assert main(["train", "photos", "-o", "out", "--from-scratch", *options]) == 2
+    network = asked["network"]
+    assert (network.name, network.depth_multiplier, asked["image_size"]) == (name, multiplier, size)
+
+
 def test_names_that_are_no_unicode(base, tmp_path):
     """Of the set, of a class, of a photo and of a file that is none: shown with the bytes escaped."""
     odd = os.fsdecode(b"odd \xff")

@@ -8,6 +8,7 @@ from mobilenet_hub.cli.console import Stages, note, note_cautions, print_json, s
 from mobilenet_hub.errors import InputError
 
 if TYPE_CHECKING:
+    from mobilenet_hub.architecture import Architecture
     from mobilenet_hub.training.schedule import GradientOptions
     from mobilenet_hub.training.train import Method, TrainResult
 
@@ -19,7 +20,7 @@ _OF_GRADIENT = (
     *("label_smoothing", "crop_area", "patience"),
 )
 _OF_SCRATCH = ("architecture", "depth_multiplier")
-_NOT_OF_SCRATCH = ("module", "views", "strength", "any_size")
+_NOT_OF_SCRATCH = ("views", "strength")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "folder", metavar="FOLDER", help="a folder with a subfolder of photos for each class, or a table of path,label"
     )
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="the module folder to make")
-    parser.add_argument("--module", help="the module whose network is used (default: starter)")
+    parser.add_argument(
+        "--module", help="the module whose network is used, or made anew from scratch (default: starter, or as below)"
+    )
     parser.add_argument("--force", action="store_true", help="replace DIR where it is a module folder already")
     parser.add_argument("--assert-accuracy", type=float, metavar="A", help="fail, and write nothing, below this (0.9)")
     parser.add_argument(
@@ -55,7 +58,7 @@ def _configure_gradient(parser: argparse.ArgumentParser) -> None:
     which = method.add_mutually_exclusive_group()
     which.add_argument("--fine-tune", action="store_true", help="train the module's network as well")
     which.add_argument("--from-scratch", action="store_true", help="train a network from random weights")
-    method.add_argument("--architecture", metavar="A", help=f"mobilenet_v1 or mobilenet_v2 (default: {_ARCHITECTURE})")
+    method.add_argument("--architecture", metavar="A", help=f"mobilenet_v1 or mobilenet_v2 ({_ARCHITECTURE})")
     method.add_argument("--depth-multiplier", type=float, metavar="M", help="any above 0 (default: 1)")
     method.add_argument("--epochs", type=int, metavar="N", help="passes over the training photos")
     method.add_argument("--batch-size", type=int, metavar="N", help="photos at each step")
@@ -78,13 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
     method: Method = "fine-tune" if args.fine_tune else "from-scratch" if args.from_scratch else "frozen"
     _check_given(args, method)
-    network, image_size = None, args.image_size
-    if method == "from-scratch":
-        from mobilenet_hub.architecture import architecture
-
-        multiplier = _DEPTH_MULTIPLIER if args.depth_multiplier is None else args.depth_multiplier
-        network = architecture(args.architecture or _ARCHITECTURE, multiplier, 0)
-        image_size = _IMAGE_SIZE if image_size is None else image_size
+    network, image_size = (None, args.image_size) if method != "from-scratch" else _new_network(args)
     with Stages(args.quiet) as stages:
         result = train(
             args.folder,
@@ -111,6 +108,24 @@ def run(args: argparse.Namespace) -> int:
         note(f"{result.path}: module, metrics.json, report.html, README.md ({result.seconds:.1f} s)", args.quiet)
     note_cautions(result.warnings, [(os.fspath(skip.path), skip.reason) for skip in result.skipped], args.quiet)
     return 1 if result.skipped else 0
+
+
+def _new_network(args: argparse.Namespace) -> "tuple[Architecture, int | tuple[int, int]]":
+    """Return the network to train from scratch and its image size: as asked for, else as the module's."""
+    from mobilenet_hub.architecture import architecture
+    from mobilenet_hub.catalog import find_module
+    from mobilenet_hub.disk import is_folder
+    from mobilenet_hub.store import resolve
+    from mobilenet_hub.weights.module_folder import read_config
+
+    name, multiplier, size = _ARCHITECTURE, _DEPTH_MULTIPLIER, (_IMAGE_SIZE, _IMAGE_SIZE)
+    if args.module is not None:  # of a published one nothing is fetched: its name says it all
+        is_here = args.module == "starter" or is_folder(args.module)
+        like = read_config(resolve(args.module)) if is_here else find_module(args.module)
+        name, multiplier, size = like.architecture, like.depth_multiplier, like.image_size
+    multiplier = multiplier if args.depth_multiplier is None else args.depth_multiplier
+    size = size if args.image_size is None else args.image_size
+    return architecture(args.architecture or name, multiplier, 0), size
 
 
 def _check_given(args: argparse.Namespace, method: "Method") -> None:
