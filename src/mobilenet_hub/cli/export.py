@@ -77,7 +77,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _size(text: str) -> int | tuple[int, int] | str:
-    return "free" if text.lower() == "free" else size(text)
+    try:
+        return "free" if text.lower() == "free" else size(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of pixels (224 or 192x256) nor free") from None
 
 
 def _batch(text: str) -> int | str:
