@@ -9,7 +9,6 @@ import csv
 import hashlib
 import os
 import re
-import stat
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from mobilenet_hub.disk import printable
+from mobilenet_hub.disk import is_special, printable
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.sources import SUFFIXES
 
@@ -285,7 +284,7 @@ def _hash_contents(rows: Iterable[_Row]) -> tuple[list[_Row], list[Skipped]]:
     hashed, skipped = [], []
     for row in rows:
         try:
-            if not stat.S_ISREG(row.path.stat().st_mode):  # a pipe would be waited for
+            if is_special(row.path):
                 skipped.append(Skipped(row.path, "not a regular file"))
                 continue
             with row.path.open("rb") as stream:

@@ -40,6 +40,16 @@ def exists(path: str | os.PathLike[str]) -> bool:
     return _holds(Path.exists, path)
 
 
+def is_special(path: str | os.PathLike[str]) -> bool:
+    """Tell whether something is there that is no regular file: a pipe, say, which would be waited for for ever.
+
+    Example:
+        >>> is_special(os.devnull), is_special("nothing is here")
+        (True, False)
+    """
+    return exists(path) and not is_file(path)
+
+
 def _holds(question: Callable[[Path], bool], path: str | os.PathLike[str]) -> bool:
     try:
         return question(Path(path))
@@ -125,11 +135,11 @@ def replace_folder(new: Path, folder: Path) -> None:
     """Rename a finished folder to its place; what was there is gone only once the new one stands.
 
     Args:
-        new: on the same disk; its files are flushed already.
+        new: on the same disk; what is in it is flushed first.
         folder: its place.
 
     Raises:
-        OSError: it cannot be renamed; what was there is there again.
+        OSError: it cannot be flushed or renamed; what was there is there again.
 
     Example:
         >>> import tempfile
@@ -139,6 +149,8 @@ def replace_folder(new: Path, folder: Path) -> None:
         >>> (work / "folder").is_dir()
         True
     """
+    for entry in new.rglob("*"):
+        flush(entry)
     if folder.exists():
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
         folder.rename(aside / "old")

@@ -150,12 +150,9 @@ class Engine:
 
         def build() -> "tuple[CompiledModel, bool]":
             """Compile; tell whether it is as fast as it can be, and so worth keeping."""
-            graph, hinted = self.graph(chunk, input_type), None
-            wants_hints = cpu_features() & {"avx2", "avx512f"} == {"avx2"}
-            if wants_hints:
-                hinted = prefer_avx2_kernels(graph)
-            compiled = core.compile_model(graph if hinted is None else hinted, "CPU", settings)
-            return compiled, hinted is not None or not wants_hints
+            graph = self.graph(chunk, input_type)
+            best = prefer_avx2_kernels(graph) if cpu_features() & {"avx2", "avx512f"} == {"avx2"} else graph
+            return core.compile_model(graph if best is None else best, "CPU", settings), best is not None
 
         if isinstance(self._module, Module):
             return CompiledNetwork(build()[0], chunk, self.outputs)

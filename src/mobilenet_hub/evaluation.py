@@ -129,14 +129,10 @@ def evaluate(
     if not examples:
         raise InputError(f"no photo of {source} can be decoded, e.g. {skipped[0].path}: {skipped[0].reason}")
     seconds = time.perf_counter() - start
-    height, width = engine.image_size
     facts = {
         "Module": {
             "module": os.fspath(module),
-            "network": f"{engine.config.architecture}, depth multiplier {engine.config.depth_multiplier:g}",
-            "image size": f"{width} x {height}",
-            "fit": fit,
-            "precision": engine.precision,
+            **_engine_facts(engine, fit),
             "SHA-256 of the weights": sha256_of(folder / WEIGHTS_FILE),
         },
         "Photos": {"source": Path(source).name, "photos": str(len(examples)), "SHA-256 of all": fingerprint(examples)},
@@ -210,6 +206,16 @@ def _against_training(
         f"{known} of these {len(examples)} photos trained the module or chose its settings, which flatters it; "
         "--unseen (unseen=True) leaves them out",
     )
+
+
+def _engine_facts(engine: Engine, fit: Fit) -> dict[str, str]:
+    height, width = engine.image_size
+    return {
+        "network": f"{engine.config.architecture}, depth multiplier {engine.config.depth_multiplier:g}",
+        "image size": f"{width} x {height}",
+        "fit": fit,
+        "precision": engine.precision,
+    }
 
 
 def _present(metrics: Metrics) -> int:

@@ -16,7 +16,6 @@ from types import ModuleType
 
 import numpy as np
 
-from mobilenet_hub.batches import BATCH_SIZE
 from mobilenet_hub.engine import CompiledNetwork, Engine, device_settings
 from mobilenet_hub.errors import InputError, MissingExtraError
 from mobilenet_hub.fits import Fit
@@ -130,14 +129,13 @@ def quantized(
     inputs = [os.fspath(argument) for argument in inputs]
     if "-" in inputs:
         raise InputError("int8 reads images twice, to calibrate and to compute: name files instead of standard input")
-    wanted = CALIBRATION_IMAGES + _COMPARED_IMAGES
-    stream = decode_batches(islice(items(inputs), limit), engine.image_size, fit)
-    batches = list(islice(stream, -(-wanted // BATCH_SIZE)))
+    first_ones = islice(islice(items(inputs), limit), CALIBRATION_IMAGES + _COMPARED_IMAGES)
+    batches = list(decode_batches(first_ones, engine.image_size, fit))
     none = np.empty((0, *engine.image_size, 3), np.uint8)
-    pixels = np.concatenate([none, *(batch.images for batch in batches)])[:wanted]
+    pixels = np.concatenate([none, *(batch.images for batch in batches)])
     int8 = Int8Engine(engine, pixels[:CALIBRATION_IMAGES])
     first = CALIBRATION_IMAGES if len(pixels) > CALIBRATION_IMAGES else 0
-    labels = [label_of(key) for batch in batches for key in batch.keys][first:wanted]
+    labels = [label_of(key) for batch in batches for key in batch.keys][first:]
     known = None if None in labels else np.array(labels)
     return int8, agreement(engine, int8, pixels[first:], known, calibrated_with=not first)
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobilenet_hub.disk import exists, is_file, is_folder
+from mobilenet_hub.disk import exists, is_folder, is_special
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.images import MAX_FILE_BYTES, TOO_LARGE, read_bytes
 
@@ -116,12 +116,9 @@ def _kind(argument: str) -> Callable[[str, int], Iterator[Item]]:
         return _folder
     if glob.has_magic(argument) and not exists(argument):
         return _glob
-    if exists(argument) and not is_file(argument):
-        return _file  # a pipe or a device, which is refused when it is read: opening it would wait for ever
     lower = argument.lower()
-    if lower.endswith(_TARS):
-        return _tar
-    return {".zip": _zip, ".parquet": _parquet}.get(Path(lower).suffix, _file)
+    kind = _tar if lower.endswith(_TARS) else {".zip": _zip, ".parquet": _parquet}.get(Path(lower).suffix, _file)
+    return _file if kind is not _file and is_special(argument) else kind  # which is refused when it is read
 
 
 def _expand(arguments: Iterable[str], unread: int) -> Iterator[Item]:

@@ -56,6 +56,7 @@ def run_bulk(
     from mobilenet_hub.fits import checked_fit
     from mobilenet_hub.weights.module_folder import WEIGHTS_FILE
 
+    total = expected(args)
     note_precision(args, engine)
     fit = checked_fit(args.fit)
     computes: Engine | Int8Engine = engine
@@ -72,7 +73,7 @@ def run_bulk(
         **settings,
         "version": __version__,
     }
-    with progress(expected(args), command, quiet=args.quiet) as done:
+    with progress(total, command, quiet=args.quiet) as done:
         summary = write(
             args.images,
             args.output,

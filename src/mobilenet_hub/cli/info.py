@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from mobilenet_hub.architecture import Architecture
     from mobilenet_hub.catalog import PublishedModule
 
-_STARTER = "starter"
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
@@ -23,9 +21,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what is known, as text or JSON."""
     from mobilenet_hub.cli.console import print_json, table
-    from mobilenet_hub.disk import is_folder
+    from mobilenet_hub.store import is_local
 
-    if args.module == _STARTER or is_folder(args.module):
+    if is_local(args.module):
         facts = folder_facts(args.module)
         title, about = facts["folder"], ""
     else:

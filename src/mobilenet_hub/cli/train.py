@@ -114,14 +114,12 @@ def _new_network(args: argparse.Namespace) -> "tuple[Architecture, int | tuple[i
     """Return the network to train from scratch and its image size: as asked for, else as the module's."""
     from mobilenet_hub.architecture import architecture
     from mobilenet_hub.catalog import find_module
-    from mobilenet_hub.disk import is_folder
-    from mobilenet_hub.store import resolve
+    from mobilenet_hub.store import is_local, resolve
     from mobilenet_hub.weights.module_folder import read_config
 
     name, multiplier, size = _ARCHITECTURE, _DEPTH_MULTIPLIER, (_IMAGE_SIZE, _IMAGE_SIZE)
     if args.module is not None:  # of a published one nothing is fetched: its name says it all
-        is_here = args.module == "starter" or is_folder(args.module)
-        like = read_config(resolve(args.module)) if is_here else find_module(args.module)
+        like = read_config(resolve(args.module)) if is_local(args.module) else find_module(args.module)
         name, multiplier, size = like.architecture, like.depth_multiplier, like.image_size
     multiplier = multiplier if args.depth_multiplier is None else args.depth_multiplier
     size = size if args.image_size is None else args.image_size

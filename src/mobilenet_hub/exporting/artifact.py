@@ -97,9 +97,9 @@ def making(place: Place) -> Iterator[Path]:
         work = partial / "new"
         work.mkdir()
         yield work
-        for file in work.rglob("*"):
-            flush(file)
         if place.is_file:
+            for file in work.iterdir():
+                flush(file)
             _move_files(work, place)
             flush(path.parent)
         else:

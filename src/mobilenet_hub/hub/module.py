@@ -10,11 +10,11 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from mobilenet_hub.catalog import PublishedModule
-from mobilenet_hub.disk import is_folder
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.hub.contract import TensorInfo, check_tags, find_published, open_contract, signature_inputs
 from mobilenet_hub.hub.running import build_network, check_momentum, run_signature
 from mobilenet_hub.kernels import Tensor
+from mobilenet_hub.store import is_local
 
 
 class Module:
@@ -56,7 +56,7 @@ class Module:
             name, tags = "module", name
         asked = os.fspath(spec) if isinstance(spec, str | os.PathLike) else ""
         self.train_graph = check_tags(asked, tags)
-        if asked and not is_folder(asked):
+        if asked and not is_local(asked):
             _refuse_tf2(find_published(asked), asked)  # before it is fetched
         self.contract, weights = open_contract(spec)
         _refuse_tf2(self.contract.published, self.contract.name)

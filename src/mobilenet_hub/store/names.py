@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from mobilenet_hub.catalog import find_module
-from mobilenet_hub.disk import exists, is_file
+from mobilenet_hub.disk import exists, is_file, is_folder
 from mobilenet_hub.errors import InvalidModuleError, ModuleUnavailableError, UnknownModuleError
 from mobilenet_hub.store.cache import damage_of, entry_folder, tidy
 from mobilenet_hub.weights.module_folder import CONFIG_FILE, Module, read_module
@@ -54,6 +54,16 @@ def resolve(handle: str | os.PathLike[str], *, fetch: bool = True) -> Path:
     from mobilenet_hub.store.fetch import pull  # a module that is here needs none of what fetches
 
     return pull(handle)
+
+
+def is_local(name: str) -> bool:
+    """Tell whether a name stands for the starter or a folder of this machine, and not for a published module.
+
+    Example:
+        >>> is_local("starter"), is_local("mobilenet_v2_130_224/feature_vector")
+        (True, False)
+    """
+    return name == "starter" or is_folder(name)
 
 
 def open_module(name: str | os.PathLike[str], *, fetch: bool = True) -> Module:

@@ -14,13 +14,13 @@ import numpy as np
 
 from mobilenet_hub.dataset import SPLITS, Dataset
 from mobilenet_hub.engine import PRECISIONS, Engine, Precision
-from mobilenet_hub.errors import InputError
 from mobilenet_hub.evaluation import OnProgress
 from mobilenet_hub.fits import DEFAULT_FIT
 from mobilenet_hub.metrics import Curve
 from mobilenet_hub.training.features import compute_features
 from mobilenet_hub.training.fitted import Fitted
 from mobilenet_hub.training.head import STRENGTHS, Head, balanced_class_weights, fit_head, softmax
+from mobilenet_hub.training.options import check_values, one_of
 from mobilenet_hub.weights.module_folder import Module
 
 ClassWeights = Literal["auto", "balanced", "none"]
@@ -49,12 +49,10 @@ class FrozenOptions:
         rules = {
             "views": (self.views is None or self.views >= 1, "a whole number from 1"),
             "strength": (self.strength is None or 0 < self.strength < inf, "a number above 0"),
-            "class_weights": (self.class_weights in CLASS_WEIGHTS, f"one of {', '.join(CLASS_WEIGHTS)}"),
-            "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
+            "class_weights": one_of(self.class_weights, CLASS_WEIGHTS),
+            "precision": one_of(self.precision, PRECISIONS),
         }
-        for name, (holds, allowed) in rules.items():
-            if not holds:
-                raise InputError(f"{name} must be {allowed}, not {getattr(self, name)!r}")
+        check_values(self, rules)
 
 
 def fit_frozen(

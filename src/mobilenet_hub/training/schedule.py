@@ -1,6 +1,6 @@
 """How a network is trained by gradient descent: the options, and the learning rate and image size of every step.
 
-Imports architecture, engine (the names of precisions), errors, augment and frozen.
+Imports architecture, engine (the names of precisions), augment, frozen and options.
 """
 
 from dataclasses import dataclass, field
@@ -8,9 +8,9 @@ from math import inf
 
 from mobilenet_hub.architecture import BATCH_NORM_MOMENTUM, WEIGHT_DECAY, is_image_size
 from mobilenet_hub.engine import PRECISIONS, Precision
-from mobilenet_hub.errors import InputError
 from mobilenet_hub.training.augment import Augmentation
 from mobilenet_hub.training.frozen import CLASS_WEIGHTS, ClassWeights
+from mobilenet_hub.training.options import check_values, one_of
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,12 @@ class GradientOptions:
             "label_smoothing": (0 <= self.label_smoothing < 1, share),
             "batch_norm_momentum": (0 <= self.batch_norm_momentum < 1, share),
             "dropout_rate": (self.dropout_rate is None or 0 <= self.dropout_rate < 1, share),
-            "class_weights": (self.class_weights in CLASS_WEIGHTS, f"one of {', '.join(CLASS_WEIGHTS)}"),
+            "class_weights": one_of(self.class_weights, CLASS_WEIGHTS),
             "coarse_size": (self.coarse_size is None or is_image_size(self.coarse_size), "(height, width) in pixels"),
             "patience": (self.patience is None or self.patience >= 1, whole),
-            "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
+            "precision": one_of(self.precision, PRECISIONS),
         }
-        for name, (holds, allowed) in rules.items():
-            if not holds:
-                raise InputError(f"{name} must be {allowed}, not {getattr(self, name)!r}")
+        check_values(self, rules)
 
 
 FROM_SCRATCH = GradientOptions(epochs=60)

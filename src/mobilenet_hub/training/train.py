@@ -18,7 +18,7 @@ import numpy as np
 
 from mobilenet_hub.architecture import Architecture, height_and_width
 from mobilenet_hub.dataset import SPLITS, Dataset, Skipped, Split, read_dataset
-from mobilenet_hub.disk import flush, replace_folder
+from mobilenet_hub.disk import replace_folder
 from mobilenet_hub.engine import Engine, checked_image_size
 from mobilenet_hub.errors import AccuracyError, InputError, OutputError
 from mobilenet_hub.evaluation import OnProgress, outcomes_of, predict
@@ -110,12 +110,8 @@ def train(
         0.93
     """
     start = time.perf_counter()
-    if assert_accuracy is not None and not 0 <= assert_accuracy <= 1:
-        raise InputError(f"the accuracy to assert must be a share from 0 to 1, not {assert_accuracy!r}")
     folder = Path(output)
-    check_place(folder, overwrite)
-    if any(photos.is_relative_to(folder.resolve()) for photos in (Path(source).absolute(), Path(source).resolve())):
-        raise OutputError(f"{folder} holds the photos to learn from; choose another folder")
+    _check_output(Path(source), folder, assert_accuracy, overwrite)
     own_work = Path(work) if work else folder.with_name(f"{folder.name}.work")
     report = on_progress or _ignore
     options = frozen or FrozenOptions()
@@ -151,6 +147,15 @@ def train(
     warnings = (*data.warnings, *fitted.warnings)
     seconds = time.perf_counter() - start
     return TrainResult(folder, data.labels, metrics, fitted.settings, data.skipped, warnings, seconds)
+
+
+def _check_output(source: Path, folder: Path, assert_accuracy: float | None, overwrite: bool) -> None:
+    """Refuse before the work what would be refused after it, and to write over the photos."""
+    if assert_accuracy is not None and not 0 <= assert_accuracy <= 1:
+        raise InputError(f"the accuracy to assert must be a share from 0 to 1, not {assert_accuracy!r}")
+    check_place(folder, overwrite)
+    if any(photos.is_relative_to(folder.resolve()) for photos in (source.absolute(), source.resolve())):
+        raise OutputError(f"{folder} holds the photos to learn from; choose another folder")
 
 
 def _way(
@@ -226,10 +231,7 @@ def _move(staged: Path, folder: Path) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent) as beside:
-            new = Path(shutil.copytree(staged, Path(beside) / "new"))
-            for file in new.iterdir():
-                flush(file)
-            replace_folder(new, folder)
+            replace_folder(Path(shutil.copytree(staged, Path(beside) / "new")), folder)
         shutil.rmtree(staged, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}; the result is in {staged}") from None

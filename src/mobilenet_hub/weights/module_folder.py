@@ -25,7 +25,7 @@ from mobilenet_hub.architecture import (
     architecture,
     is_image_size,
 )
-from mobilenet_hub.disk import exists, flush, is_folder, replace_folder
+from mobilenet_hub.disk import exists, is_folder, replace_folder
 from mobilenet_hub.errors import InputError, InvalidModuleError, OutputError
 
 FORMAT = 1
@@ -341,4 +341,3 @@ def _write_files(folder: Path, module: Module) -> None:
         (folder / LABELS_FILE).write_text("".join(f"{label}\n" for label in module.config.labels), "utf-8")
     for file in folder.iterdir():
         file.chmod(0o644)  # safetensors makes its files for their owner alone
-        flush(file)
