@@ -4,7 +4,7 @@
 
 Products of bfloat16 numbers are summed in float32; the last convolution's bias and output stay float32. Four trained
 networks, 143 photographs: how many are right and how many have the same answer as in float32, and the cosine similarity
-of the features, first rounded plainly, then with the biases of `mobilenet_hub.bfloat16`, then also with the layers that
+of the features, first rounded plainly, then with the biases of our `inference.bfloat16`, then also with the layers that
 it keeps in float32. Needs torch.
 """
 
@@ -15,12 +15,12 @@ import numpy as np
 import pretrained
 
 from mobilenet_hub.architecture import pad_amounts
-from mobilenet_hub.bfloat16 import prepare, to_bfloat16
-from mobilenet_hub.graph import dense_layers, fold_batch_norm
-from mobilenet_hub.images import load_batch
+from mobilenet_hub.images.decode import load_batch
+from mobilenet_hub.inference.bfloat16 import prepare, to_bfloat16
+from mobilenet_hub.inference.graph import dense_layers, fold_batch_norm
+from mobilenet_hub.module_folder import read_module
 from mobilenet_hub.store import resolve
 from mobilenet_hub.weights.convert import load_source
-from mobilenet_hub.weights.module_folder import read_module
 
 
 def main():

@@ -110,9 +110,9 @@ def timed(work):
 
 
 def engine(precision):
-    from mobilenet_hub.bench import placeholder
-    from mobilenet_hub.catalog import configurations
-    from mobilenet_hub.engine import Engine
+    from mobilenet_hub.catalog.published import configurations
+    from mobilenet_hub.inference.bench import placeholder
+    from mobilenet_hub.inference.engine import Engine
 
     configuration = next(c for c in configurations() if c.name == "mobilenet_v1_100_224")
     return Engine(placeholder(configuration), ("logits",), precision=precision)
@@ -120,8 +120,8 @@ def engine(precision):
 
 def ours(precision):
     def run(folder):
-        from mobilenet_hub.pipeline import compute
-        from mobilenet_hub.sources import items
+        from mobilenet_hub.images.batches import compute
+        from mobilenet_hub.images.inputs import items
 
         network = quantized(folder) if precision == "int8" else engine(precision)
 
@@ -139,14 +139,14 @@ def some_of(folder):
 
 
 def quantized(folder):
-    from mobilenet_hub.quantize import quantized as calibrate
+    from mobilenet_hub.inference.quantize import quantized as calibrate
 
     return calibrate(engine("f32"), [str(folder)], "center", images=64)[0]
 
 
 def decoding(folder):
-    from mobilenet_hub.pipeline import decode_batches
-    from mobilenet_hub.sources import items
+    from mobilenet_hub.images.batches import decode_batches
+    from mobilenet_hub.images.inputs import items
 
     def work(warm_up):
         for _ in decode_batches(items(some_of(folder) if warm_up else [folder]), (SIZE, SIZE), "center"):
@@ -256,9 +256,9 @@ CONTESTANTS = {
 
 def measure_memory(photos, folder):
     """Embed 2,000 and 20,000 images with the command and print each one's peak memory."""
-    from mobilenet_hub.bench import placeholder
-    from mobilenet_hub.catalog import configurations
-    from mobilenet_hub.weights.module_folder import write_module
+    from mobilenet_hub.catalog.published import configurations
+    from mobilenet_hub.inference.bench import placeholder
+    from mobilenet_hub.module_folder import write_module
 
     smallest = next(c for c in configurations() if c.name == "mobilenet_v1_025_128")
     module = write_module(folder / "module", placeholder(smallest))

@@ -17,10 +17,10 @@ import numpy as np
 import pretrained
 from PIL import Image
 
-from mobilenet_hub import fits
-from mobilenet_hub.classify import Classifier
-from mobilenet_hub.images import decode_image, load_image
-from mobilenet_hub.resampling import Filter
+from mobilenet_hub.images import fit as fits
+from mobilenet_hub.images.decode import decode_image, load_image
+from mobilenet_hub.images.resample import Filter
+from mobilenet_hub.inference.classify import Classifier
 
 FILTERS = get_args(Filter)
 

@@ -13,7 +13,7 @@ from math import comb
 from pathlib import Path
 
 import mobilenet_hub as hub
-from mobilenet_hub.metrics import wilson_interval
+from mobilenet_hub.evaluation.metrics import wilson_interval
 
 METHODS = ("frozen", "fine-tune")
 

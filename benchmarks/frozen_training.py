@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 import mobilenet_hub as hub
-from mobilenet_hub.dataset import read_dataset
-from mobilenet_hub.images import load_image
+from mobilenet_hub.evaluation.dataset import read_dataset
+from mobilenet_hub.images.decode import load_image
 
 
 def with_keras(module: str, dataset, epochs: int) -> tuple[float, float]:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mobilenet_hub.module_folder import read_module
 from mobilenet_hub.weights.convert import convert
-from mobilenet_hub.weights.module_folder import read_module
 
 _FROZEN = {128: "mobilenet_v1_0.25_128_frozen.pb", 224: "mobilenet_v1_0.25_224_frozen.tgz"}
 SIZES = tuple(_FROZEN)

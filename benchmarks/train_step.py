@@ -15,7 +15,7 @@ import keras  # noqa: TID253
 import numpy as np
 
 from mobilenet_hub.architecture import Architecture, architecture, pad_amounts
-from mobilenet_hub.models import MobileNet
+from mobilenet_hub.keras.mobilenet import MobileNet
 
 CLASSES = 1001
 LEARNING_RATE, MOMENTUM = 0.01, 0.9

@@ -30,7 +30,7 @@ from test_weights_archive import SMALL as LIMITS  # noqa: E402
 from test_weights_archive import honest, tar  # noqa: E402
 
 from mobilenet_hub.errors import MobileNetHubError  # noqa: E402
-from mobilenet_hub.store.fetch import pull  # noqa: E402
+from mobilenet_hub.store.pull import pull  # noqa: E402
 from mobilenet_hub.weights.archive import unpack  # noqa: E402
 
 MOST_MEMORY_KIB = 600 * 1024

@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items):
     """Skip what needs Keras, and say so, where Keras or all of its backends are absent."""
     from importlib.util import find_spec
 
-    from mobilenet_hub.backends import installed_backends
+    from mobilenet_hub.keras.backends import installed_backends
 
     if find_spec("keras") is not None and installed_backends():
         return
@@ -68,8 +68,8 @@ def isolated_home(tmp_path_factory, monkeypatch):
 @pytest.fixture
 def golden_module(golden, monkeypatch, tmp_path_factory):
     """A function that puts a published module with golden weights into the test's cache, and returns its name."""
-    from mobilenet_hub.catalog import find_module
-    from mobilenet_hub.weights.module_folder import Module, ModuleConfig, write_module
+    from mobilenet_hub.catalog.published import find_module
+    from mobilenet_hub.module_folder import Module, ModuleConfig, write_module
 
     cache = tmp_path_factory.mktemp("golden-cache")
     monkeypatch.setenv("MOBILENET_HUB_CACHE", str(cache))

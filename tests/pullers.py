@@ -14,7 +14,7 @@ import time
 
 from mobilenet_hub.store.cache import cache_folder, check, entry_folder
 from mobilenet_hub.store.download import Policy
-from mobilenet_hub.store.fetch import pull
+from mobilenet_hub.store.pull import pull
 
 
 def main(handle, rounds, processes, killed, seed):

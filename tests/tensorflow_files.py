@@ -1,14 +1,14 @@
 """Writes small TensorFlow files for the readers' tests: checkpoints, graphs, SavedModels, in any state of disorder.
 
 An encoder of its own, so that the tests need neither TensorFlow nor the reference data. Imports the checksum that the
-files carry, which test_weights_crc32c.py checks against published values.
+files carry, which test_weights_tensorflow_crc32c.py checks against published values.
 """
 
 import struct
 
 import numpy as np
 
-from mobilenet_hub.weights.crc32c import crc32c, masked
+from mobilenet_hub.weights.tensorflow.crc32c import crc32c, masked
 
 DTYPES = {"float32": 1, "float64": 2, "int32": 3, "int64": 9, "float16": 19, "uint16": 14}  # uint16: as bfloat16
 STRING = 7

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobilenet_hub import catalog
 from mobilenet_hub.architecture import (
     BUILDERS,
     Architecture,
@@ -18,8 +17,9 @@ from mobilenet_hub.architecture import (
     output_size,
     pad_amounts,
 )
+from mobilenet_hub.catalog import published as catalog
+from mobilenet_hub.catalog.costs import cost, misprinted_macs
 from mobilenet_hub.errors import InputError
-from mobilenet_hub.figures import cost, misprinted_macs
 
 CONFIGURATIONS = pytest.mark.parametrize("configuration", catalog.configurations(), ids=lambda c: c.name)
 

@@ -6,7 +6,7 @@ import pytest
 from exported import V1_CLASSES, made_module
 
 from mobilenet_hub.cli.main import main
-from mobilenet_hub.weights.module_folder import write_module
+from mobilenet_hub.module_folder import write_module
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from mobilenet_hub.architecture import mobilenet_v1
-from mobilenet_hub.catalog import configurations, find_module, published_modules
+from mobilenet_hub.catalog.published import configurations, find_module, published_modules
 from mobilenet_hub.cli.main import main
+from mobilenet_hub.module_folder import Module, ModuleConfig, write_module
 from mobilenet_hub.store.cache import cache_folder
-from mobilenet_hub.weights.module_folder import Module, ModuleConfig, write_module
 
 
 @pytest.fixture

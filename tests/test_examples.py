@@ -8,7 +8,7 @@ import pytest
 
 import mobilenet_hub
 
-NEED_KERAS = ("layers", "models", "kernels", "hub", "training.gradient")
+NEED_KERAS = ("keras.layers", "keras.mobilenet", "keras.kernels", "hub", "training.gradient")
 FILES = [file.name for file in pkgutil.walk_packages(mobilenet_hub.__path__, "mobilenet_hub.")]
 
 

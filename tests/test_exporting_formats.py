@@ -12,9 +12,9 @@ from reference_network import forward, random_weights
 from mobilenet_hub.architecture import mobilenet_v1
 from mobilenet_hub.errors import CorruptFileError, InputError, ProofError
 from mobilenet_hub.exporting import export
-from mobilenet_hub.graph import import_openvino
+from mobilenet_hub.inference.graph import import_openvino
+from mobilenet_hub.module_folder import Module, ModuleConfig, read_module
 from mobilenet_hub.weights.convert import load_source
-from mobilenet_hub.weights.module_folder import Module, ModuleConfig, read_module
 
 LIGHT = ("onnx", "openvino", "safetensors")
 

@@ -10,7 +10,7 @@ from reference_network import forward
 
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.exporting import export
-from mobilenet_hub.weights.module_folder import read_module, write_module
+from mobilenet_hub.module_folder import read_module, write_module
 
 backend = pytest.mark.keras_backend
 ONCE = (V1_FEATURES, V2_CLASSES)  # with the default backend only

@@ -10,7 +10,7 @@ from reference_network import forward
 
 from mobilenet_hub.errors import ProofError
 from mobilenet_hub.exporting import export
-from mobilenet_hub.weights.module_folder import Module
+from mobilenet_hub.module_folder import Module
 
 
 @pytest.fixture(scope="module", autouse=True)

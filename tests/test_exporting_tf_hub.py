@@ -16,10 +16,10 @@ import pytest
 from exported import MAX_DIFFERENCE, V1_CLASSES
 from reference_network import convolve, same_padding
 
-from mobilenet_hub.catalog import find_module
+from mobilenet_hub.catalog.published import find_module
 from mobilenet_hub.exporting import export
+from mobilenet_hub.module_folder import Module, ModuleConfig
 from mobilenet_hub.weights.convert import load_source
-from mobilenet_hub.weights.module_folder import Module, ModuleConfig
 
 V2_FEATURES = "google/imagenet/mobilenet_v2_130_224/feature_vector/4"
 V2_CLASSES = "google/tf2-preview/mobilenet_v2/classification/4"

@@ -361,7 +361,7 @@ def test_config_round_trip_and_a_layer_without_weights(hub, golden_module, monke
 def test_a_saved_model_needs_neither_cache_nor_network_and_runs_on_another_backend(hub, golden_module, tmp_path):
     import keras
 
-    from mobilenet_hub.backends import installed_backends
+    from mobilenet_hub.keras.backends import installed_backends
 
     model = classifier(hub.KerasLayer(golden_module(V1), trainable=True))
     model.fit(photos(), np.arange(8) % 3, batch_size=4, verbose=0)

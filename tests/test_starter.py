@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobilenet_hub.classify import Classifier
-from mobilenet_hub.evaluation import evaluate
+from mobilenet_hub.evaluation.evaluate import evaluate
+from mobilenet_hub.inference.classify import Classifier
+from mobilenet_hub.module_folder import read_module
 from mobilenet_hub.store import resolve
-from mobilenet_hub.weights.module_folder import read_module
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "starter"
 MAX_BYTES = 4_000_000

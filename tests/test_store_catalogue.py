@@ -9,10 +9,10 @@ from modules import network_of, packed, write_published
 from servers import Answer, serving
 from tensorflow_files import some_weights
 
-from mobilenet_hub.catalog import published_modules
+from mobilenet_hub.catalog.published import published_modules
+from mobilenet_hub.module_folder import read_module
 from mobilenet_hub.store import resolve
 from mobilenet_hub.store.cache import cache_folder
-from mobilenet_hub.weights.module_folder import read_module
 
 NETWORKS = [
     (key, list(modules))

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from tensorflow_files import frozen_graph, some_weights, write_bundle, write_hub1, write_saved_model
 
 from mobilenet_hub.architecture import mobilenet_v1
+from mobilenet_hub.catalog.labels import imagenet_labels
 from mobilenet_hub.cli.main import main
-from mobilenet_hub.engine import Engine
 from mobilenet_hub.errors import CorruptFileError, InputError, InvalidModuleError, MobileNetHubError, UnknownModuleError
-from mobilenet_hub.labels import imagenet_labels
+from mobilenet_hub.inference.engine import Engine
+from mobilenet_hub.module_folder import Module, ModuleConfig, read_module, write_module
 from mobilenet_hub.weights.convert import convert, load_source
-from mobilenet_hub.weights.module_folder import Module, ModuleConfig, read_module, write_module
 
 FIXTURES = {
     "fixtures/mobilenet_v1_0.25_128.tgz": ("mobilenet_v1", 0.25, 128, 1001),

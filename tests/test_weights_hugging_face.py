@@ -8,8 +8,8 @@ from safetensors.numpy import load_file, save_file
 from tensorflow_files import some_weights
 
 from mobilenet_hub.architecture import architecture
-from mobilenet_hub.engine import Engine
 from mobilenet_hub.errors import CorruptFileError, InvalidModuleError
+from mobilenet_hub.inference.engine import Engine
 from mobilenet_hub.weights.convert import load_source
 
 LEAVES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tensorflow_files import some_weights
 
 from mobilenet_hub.architecture import BATCH_NORM_LEAVES, architecture
-from mobilenet_hub.engine import Engine
+from mobilenet_hub.catalog.labels import imagenet_labels_1000
 from mobilenet_hub.errors import CorruptFileError, InvalidModuleError, MissingExtraError, MobileNetHubError
-from mobilenet_hub.labels import imagenet_labels_1000
+from mobilenet_hub.inference.engine import Engine
 from mobilenet_hub.weights.convert import load_source
 
 keras = pytest.importorskip("keras")

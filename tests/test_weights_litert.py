@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from tensorflow_files import some_weights
 
 from mobilenet_hub.architecture import architecture
-from mobilenet_hub.engine import Engine
 from mobilenet_hub.errors import CorruptFileError, InvalidModuleError, MobileNetHubError
+from mobilenet_hub.inference.engine import Engine
 from mobilenet_hub.weights.convert import load_source
 
 NETWORKS = {"v1": architecture("mobilenet_v1", 0.25, 5), "v2": architecture("mobilenet_v2", 0.35, 0)}

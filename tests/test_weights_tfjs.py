@@ -6,10 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-from mobilenet_hub.engine import Engine
 from mobilenet_hub.errors import CorruptFileError, InvalidModuleError, MobileNetHubError
+from mobilenet_hub.inference.engine import Engine
+from mobilenet_hub.module_folder import read_module, write_module
 from mobilenet_hub.weights.convert import load_source
-from mobilenet_hub.weights.module_folder import read_module, write_module
 
 PROJECT = "weights/teachable_machine_v2_035_224"
 

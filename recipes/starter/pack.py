@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from mobilenet_hub.evaluation import evaluate
-from mobilenet_hub.weights.module_folder import WEIGHTS_FILE, Module, read_module, write_module
+from mobilenet_hub.evaluation.evaluate import evaluate
+from mobilenet_hub.module_folder import WEIGHTS_FILE, Module, read_module, write_module
 
 
 def pack(trained: Path, photos: Path, image_size: int, folder: Path) -> None:

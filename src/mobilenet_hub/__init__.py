@@ -7,25 +7,24 @@ Nothing heavy is imported here: each public name below is loaded from its file o
 
 from importlib import import_module
 
-from mobilenet_hub import keras_hook
-
-__version__ = "0.1.0"
+from mobilenet_hub.keras import hook
+from mobilenet_hub.version import __version__ as __version__
 
 # Public name -> the file that owns it.
 _OWNERS: dict[str, str] = {
-    "Classifier": "classify",
-    "Embedder": "embed",
-    "Evaluation": "evaluation",
+    "Classifier": "inference.classify",
+    "Embedder": "inference.embed",
+    "Evaluation": "evaluation.evaluate",
     "FrozenOptions": "training.frozen",
     "GradientOptions": "training.schedule",
     "KerasLayer": "hub.keras_layer",
     "LoadedModule": "hub.load",
     "MobileNetHubError": "errors",
     "Module": "hub.module",
-    "Prediction": "classify",
+    "Prediction": "inference.classify",
     "TrainResult": "training.train",
     "convert": "weights.convert",
-    "evaluate": "evaluation",
+    "evaluate": "evaluation.evaluate",
     "export": "exporting",
     "get_expected_image_size": "hub.module",
     "get_num_image_channels": "hub.module",
@@ -43,7 +42,7 @@ def __getattr__(name: str):  # of any type; to name it would import typing
         raise AttributeError(f"module 'mobilenet_hub' has no attribute {name!r}")
     owner = _OWNERS[name]
     if owner.startswith("hub."):
-        from mobilenet_hub.backends import require_keras
+        from mobilenet_hub.keras.backends import require_keras
 
         require_keras(f"hub.{name}")
     value = getattr(import_module(f"mobilenet_hub.{owner}"), name)
@@ -56,4 +55,4 @@ def __dir__() -> list[str]:
     return __all__
 
 
-keras_hook.install()
+hook.install()

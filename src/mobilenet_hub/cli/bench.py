@@ -12,10 +12,10 @@ from mobilenet_hub.cli.console import note, note_cautions, print_json, progress,
 from mobilenet_hub.errors import InputError, ModuleUnavailableError, OutputError
 
 if TYPE_CHECKING:
-    from mobilenet_hub.bench import NetworkSpeed
-    from mobilenet_hub.engine import Engine
-    from mobilenet_hub.sources import Item
-    from mobilenet_hub.weights.module_folder import Module
+    from mobilenet_hub.images.inputs import Item
+    from mobilenet_hub.inference.bench import NetworkSpeed
+    from mobilenet_hub.inference.engine import Engine
+    from mobilenet_hub.module_folder import Module
 
 _MOST_ROWS = 10
 
@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _bench_modules(args: argparse.Namespace) -> int:
-    from mobilenet_hub.bench import example_photos, measure, photos_in_memory
-    from mobilenet_hub.fits import checked_fit
+    from mobilenet_hub.images.fit import checked_fit
+    from mobilenet_hub.inference.bench import example_photos, measure, photos_in_memory
 
     photos, left_out = photos_in_memory(args.photos) if args.photos else (example_photos(), [])
     note_cautions([], left_out, args.quiet)
@@ -94,11 +94,11 @@ def _bench_modules(args: argparse.Namespace) -> int:
 
 def _engines(name: str, precision: str) -> "list[tuple[str, Engine]]":
     """Open a module: its folder, or, for a published one that is not in the cache, its network without weights."""
-    from mobilenet_hub.bench import placeholder
-    from mobilenet_hub.catalog import find_module
-    from mobilenet_hub.engine import Engine
+    from mobilenet_hub.catalog.published import find_module
+    from mobilenet_hub.inference.bench import placeholder
+    from mobilenet_hub.inference.engine import Engine
+    from mobilenet_hub.module_folder import read_config
     from mobilenet_hub.store import resolve
-    from mobilenet_hub.weights.module_folder import read_config
 
     try:
         source: Path | Module = resolve(name, fetch=False)
@@ -113,8 +113,8 @@ def _engines(name: str, precision: str) -> "list[tuple[str, Engine]]":
 
 
 def _bench_catalog(args: argparse.Namespace) -> int:
-    from mobilenet_hub.bench import best_within, measure_catalog
-    from mobilenet_hub.catalog import configurations
+    from mobilenet_hub.catalog.published import configurations
+    from mobilenet_hub.inference.bench import best_within, measure_catalog
 
     if args.plot and not Path(args.plot).absolute().parent.is_dir():
         raise OutputError(f"--plot {args.plot}: the folder does not exist; make it first")
@@ -126,7 +126,7 @@ def _bench_catalog(args: argparse.Namespace) -> int:
         speeds = measure_catalog(args.precision, min(args.seconds, 1.0), networks, done.update)
     fitting = best_within(speeds, budget_ms=args.budget_ms, images_per_s=args.budget_rate)
     if args.plot:
-        from mobilenet_hub.speed_chart import speed_chart
+        from mobilenet_hub.evaluation.speed_chart import speed_chart
 
         try:
             Path(args.plot).write_text(speed_chart(speeds, _machine(), args.budget_ms), encoding="utf-8")
@@ -191,8 +191,8 @@ def _describe(photos: "list[Item]") -> str:
 
 
 def _machine() -> str:
-    from mobilenet_hub.engine import import_openvino
-    from mobilenet_hub.machine import available_cores
+    from mobilenet_hub.host.cpu import available_cores
+    from mobilenet_hub.inference.engine import import_openvino
 
     name = import_openvino().Core().get_property("CPU", "FULL_DEVICE_NAME")
     return f"{available_cores()} cores of {name}"

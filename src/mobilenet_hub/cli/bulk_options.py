@@ -13,16 +13,16 @@ from mobilenet_hub.errors import InputError
 _MAX_NAMED = 20
 
 if TYPE_CHECKING:
-    from mobilenet_hub.bulk import Rows, Summary
-    from mobilenet_hub.engine import Engine, Precision
-    from mobilenet_hub.fits import Fit
-    from mobilenet_hub.quantize import Int8Engine
+    from mobilenet_hub.bulk.run import Rows, Summary
+    from mobilenet_hub.images.fit import Fit
+    from mobilenet_hub.inference.engine import Engine, Precision
+    from mobilenet_hub.inference.quantize import Int8Engine
 
 
 def add_bulk_options(parser: argparse.ArgumentParser) -> None:
     """Declare IMAGES, how they are computed, and how the output is kept."""
-    from mobilenet_hub.shards import DEFAULT_SHARD_SIZE
-    from mobilenet_hub.sources import HELP
+    from mobilenet_hub.bulk.shards import DEFAULT_SHARD_SIZE
+    from mobilenet_hub.images.inputs import HELP
 
     parser.add_argument("images", nargs="+", metavar="IMAGES", help=HELP)
     parser.add_argument("--fit", metavar="FIT", help="how images of another shape are fitted (docs/images.md)")
@@ -50,11 +50,11 @@ def run_bulk(
     command: str, args: argparse.Namespace, engine: "Engine", rows: "Rows", settings: dict[str, Any], folder: Path
 ) -> int:
     """Write the output with a progress bar, and say what was done; 1 where an image could not be read."""
-    from mobilenet_hub import __version__
-    from mobilenet_hub.bulk import write
-    from mobilenet_hub.disk import sha256_of
-    from mobilenet_hub.fits import checked_fit
-    from mobilenet_hub.weights.module_folder import WEIGHTS_FILE
+    from mobilenet_hub.bulk.run import write
+    from mobilenet_hub.host.files import sha256_of
+    from mobilenet_hub.images.fit import checked_fit
+    from mobilenet_hub.module_folder import WEIGHTS_FILE
+    from mobilenet_hub.version import __version__
 
     total = expected(args)
     note_precision(args, engine)
@@ -96,7 +96,7 @@ def expected(args: argparse.Namespace) -> int | None:
     Raises:
         InputError: a limit that means nothing.
     """
-    from mobilenet_hub.sources import count
+    from mobilenet_hub.images.inputs import count
 
     if args.limit is not None and args.limit < 1:
         raise InputError(f"--limit must be 1 or more, not {args.limit}")
@@ -114,9 +114,9 @@ def engine_precision(args: argparse.Namespace) -> "Precision":
 
 
 def _quantized(args: argparse.Namespace, engine: "Engine", fit: "Fit") -> "Int8Engine":
-    from mobilenet_hub.classify import labels_of
-    from mobilenet_hub.dataset import class_index
-    from mobilenet_hub.quantize import quantized
+    from mobilenet_hub.evaluation.dataset import class_index
+    from mobilenet_hub.inference.classify import labels_of
+    from mobilenet_hub.inference.quantize import quantized
 
     note("calibrating int8 with the first images", args.quiet)
     named = class_index(labels_of(engine.config)) if engine.outputs == ("logits",) else lambda name: None

@@ -89,7 +89,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _repair(handle: str, damage: MobileNetHubError) -> tuple[str, MobileNetHubError | None]:
-    from mobilenet_hub.store.fetch import pull
+    from mobilenet_hub.store.pull import pull
 
     try:
         pull(handle)
@@ -141,7 +141,7 @@ def _chosen(names: list[str]) -> "list[Entry]":
 
 def _handle(name: str) -> str:
     """Return a name's handle; a module put there by hand under another name goes by its folder."""
-    from mobilenet_hub.catalog import find_module
+    from mobilenet_hub.catalog.published import find_module
     from mobilenet_hub.store.cache import is_cached
 
     try:

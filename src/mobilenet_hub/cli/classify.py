@@ -12,7 +12,7 @@ from mobilenet_hub.cli.console import bar, is_fancy, note, print_json, progress,
 from mobilenet_hub.errors import ImageError, InputError
 
 if TYPE_CHECKING:
-    from mobilenet_hub.classify import Classifier, Prediction
+    from mobilenet_hub.inference.classify import Classifier, Prediction
 
 _TOP_OF_ONE = 5
 
@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Classify; 1 where an image could not be."""
-    from mobilenet_hub.classify import Classifier
+    from mobilenet_hub.inference.classify import Classifier
     from mobilenet_hub.store import resolve
 
     if args.top is not None and args.top < 1:
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     classifier = Classifier(folder, engine_precision(args), args.image_size, fit=args.fit, any_size=args.any_size)
     if args.output is None:
         return _to_screen(args, classifier)
-    from mobilenet_hub.bulk import label_rows
+    from mobilenet_hub.bulk.run import label_rows
 
     top = min(args.top or 1, len(classifier.labels))
     return run_bulk("classify", args, classifier.engine, label_rows(classifier.labels, top), {"top": top}, folder)
@@ -62,8 +62,8 @@ def _to_screen(args: argparse.Namespace, classifier: "Classifier") -> int:
 def _classify(args: argparse.Namespace, classifier: "Classifier") -> "tuple[list[Prediction], list[tuple[str, str]]]":
     from itertools import islice
 
-    from mobilenet_hub.pipeline import compute
-    from mobilenet_hub.sources import items
+    from mobilenet_hub.images.batches import compute
+    from mobilenet_hub.images.inputs import items
 
     predictions: list[Prediction] = []
     skipped: list[tuple[str, str]] = []
@@ -106,7 +106,7 @@ def _many_table(predictions: "Iterable[Prediction]", top: int) -> str:
 def _as_json(
     classifier: "Classifier", module: str, predictions: "Iterable[Prediction]", skipped: list[tuple[str, str]]
 ) -> dict[str, Any]:
-    from mobilenet_hub import __version__
+    from mobilenet_hub.version import __version__
 
     return {
         "module": classifier.config.handle or module,

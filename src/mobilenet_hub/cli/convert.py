@@ -24,8 +24,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, and say what came out."""
+    from mobilenet_hub.module_folder import read_config
     from mobilenet_hub.weights.convert import convert
-    from mobilenet_hub.weights.module_folder import read_config
 
     folder = convert(
         args.source,

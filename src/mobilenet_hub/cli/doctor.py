@@ -39,7 +39,7 @@ def findings() -> dict[str, Any]:
         >>> findings()["versions"]["python"].count(".")
         2
     """
-    from mobilenet_hub.resampling import resampler
+    from mobilenet_hub.images.resample import resampler
 
     versions = {"python": platform.python_version(), "mobilenet-hub": _version("mobilenet-hub")}
     versions |= {name: _version(name) for name in (*_DEPENDENCIES, resampler())}
@@ -65,9 +65,9 @@ def _version(package: str) -> str | None:
 
 
 def _cpu() -> dict[str, Any]:
-    from mobilenet_hub.engine import chosen_precision
-    from mobilenet_hub.graph import import_openvino
-    from mobilenet_hub.machine import available_cores, cpu_features
+    from mobilenet_hub.host.cpu import available_cores, cpu_features
+    from mobilenet_hub.inference.engine import chosen_precision
+    from mobilenet_hub.inference.graph import import_openvino
 
     return {
         "name": import_openvino().Core().get_property("CPU", "FULL_DEVICE_NAME"),
@@ -78,7 +78,7 @@ def _cpu() -> dict[str, Any]:
 
 
 def _cache() -> dict[str, Any]:
-    from mobilenet_hub.disk import exists, is_folder
+    from mobilenet_hub.host.files import exists, is_folder
     from mobilenet_hub.store.cache import cache_folder, entries
 
     folder = cache_folder()

@@ -20,8 +20,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Embed; 1 where an image could not be."""
-    from mobilenet_hub.bulk import feature_rows
-    from mobilenet_hub.embed import Embedder
+    from mobilenet_hub.bulk.run import feature_rows
+    from mobilenet_hub.inference.embed import Embedder
     from mobilenet_hub.store import resolve
 
     folder = resolve(args.module)

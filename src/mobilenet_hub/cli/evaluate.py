@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mobilenet_hub.cli.console import Stages, note, note_cautions, print_json, size, table
 
 if TYPE_CHECKING:
-    from mobilenet_hub.evaluation import Evaluation
+    from mobilenet_hub.evaluation.evaluate import Evaluation
 
 _MAX_MISTAKES = 10
 _MAX_CLASSES = 30
@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate; 1 where files had to be left out."""
-    from mobilenet_hub.evaluation import evaluate
+    from mobilenet_hub.evaluation.evaluate import evaluate
 
     with Stages(args.quiet) as stages:
         result = evaluate(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mobilenet_hub.architecture import Architecture
-    from mobilenet_hub.catalog import PublishedModule
+    from mobilenet_hub.catalog.published import PublishedModule
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
         facts = folder_facts(args.module)
         title, about = facts["folder"], ""
     else:
-        from mobilenet_hub.catalog import find_module
+        from mobilenet_hub.catalog.published import find_module
 
         module = find_module(args.module)
         facts = module_facts(module)
@@ -49,14 +49,14 @@ def module_facts(module: "PublishedModule") -> dict[str, Any]:
     """Gather what the catalog says, what the architecture gives and whether the cache has it.
 
     Example:
-        >>> from mobilenet_hub.catalog import find_module
+        >>> from mobilenet_hub.catalog.published import find_module
         >>> module_facts(find_module("mobilenet_v1_025_128/feature_vector"))["num_features"]
         256
     """
     from mobilenet_hub.architecture import architecture
-    from mobilenet_hub.catalog import LABELS_URL
+    from mobilenet_hub.catalog.costs import misprinted_macs
+    from mobilenet_hub.catalog.published import LABELS_URL
     from mobilenet_hub.cli.models import published_figures
-    from mobilenet_hub.figures import misprinted_macs
     from mobilenet_hub.store.cache import entry_folder, is_cached
 
     network = architecture(module.architecture, module.depth_multiplier, module.num_classes)
@@ -93,8 +93,8 @@ def folder_facts(name: str) -> dict[str, Any]:
     Raises:
         InvalidModuleError: the folder is not a module folder, or is damaged.
     """
+    from mobilenet_hub.module_folder import read_config
     from mobilenet_hub.store import resolve
-    from mobilenet_hub.weights.module_folder import read_config
 
     folder = resolve(name)
     config = read_config(folder)

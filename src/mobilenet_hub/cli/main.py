@@ -15,8 +15,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from io import TextIOWrapper
 
-from mobilenet_hub import __version__
 from mobilenet_hub.errors import MobileNetHubError
+from mobilenet_hub.version import __version__
 
 COMMANDS: dict[str, str] = {
     "models": "list the published modules: size, features, MACs, parameters, accuracy, what is in the cache",

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mobilenet_hub.catalog import Configuration, PublishedModule
+    from mobilenet_hub.catalog.published import Configuration, PublishedModule
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +58,7 @@ def matching_modules(text: str) -> "list[PublishedModule]":
         >>> len(matching_modules("v2_130"))
         10
     """
-    from mobilenet_hub.catalog import find_module, published_modules
+    from mobilenet_hub.catalog.published import find_module, published_modules
 
     pattern = f"*{text.strip().lower()}*"
     return [m for m in published_modules() if fnmatchcase(m.handle, pattern)] or [find_module(text)]
@@ -74,11 +74,11 @@ def markdown(networks: "Iterable[Configuration]") -> str:
     """Return docs/modules.md: the 38 networks with computed figures beside the published ones.
 
     Example:
-        >>> from mobilenet_hub.catalog import configurations
+        >>> from mobilenet_hub.catalog.published import configurations
         >>> markdown(configurations()).splitlines()[0]
         '# The published modules'
     """
-    from mobilenet_hub.figures import misprinted_macs
+    from mobilenet_hub.catalog.costs import misprinted_macs
 
     lines = [
         "# The published modules",
@@ -117,7 +117,7 @@ def markdown(networks: "Iterable[Configuration]") -> str:
 
 def published_figures(configuration: "Configuration") -> dict[str, float | None]:
     """Return the README's figures as JSON shows them; they are of the network with its classifier."""
-    from mobilenet_hub.catalog import NUM_CLASSES
+    from mobilenet_hub.catalog.published import NUM_CLASSES
 
     published = configuration.published
     return {
@@ -133,15 +133,15 @@ def published_figures(configuration: "Configuration") -> dict[str, float | None]
 
 
 def _networks(modules: "Iterable[PublishedModule]") -> "list[Configuration]":
-    from mobilenet_hub.catalog import configurations
+    from mobilenet_hub.catalog.published import configurations
 
     found = {module.configuration for module in modules}
     return [configuration for configuration in configurations() if configuration in found]
 
 
 def _computed(configuration: "Configuration") -> tuple[str, str]:
-    from mobilenet_hub.catalog import NUM_CLASSES
-    from mobilenet_hub.figures import cost
+    from mobilenet_hub.catalog.costs import cost
+    from mobilenet_hub.catalog.published import NUM_CLASSES
 
     computed = cost(configuration, NUM_CLASSES)
     return f"{computed.macs / 1e6:.1f}", f"{computed.trainable_parameters / 1e6:.2f}"
@@ -162,7 +162,7 @@ def _row(configuration: "Configuration") -> tuple[object, ...]:
 
 
 def _modules_of(configuration: "Configuration", wanted: "Callable[[PublishedModule], bool]") -> "list[PublishedModule]":
-    from mobilenet_hub.catalog import published_modules
+    from mobilenet_hub.catalog.published import published_modules
 
     return [m for m in published_modules() if m.configuration == configuration and wanted(m)]
 
@@ -170,8 +170,8 @@ def _modules_of(configuration: "Configuration", wanted: "Callable[[PublishedModu
 def _facts(configuration: "Configuration") -> dict[str, Any]:
     from dataclasses import asdict
 
-    from mobilenet_hub.catalog import NUM_CLASSES
-    from mobilenet_hub.figures import cost, misprinted_macs
+    from mobilenet_hub.catalog.costs import cost, misprinted_macs
+    from mobilenet_hub.catalog.published import NUM_CLASSES
 
     return {
         "network": configuration.name,

@@ -17,8 +17,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fetch the modules and print their folders; 1 where some could not be had, 2 where none."""
+    from mobilenet_hub.module_folder import read_config
     from mobilenet_hub.store.cache import read_origin
-    from mobilenet_hub.weights.module_folder import read_config
 
     pulled: list[tuple[str, Path]] = []
     for name in args.modules:
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _pull(name: str, force: bool, quiet: bool) -> Path:
     from mobilenet_hub.store import resolve
-    from mobilenet_hub.store.fetch import pull
+    from mobilenet_hub.store.pull import pull
 
     if name == "starter":
         return resolve(name)

@@ -113,9 +113,9 @@ def run(args: argparse.Namespace) -> int:
 def _new_network(args: argparse.Namespace) -> "tuple[Architecture, int | tuple[int, int]]":
     """Return the network to train from scratch and its image size: as asked for, else as the module's."""
     from mobilenet_hub.architecture import architecture
-    from mobilenet_hub.catalog import find_module
+    from mobilenet_hub.catalog.published import find_module
+    from mobilenet_hub.module_folder import read_config
     from mobilenet_hub.store import is_local, resolve
-    from mobilenet_hub.weights.module_folder import read_config
 
     name, multiplier, size = _ARCHITECTURE, _DEPTH_MULTIPLIER, (_IMAGE_SIZE, _IMAGE_SIZE)
     if args.module is not None:  # of a published one nothing is fetched: its name says it all

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from mobilenet_hub.exporting.artifact import PROOF_FILE, find_place, making, size_of
+from mobilenet_hub.exporting.output import PROOF_FILE, find_place, making, size_of
 from mobilenet_hub.exporting.proof import Proof, prove
 from mobilenet_hub.exporting.request import FORMATS, Free, Options, Precision, make_request
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "Proof", "export"]
 
-_FILES = {"tf-hub": "tf_hub", "safetensors": "module_folder"}  # the others are <format>_file
+_FILES = {"tf-hub": "tf_hub", "safetensors": "safetensors_folder"}  # the others are <format>_file
 
 
 def export(

@@ -15,7 +15,7 @@ from mobilenet_hub.exporting.litert_metadata import add_metadata, attach_labels
 from mobilenet_hub.exporting.proof import Run
 from mobilenet_hub.exporting.request import Request
 from mobilenet_hub.exporting.tensorflow_network import convolve, dense
-from mobilenet_hub.graph import INPUT, fold_batch_norm
+from mobilenet_hub.inference.graph import INPUT, fold_batch_norm
 
 _SIGNATURE = "serving_default"
 _DEPRECATED = r"\s*Warning: tf\.lite\.Interpreter is deprecated"

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mobilenet_hub.exporting.request import PROBABILITIES, Request
-from mobilenet_hub.graph import INPUT
-from mobilenet_hub.weights.module_folder import LABELS_FILE
+from mobilenet_hub.inference.graph import INPUT
+from mobilenet_hub.module_folder import LABELS_FILE
 
 METADATA = "TFLITE_METADATA"
 # metadata_schema.fbs: identifier and version, and members of its enums and unions.

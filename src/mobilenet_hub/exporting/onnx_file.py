@@ -13,7 +13,7 @@ from mobilenet_hub.architecture import INPUT_CHANNELS, ConvUnit, pad_amounts
 from mobilenet_hub.errors import InputError, ProofError
 from mobilenet_hub.exporting.proof import Run
 from mobilenet_hub.exporting.request import Request
-from mobilenet_hub.graph import INPUT, fold_batch_norm
+from mobilenet_hub.inference.graph import INPUT, fold_batch_norm
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto

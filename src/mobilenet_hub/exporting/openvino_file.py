@@ -6,7 +6,7 @@ import numpy as np
 
 from mobilenet_hub.exporting.proof import Run
 from mobilenet_hub.exporting.request import Request
-from mobilenet_hub.graph import build_graph, import_openvino
+from mobilenet_hub.inference.graph import build_graph, import_openvino
 
 
 def write(request: Request, file: Path) -> None:

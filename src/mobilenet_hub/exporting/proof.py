@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from mobilenet_hub.engine import Engine
 from mobilenet_hub.errors import ProofError
 from mobilenet_hub.exporting.request import Request
+from mobilenet_hub.inference.engine import Engine
 
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]  # images to the outputs by the names of the request
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.exporting import tf_hub
-from mobilenet_hub.exporting.artifact import PROOF_FILE, Place, making
+from mobilenet_hub.exporting.output import PROOF_FILE, Place, making
 from mobilenet_hub.exporting.proof import Proof, prove
 from mobilenet_hub.exporting.request import Request
 from mobilenet_hub.weights.archive import unpack

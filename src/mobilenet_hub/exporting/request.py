@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mobilenet_hub.backends import require_keras
-from mobilenet_hub.engine import checked_image_size
 from mobilenet_hub.errors import ImageError, InputError, MissingExtraError
-from mobilenet_hub.graph import output_names
 from mobilenet_hub.hub.contract import Contract, find_contract, open_contract
-from mobilenet_hub.images import load_batch
-from mobilenet_hub.sources import items
-from mobilenet_hub.weights.module_folder import Module, ModuleConfig
+from mobilenet_hub.images.decode import load_batch
+from mobilenet_hub.images.inputs import items
+from mobilenet_hub.inference.engine import checked_image_size
+from mobilenet_hub.inference.graph import output_names
+from mobilenet_hub.keras.backends import require_keras
+from mobilenet_hub.module_folder import Module, ModuleConfig
 
 if TYPE_CHECKING:
     from mobilenet_hub.hub.keras_layer import KerasLayer

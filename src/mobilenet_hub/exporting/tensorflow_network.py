@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf  # noqa: TID253 (this file is itself imported only where TensorFlow is wanted)
 
 from mobilenet_hub.architecture import WEIGHT_DECAY, ConvUnit, Padding, pad_amounts
-from mobilenet_hub.weights.module_folder import ModuleConfig
+from mobilenet_hub.module_folder import ModuleConfig
 
 
 class TensorFlowNetwork:

@@ -14,8 +14,8 @@ from mobilenet_hub.errors import ProofError
 from mobilenet_hub.exporting.proof import Run
 from mobilenet_hub.exporting.request import Request
 from mobilenet_hub.exporting.tensorflow_network import TensorFlowNetwork
-from mobilenet_hub.weights.module_folder import CONFIG_FILE, LABELS_FILE
-from mobilenet_hub.weights.saved_model import EXTRA_FOLDER, read_saved_model
+from mobilenet_hub.module_folder import CONFIG_FILE, LABELS_FILE
+from mobilenet_hub.weights.tensorflow.saved_model import EXTRA_FOLDER, read_saved_model
 
 
 def write(request: Request, folder: Path) -> None:

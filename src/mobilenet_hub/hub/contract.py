@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from mobilenet_hub.architecture import BATCH_NORM_MOMENTUM, INPUT_CHANNELS
-from mobilenet_hub.catalog import PublishedModule, find_module
+from mobilenet_hub.catalog.published import PublishedModule, find_module
 from mobilenet_hub.errors import InputError, UnknownModuleError
+from mobilenet_hub.module_folder import ModuleConfig
 from mobilenet_hub.store import open_module
-from mobilenet_hub.weights.module_folder import ModuleConfig
 
 WITH_MOMENTUM = "_with_bn_hparams"
 SERVING = "serving_default"

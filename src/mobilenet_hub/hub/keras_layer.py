@@ -19,8 +19,8 @@ from mobilenet_hub.errors import InputError, MobileNetHubError, ModuleUnavailabl
 from mobilenet_hub.hub.contract import SERVING, Contract, check_tags, find_contract, open_contract, signature_inputs
 from mobilenet_hub.hub.load import LoadedModule
 from mobilenet_hub.hub.running import build_network, check_images, check_momentum, has_values, run_signature
-from mobilenet_hub.kernels import Tensor
-from mobilenet_hub.weights.module_folder import ModuleConfig
+from mobilenet_hub.keras.kernels import Tensor
+from mobilenet_hub.module_folder import ModuleConfig
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from mobilenet_hub.hub.contract import (
     signature_inputs,
 )
 from mobilenet_hub.hub.running import build_network, check_images, check_momentum, run_signature
-from mobilenet_hub.kernels import Tensor
-from mobilenet_hub.models import MobileNet
+from mobilenet_hub.keras.kernels import Tensor
+from mobilenet_hub.keras.mobilenet import MobileNet
 
 
 class LoadedModule:

@@ -9,11 +9,11 @@ import os
 from collections.abc import Callable, Collection
 from typing import Any
 
-from mobilenet_hub.catalog import PublishedModule
+from mobilenet_hub.catalog.published import PublishedModule
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.hub.contract import TensorInfo, check_tags, find_published, open_contract, signature_inputs
 from mobilenet_hub.hub.running import build_network, check_momentum, run_signature
-from mobilenet_hub.kernels import Tensor
+from mobilenet_hub.keras.kernels import Tensor
 from mobilenet_hub.store import is_local
 
 

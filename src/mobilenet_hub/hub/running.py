@@ -12,8 +12,8 @@ from keras import ops  # noqa: TID253
 
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.hub.contract import CLASS_ENDPOINTS, SERVING, Contract, gives_classes
-from mobilenet_hub.kernels import Tensor
-from mobilenet_hub.models import MobileNet
+from mobilenet_hub.keras.kernels import Tensor
+from mobilenet_hub.keras.mobilenet import MobileNet
 
 
 def build_network(contract: Contract, weights: Mapping[str, np.ndarray] | None, **model_kwargs: Any) -> MobileNet:

@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mobilenet_hub.disk import flush, is_file, sha256_of
 from mobilenet_hub.errors import DownloadError, InvalidModuleError, OutputError
-from mobilenet_hub.store.lock import is_locked, locked
-from mobilenet_hub.weights.module_folder import CONFIG_FILE, WEIGHTS_FILE, read_module
+from mobilenet_hub.host.files import flush, is_file, sha256_of
+from mobilenet_hub.host.locks import is_locked, locked
+from mobilenet_hub.module_folder import CONFIG_FILE, WEIGHTS_FILE, read_module
 
 ORIGIN_FILE = "origin.json"
 _INCOMING = ".incoming"

@@ -22,9 +22,9 @@ from socket import gaierror
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from mobilenet_hub import __version__
-from mobilenet_hub.disk import sha256_of
 from mobilenet_hub.errors import DownloadError, OutputError
+from mobilenet_hub.host.files import sha256_of
+from mobilenet_hub.version import __version__
 
 _CHUNK = 1 << 16
 _OK, _PARTIAL, _RANGE_NOT_SATISFIABLE = 200, 206, 416

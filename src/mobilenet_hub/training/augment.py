@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilenet_hub.dataset import Example, Skipped
 from mobilenet_hub.errors import ImageError, InputError
-from mobilenet_hub.evaluation import OnProgress
-from mobilenet_hub.fits import DEFAULT_FIT
-from mobilenet_hub.images import load_image
-from mobilenet_hub.machine import available_cores
-from mobilenet_hub.resampling import resample
+from mobilenet_hub.evaluation.dataset import Example, Skipped
+from mobilenet_hub.evaluation.evaluate import OnProgress
+from mobilenet_hub.host.cpu import available_cores
+from mobilenet_hub.images.decode import load_image
+from mobilenet_hub.images.fit import DEFAULT_FIT
+from mobilenet_hub.images.resample import resample
 
 _CHUNK = 256  # photos that are decoded between two reports
 _ASPECT = 4 / 3  # most that a crop is wider than high, or the other way round

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilenet_hub.dataset import Example, Skipped
-from mobilenet_hub.engine import Engine
 from mobilenet_hub.errors import ImageError
-from mobilenet_hub.evaluation import OnProgress
-from mobilenet_hub.images import load_image
-from mobilenet_hub.machine import available_cores
-from mobilenet_hub.resampling import resample
+from mobilenet_hub.evaluation.dataset import Example, Skipped
+from mobilenet_hub.evaluation.evaluate import OnProgress
+from mobilenet_hub.host.cpu import available_cores
+from mobilenet_hub.images.decode import load_image
+from mobilenet_hub.images.resample import resample
+from mobilenet_hub.inference.engine import Engine
 
 _BATCH = 64  # views that the engine gets at a time
 _SHARD = 512  # photos; about as much is lost by a kill

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mobilenet_hub.dataset import Dataset, Split
-from mobilenet_hub.metrics import Curve
-from mobilenet_hub.weights.module_folder import Module
+from mobilenet_hub.evaluation.dataset import Dataset, Split
+from mobilenet_hub.evaluation.metrics import Curve
+from mobilenet_hub.module_folder import Module
 
 
 @dataclass(frozen=True)

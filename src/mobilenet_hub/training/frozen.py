@@ -12,16 +12,16 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from mobilenet_hub.dataset import SPLITS, Dataset
-from mobilenet_hub.engine import PRECISIONS, Engine, Precision
-from mobilenet_hub.evaluation import OnProgress
-from mobilenet_hub.fits import DEFAULT_FIT
-from mobilenet_hub.metrics import Curve
+from mobilenet_hub.evaluation.dataset import SPLITS, Dataset
+from mobilenet_hub.evaluation.evaluate import OnProgress
+from mobilenet_hub.evaluation.metrics import Curve
+from mobilenet_hub.images.fit import DEFAULT_FIT
+from mobilenet_hub.inference.engine import PRECISIONS, Engine, Precision
+from mobilenet_hub.module_folder import Module
 from mobilenet_hub.training.features import compute_features
 from mobilenet_hub.training.fitted import Fitted
 from mobilenet_hub.training.head import STRENGTHS, Head, balanced_class_weights, fit_head, softmax
 from mobilenet_hub.training.options import check_values, one_of
-from mobilenet_hub.weights.module_folder import Module
 
 ClassWeights = Literal["auto", "balanced", "none"]
 CLASS_WEIGHTS: tuple[ClassWeights, ...] = get_args(ClassWeights)

@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobilenet_hub import __version__
 from mobilenet_hub.architecture import Architecture, architecture
-from mobilenet_hub.backends import require_keras
-from mobilenet_hub.dataset import Dataset, Split
 from mobilenet_hub.errors import InputError
-from mobilenet_hub.evaluation import OnProgress
+from mobilenet_hub.evaluation.dataset import Dataset, Split
+from mobilenet_hub.evaluation.evaluate import OnProgress
+from mobilenet_hub.keras.backends import require_keras
+from mobilenet_hub.module_folder import Module, ModuleConfig
 from mobilenet_hub.training.augment import Batches, decode_pictures
-from mobilenet_hub.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from mobilenet_hub.training.fitted import Fitted
 from mobilenet_hub.training.frozen import choose_class_weights
 from mobilenet_hub.training.history import Epoch, History
 from mobilenet_hub.training.runtime import dtype_policy, prepare_process
 from mobilenet_hub.training.schedule import FINE_TUNING, FROM_SCRATCH, GradientOptions, Schedule
-from mobilenet_hub.weights.module_folder import Module, ModuleConfig
+from mobilenet_hub.training.state import Checkpoint, read_checkpoint, write_checkpoint
+from mobilenet_hub.version import __version__
 
 if TYPE_CHECKING:
-    from mobilenet_hub.models import MobileNet
+    from mobilenet_hub.keras.mobilenet import MobileNet
 
 _PARTS: tuple[Split, ...] = ("train", "validation")
 _EVALUATION_BATCH = 64
@@ -159,7 +159,7 @@ class _Run:
     def _make_model(self) -> "MobileNet":
         import keras
 
-        from mobilenet_hub.models import MobileNet
+        from mobilenet_hub.keras.mobilenet import MobileNet
 
         options = self.options
         keras.utils.set_random_seed(options.seed)

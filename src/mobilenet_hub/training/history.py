@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mobilenet_hub.metrics import Curve
+from mobilenet_hub.evaluation.metrics import Curve
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mobilenet_hub.dataset import SPLITS, Split
-from mobilenet_hub.disk import sha256_of
 from mobilenet_hub.errors import OutputError
-from mobilenet_hub.evaluation import PHOTOS_FILE
-from mobilenet_hub.metrics import Metrics, Outcome
-from mobilenet_hub.provenance import environment, fingerprint
-from mobilenet_hub.report import Report, render
+from mobilenet_hub.evaluation.dataset import SPLITS, Split
+from mobilenet_hub.evaluation.evaluate import PHOTOS_FILE
+from mobilenet_hub.evaluation.metrics import Metrics, Outcome
+from mobilenet_hub.evaluation.provenance import environment, fingerprint
+from mobilenet_hub.evaluation.report import Report, render
+from mobilenet_hub.host.files import sha256_of
+from mobilenet_hub.module_folder import WEIGHTS_FILE, Module, write_module
 from mobilenet_hub.training.fitted import Fitted
-from mobilenet_hub.weights.module_folder import WEIGHTS_FILE, Module, write_module
 
 _METHODS = {
     "frozen": "a classifier fitted on its features, the network itself unchanged",

@@ -7,8 +7,8 @@ import ctypes
 import os
 import sys
 
-from mobilenet_hub.engine import Precision
-from mobilenet_hub.machine import cpu_features
+from mobilenet_hub.host.cpu import cpu_features
+from mobilenet_hub.inference.engine import Precision
 
 
 def dtype_policy(precision: Precision, backend: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from mobilenet_hub.architecture import BATCH_NORM_MOMENTUM, WEIGHT_DECAY, is_image_size
-from mobilenet_hub.engine import PRECISIONS, Precision
+from mobilenet_hub.inference.engine import PRECISIONS, Precision
 from mobilenet_hub.training.augment import Augmentation
 from mobilenet_hub.training.frozen import CLASS_WEIGHTS, ClassWeights
 from mobilenet_hub.training.options import check_values, one_of

@@ -17,18 +17,18 @@ from typing import Literal, get_args
 import numpy as np
 
 from mobilenet_hub.architecture import Architecture, height_and_width
-from mobilenet_hub.dataset import SPLITS, Dataset, Skipped, Split, read_dataset
-from mobilenet_hub.disk import replace_folder
-from mobilenet_hub.engine import Engine, checked_image_size
 from mobilenet_hub.errors import AccuracyError, InputError, OutputError
-from mobilenet_hub.evaluation import OnProgress, outcomes_of, predict
-from mobilenet_hub.metrics import Metrics, measure
+from mobilenet_hub.evaluation.dataset import SPLITS, Dataset, Skipped, Split, read_dataset
+from mobilenet_hub.evaluation.evaluate import OnProgress, outcomes_of, predict
+from mobilenet_hub.evaluation.metrics import Metrics, measure
+from mobilenet_hub.host.files import replace_folder
+from mobilenet_hub.inference.engine import Engine, checked_image_size
+from mobilenet_hub.module_folder import check_place
 from mobilenet_hub.store import open_module
 from mobilenet_hub.training.fitted import Fitted
 from mobilenet_hub.training.frozen import FrozenOptions, fit_frozen
 from mobilenet_hub.training.result import Record, write_result
 from mobilenet_hub.training.schedule import FINE_TUNING, FROM_SCRATCH, GradientOptions
-from mobilenet_hub.weights.module_folder import check_place
 
 _FEW_PHOTOS = 20  # of a class; retrain.py warned at the same number
 Method = Literal["frozen", "fine-tune", "from-scratch"]

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from mobilenet_hub.architecture import IMAGENET_CLASSES
 from mobilenet_hub.errors import InputError
-from mobilenet_hub.weights.module_folder import Module
+from mobilenet_hub.module_folder import Module
 
 
 def drop_background(module: Module) -> Module:

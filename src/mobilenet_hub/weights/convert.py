@@ -10,22 +10,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mobilenet_hub.catalog import find_module
-from mobilenet_hub.disk import exists, is_file, is_folder
+from mobilenet_hub.catalog.published import find_module
 from mobilenet_hub.errors import InputError, InvalidModuleError, MobileNetHubError
+from mobilenet_hub.host.files import exists, is_file, is_folder
+from mobilenet_hub.module_folder import CONFIG_FILE, Module, read_module, write_module
 from mobilenet_hub.weights.archive import unpack
-from mobilenet_hub.weights.checkpoint import read_checkpoint
-from mobilenet_hub.weights.frozen_graph import read_frozen_graph
 from mobilenet_hub.weights.hugging_face import CONFIG_FILE as HF_CONFIG
 from mobilenet_hub.weights.hugging_face import PICKLE_FILE, is_hugging_face, read_hugging_face
 from mobilenet_hub.weights.hugging_face import WEIGHTS_FILE as HF_WEIGHTS
+from mobilenet_hub.weights.identify import Source, Wanted, to_module
 from mobilenet_hub.weights.keras_file import SUFFIXES as KERAS_SUFFIXES
 from mobilenet_hub.weights.keras_file import read_keras_file
 from mobilenet_hub.weights.litert import read_litert
-from mobilenet_hub.weights.module_folder import CONFIG_FILE, Module, read_module, write_module
-from mobilenet_hub.weights.saved_model import HUB1_FILE, MODEL_FILE, VARIABLES_FILE, read_saved_model
-from mobilenet_hub.weights.source import Source, Wanted, to_module
-from mobilenet_hub.weights.tensor_bundle import find_prefix
+from mobilenet_hub.weights.tensorflow.checkpoint import read_checkpoint
+from mobilenet_hub.weights.tensorflow.frozen_graph import read_frozen_graph
+from mobilenet_hub.weights.tensorflow.saved_model import HUB1_FILE, MODEL_FILE, VARIABLES_FILE, read_saved_model
+from mobilenet_hub.weights.tensorflow.tensor_bundle import find_prefix
 from mobilenet_hub.weights.tfjs import MODEL_FILE as TFJS_FILE
 from mobilenet_hub.weights.tfjs import read_tfjs
 

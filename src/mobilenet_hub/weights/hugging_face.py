@@ -14,8 +14,8 @@ import numpy as np
 
 from mobilenet_hub.architecture import BATCH_NORM_EPSILON, BUILDERS, Architecture, architecture
 from mobilenet_hub.errors import InvalidModuleError
+from mobilenet_hub.weights.identify import Source
 from mobilenet_hub.weights.reading import Unfit, as_float32, reading
-from mobilenet_hub.weights.source import Source
 
 CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE = "config.json", "model.safetensors", "pytorch_model.bin"
 _NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}

@@ -17,9 +17,9 @@ import numpy as np
 
 from mobilenet_hub.architecture import BATCH_NORM_LEAVES
 from mobilenet_hub.errors import MissingExtraError
+from mobilenet_hub.weights.identify import Source
 from mobilenet_hub.weights.keras_network import Arrays, read_network
 from mobilenet_hub.weights.reading import reading
-from mobilenet_hub.weights.source import Source
 
 if TYPE_CHECKING:
     import h5py

@@ -26,7 +26,7 @@ from mobilenet_hub.architecture import (
     output_size,
     pad_amounts,
 )
-from mobilenet_hub.labels import imagenet_labels_1000
+from mobilenet_hub.catalog.labels import imagenet_labels_1000
 from mobilenet_hub.weights.reading import Unfit, as_float32
 
 Arrays = Mapping[str, np.ndarray]  # one layer's: "kernel", "bias", "gamma", ...

@@ -13,9 +13,9 @@ import numpy as np
 
 from mobilenet_hub.architecture import BATCH_NORM_EPSILON, BUILDERS, Architecture, ConvUnit, architecture
 from mobilenet_hub.weights.flatbuffer import Table
-from mobilenet_hub.weights.graph_def import image_size_of
+from mobilenet_hub.weights.identify import Source
 from mobilenet_hub.weights.reading import Unfit, array_from, as_float32, reading
-from mobilenet_hub.weights.source import Source
+from mobilenet_hub.weights.tensorflow.graph_def import image_size_of
 
 _IDENTIFIER = b"TFL3"
 _ADD, _AVERAGE_POOL, _CONV, _DEPTHWISE, _DEQUANTIZE, _FULLY_CONNECTED = 0, 1, 3, 4, 6, 9

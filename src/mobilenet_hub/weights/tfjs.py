@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from mobilenet_hub.architecture import INPUT_SCALE
+from mobilenet_hub.weights.identify import Source
 from mobilenet_hub.weights.keras_network import Arrays, read_network
 from mobilenet_hub.weights.reading import array_from, reading
-from mobilenet_hub.weights.source import Source
 
 MODEL_FILE, METADATA_FILE = "model.json", "metadata.json"
 _TEACHABLE_MACHINE, _TEACHABLE_MACHINE_SCALE = "@teachablemachine/image", 255 / 127

@@ -1,0 +1,388 @@
+"""Photos with labels, and which of them train, validate and test. Imports disk, errors and sources; decodes nothing.
+
+The split is a hash of class and file name, so that adding photos moves none of those that are there, on any machine.
+Two rules keep it honest: variants of one photo (`x_nohash_1.jpg`, `x_nohash_2.jpg`; the convention of TensorFlow's
+retrain.py) stay together, and a photo that is there twice, by its bytes, is used once.
+"""
+
+import csv
+import hashlib
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from mobilenet_hub.errors import InputError
+from mobilenet_hub.host.files import is_special, printable
+from mobilenet_hub.images.inputs import SUFFIXES
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+TABLE_SUFFIXES = frozenset([".csv", ".parquet"])
+
+_GIVEN_SPLITS: dict[str, Split] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_HELD_OUT: tuple[Split, ...] = ("test", "validation")
+_NOT_CLASSES = frozenset(["__MACOSX"])
+_SUFFIX = re.compile(r"\.[^./]*$")
+_VARIANT = re.compile(r"_nohash_[^/]*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One photo with its label."""
+
+    path: Path
+    name: str  # "class/file name", the same on every machine
+    label: int  # index into the data set's labels
+    split: Split
+    digest: str  # SHA-1 of the file's bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that is left out, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled photos in three parts that share none."""
+
+    source: Path
+    labels: tuple[str, ...]
+    examples: tuple[Example, ...]  # ordered by name
+    skipped: tuple[Skipped, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def part(self, split: Split) -> tuple[Example, ...]:
+        """Return the examples of one part, ordered by name."""
+        return tuple(example for example in self.examples if example.split == split)
+
+    def counts(self, split: Split | None = None) -> tuple[int, ...]:
+        """Return the number of photos of each class, in one part or in all."""
+        found = Counter(example.label for example in self.examples if split in (None, example.split))
+        return tuple(found[label] for label in range(len(self.labels)))
+
+    def without(self, skipped: Iterable[Skipped]) -> "Dataset":
+        """Return the data set less files that turned out to be no photos; classes that they leave empty go too.
+
+        Raises:
+            InputError: fewer than two classes are left.
+        """
+        skipped = tuple(skipped)
+        bad = {skip.path for skip in skipped}
+        left = [example for example in self.examples if example.path not in bad]
+        rows = [_Row(e.path, e.name, self.labels[e.label], e.split, e.digest) for e in left]
+        rows = _lend(rows, [split for split in _HELD_OUT if self.part(split)])
+        return _assemble(self.source, rows, (*self.skipped, *skipped), self.warnings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A photo on its way into a data set."""
+
+    path: Path
+    name: str
+    label: str
+    split: Split | None = None  # None: by hash
+    digest: str = ""
+
+
+def read_dataset(
+    source: str | os.PathLike[str], *, validation: float = 0.1, test: float = 0.2, seed: int = 0
+) -> Dataset:
+    """List labelled photos and split them, stably, into training, validation and test.
+
+    Args:
+        source: a folder with one subfolder for each class; or a .csv or .parquet table with the columns `path`
+            (relative to the table's folder) and `label`. A folder with `train`, `val` and/or `test` in it, each with
+            its class folders, or a third column `split`, gives the parts; if only one of the held-out parts is
+            given it is the test part, and validation photos are drawn from the training ones.
+        validation: the share of photos that choose between settings, in [0, 1).
+        test: the share of photos that measure the result and nothing else, in [0, 1).
+        seed: another seed, another split.
+
+    Returns:
+        The data set. Photos that exist twice are used once, in the test part rather than the validation part rather
+        than the training part; a photo in two classes is left out of both. Where a class would have no training
+        photo, or a whole part none, one is lent: the only case in which adding photos can move one back.
+
+    Raises:
+        InputError: nothing to train on: no such source, no class folders, fewer than two classes with photos.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> for name in ("cat/1.jpg", "cat/2.jpg", "dog/1.jpg"):
+        ...     (folder / name).parent.mkdir(exist_ok=True)
+        ...     _ = (folder / name).write_text(name)
+        >>> read_dataset(folder).labels
+        ('cat', 'dog')
+    """
+    if not (validation >= 0 and test >= 0 and validation + test < 1):
+        raise InputError(f"shares of validation {validation} and test {test} must be at least 0 and below 1 together")
+    source = Path(source)
+    rows, skipped, warnings = _list_rows(source)
+    rows, unreadable = _hash_contents(rows)
+    rows, ambiguous = _drop_ambiguous(rows)
+    rows = _merge_held_out(rows)
+    rows = [row if row.split else replace(row, split=_split_of(row, validation, test, seed)) for row in rows]
+    if validation and not any(row.split == "validation" for row in rows):  # all parts given, this one not
+        rows = [replace(r, split=_carve(r, validation, seed)) if r.split == "train" else r for r in rows]
+    rows, repeated = _drop_repeated(rows)
+    rows = _lend(rows, [split for split, share in zip(_HELD_OUT, (test, validation), strict=True) if share])
+    return _assemble(source, rows, (*skipped, *unreadable, *ambiguous), (*warnings, *repeated))
+
+
+def class_index(labels: Sequence[str]) -> Callable[[str], int | None]:
+    """Return what tells the index of a class by its folder's name: the exact one, else regardless of case and `_`, `-`.
+
+    Example:
+        >>> index_of = class_index(["tench", "tiger cat"])
+        >>> index_of("Tiger_Cat"), index_of("lynx")
+        (1, None)
+    """
+    numbered = list(enumerate(labels))[::-1]  # of several with one name the first counts
+    known = {_loose(label): index for index, label in numbered} | {label: index for index, label in numbered}
+    return lambda name: known.get(name, known.get(_loose(name)))
+
+
+def read_examples(source: str | os.PathLike[str], labels: Iterable[str]) -> Dataset:
+    """List labelled photos for evaluation with a module that knows `labels`: all of them are test photos.
+
+    A class is matched by its exact name, else regardless of case and of `_`, `-` and blanks.
+
+    Args:
+        source: class folders or a table, as for `read_dataset`.
+        labels: the module's labels in order.
+
+    Returns:
+        The data set with exactly the module's labels; photos of other classes are left out and named.
+
+    Raises:
+        InputError: no class of the source is one of the module's.
+    """
+    source, labels = Path(source), tuple(labels)
+    index_of = class_index(labels)
+    rows, skipped, warnings = _list_rows(source)
+    found = {row.label: index_of(row.label) for row in rows}
+    strange = sorted(label for label, index in found.items() if index is None)
+    if rows and len(strange) == len(found):
+        raise InputError(
+            f"no class of {source} is one of the module's: found {_some(strange)}, and the module knows {_some(labels)}"
+        )
+    outside = [Skipped(row.path, f"{row.label!r} is not a class of the module") for row in rows if row.label in strange]
+    rows, unreadable = _hash_contents(row for row in rows if row.label not in strange)
+    examples = [Example(row.path, row.name, found[row.label] or 0, "test", row.digest) for row in rows]
+    if not examples:
+        raise InputError(f"{source} has no photos in class folders")
+    return Dataset(source, labels, tuple(examples), (*skipped, *outside, *unreadable), tuple(warnings))
+
+
+def _list_rows(source: Path) -> tuple[list[_Row], list[Skipped], list[str]]:
+    if source.is_dir():
+        rows, skipped, warnings = _list_folder(source)
+    elif source.is_file() and source.suffix.lower() in TABLE_SUFFIXES:
+        rows, skipped, warnings = _list_table(source)
+    elif source.exists():
+        raise InputError(f"{source} is neither a folder of class folders nor a .csv or .parquet table")
+    else:
+        raise InputError(f"{source} does not exist; give a folder with one subfolder of photos for each class")
+    return sorted(rows, key=lambda row: row.name), skipped, warnings
+
+
+def _list_folder(folder: Path) -> tuple[list[_Row], list[Skipped], list[str]]:
+    def subfolders(parent: Path) -> list[Path]:
+        entries = sorted(parent.iterdir())
+        return [e for e in entries if e.is_dir() and not e.name.startswith(".") and e.name not in _NOT_CLASSES]
+
+    classes = subfolders(folder)
+    parts: list[tuple[Split | None, Path]] = [(None, path) for path in classes]
+    given: dict[Path, Split | None] = {path: _GIVEN_SPLITS.get(path.name.lower()) for path in classes}
+    if None not in given.values() and len(set(given.values())) > 1 and all(map(subfolders, given)):
+        parts = [(split, path) for part, split in given.items() for path in subfolders(part)]
+    rows, skipped, warnings, photos_of = [], [], [], Counter()
+    for split, path in parts:
+        label = _clean(path.name)
+        photos, others = _list_photos(path)
+        photos_of[label] += len(photos)
+        rows += [_Row(photo, _name(label, photo.relative_to(path).as_posix()), label, split) for photo in photos]
+        skipped += [Skipped(other, "not a photo by its name") for other in others]
+    if empty := [label for label, count in photos_of.items() if not count]:
+        warnings.append(f"no photos in class folder {_some(empty)}: left out")
+    if loose := [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]:
+        warnings.append(f"{len(loose)} photos lie outside the class folders: left out, e.g. {loose[0].name}")
+    return rows, skipped, warnings
+
+
+def _list_photos(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the photos under a class folder, by their suffix, and the other files."""
+    photos, others = [], []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith("."):
+                chosen = photos if Path(name).suffix.lower() in SUFFIXES else others
+                chosen.append(Path(parent) / name)
+    return photos, others
+
+
+def _list_table(table: Path) -> tuple[list[_Row], list[Skipped], list[str]]:
+    rows, skipped = [], []
+    for number, record in enumerate(_read_table(table), start=1):
+        path, label, part = (str(record.get(key) or "").strip() for key in ("path", "label", "split"))
+        if not path or not label:
+            skipped.append(Skipped(table, f"row {number} lacks a path or a label"))
+        elif part and part.lower() not in _GIVEN_SPLITS:
+            raise InputError(f"{table}, row {number}: split {part!r} is none of {', '.join(_GIVEN_SPLITS)}")
+        else:
+            label = _clean(label)
+            rows.append(_Row(table.parent / path, _name(label, path), label, _GIVEN_SPLITS.get(part.lower())))
+    return rows, skipped, []
+
+
+def _read_table(table: Path) -> list[Mapping[str, object]]:
+    try:
+        if table.suffix.lower() == ".parquet":
+            import pyarrow.parquet
+
+            records: list[Mapping[str, object]] = pyarrow.parquet.read_table(table).to_pylist()
+        else:
+            with table.open(encoding="utf-8-sig", newline="") as stream:
+                records = list(csv.DictReader(stream))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{table} cannot be read as a table: {error}") from None
+    if records and not {"path", "label"} <= records[0].keys():
+        raise InputError(f"{table} has the columns {', '.join(map(str, records[0]))}; it needs path and label")
+    return records
+
+
+def _name(label: str, path: str) -> str:
+    # Composed Unicode: macOS hands out decomposed names for the same file. What is no Unicode is shown escaped.
+    return unicodedata.normalize("NFC", printable(f"{label}/{path}").replace(os.sep, "/"))
+
+
+def _clean(label: str) -> str:
+    return unicodedata.normalize("NFC", " ".join(printable(label).split()))
+
+
+def _loose(label: str) -> str:
+    return re.sub(r"[\s_-]+", " ", label).casefold().strip()
+
+
+def _hash_contents(rows: Iterable[_Row]) -> tuple[list[_Row], list[Skipped]]:
+    hashed, skipped = [], []
+    for row in rows:
+        try:
+            if is_special(row.path):
+                skipped.append(Skipped(row.path, "not a regular file"))
+                continue
+            with row.path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha1").hexdigest()
+            hashed.append(replace(row, digest=digest))
+        except OSError as error:
+            skipped.append(Skipped(row.path, error.strerror or str(error)))
+    return hashed, skipped
+
+
+def _drop_ambiguous(rows: list[_Row]) -> tuple[list[_Row], list[Skipped]]:
+    """Leave out photos that lie in two classes: each of their labels contradicts the other."""
+    labels: defaultdict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        labels[row.digest].add(row.label)
+    skipped = [
+        Skipped(row.path, f"the same photo is in the classes {_some(sorted(labels[row.digest]))}")
+        for row in rows
+        if len(labels[row.digest]) > 1
+    ]
+    return [row for row in rows if len(labels[row.digest]) == 1], skipped
+
+
+def _merge_held_out(rows: list[_Row]) -> list[_Row]:
+    """Make the held-out part that is given the test part, if only one is: it must choose nothing."""
+    if {row.split for row in rows} == {"train", "validation"}:
+        return [replace(row, split="test") if row.split == "validation" else row for row in rows]
+    return rows
+
+
+def _stem(row: _Row) -> str:
+    """Return class and name less the file's suffix and what tells variants of one photo apart."""
+    return _VARIANT.sub("", _SUFFIX.sub("", row.name))
+
+
+def _fraction(row: _Row, seed: int) -> float:
+    return int(hashlib.sha1(f"{seed}/{_stem(row)}".encode()).hexdigest()[:13], 16) / 16**13  # in [0, 1)
+
+
+def _split_of(row: _Row, validation: float, test: float, seed: int) -> Split:
+    fraction = _fraction(row, seed)
+    return "test" if fraction < test else "validation" if fraction < test + validation else "train"
+
+
+def _carve(row: _Row, validation: float, seed: int) -> Split:
+    return "validation" if _fraction(row, seed) < validation else "train"
+
+
+def _drop_repeated(rows: list[_Row]) -> tuple[list[_Row], list[str]]:
+    """Keep one of each photo, in the part furthest from training: no copy of a test photo is trained on."""
+    kept: dict[str, _Row] = {}
+    for row in sorted(rows, key=lambda row: (-SPLITS.index(row.split or "train"), row.name)):
+        kept.setdefault(row.digest, row)
+    unique = set(kept.values())
+    copies = [row for row in rows if row not in unique]
+    if len(unique) == len(rows):
+        return rows, []
+    straddling = sum(kept[row.digest].split != row.split for row in copies)
+    leak = f"; {straddling} of them would have leaked from one part into another" if straddling else ""
+    example = f", e.g. {copies[0].name}" if copies else ""
+    warning = f"{len(rows) - len(unique)} photos are copies of others and are left out{example}{leak}"
+    return sorted(unique, key=lambda row: row.name), [warning]
+
+
+def _lend(rows: list[_Row], held_out: Iterable[Split]) -> list[_Row]:
+    """Move single photos, with their variants: each class gets one to train on, and no part stays empty if it can."""
+    trained = Counter(row.label for row in rows if row.split == "train")
+    for label in sorted({row.label for row in rows} - trained.keys()):
+        rows = _move(rows, [row for row in rows if row.label == label][-1], "train")
+    for split in held_out:
+        if not any(row.split == split for row in rows):
+            stems = Counter(row.label for row in {_stem(row): row for row in rows if row.split == "train"}.values())
+            spare = [row for row in rows if row.split == "train" and stems[row.label] > 1]
+            if spare:
+                rows = _move(rows, min(spare, key=lambda row: (-stems[row.label], row.name)), split)
+    return rows
+
+
+def _move(rows: list[_Row], chosen: _Row, split: Split) -> list[_Row]:
+    return [replace(row, split=split) if _stem(row) == _stem(chosen) else row for row in rows]
+
+
+def _assemble(source: Path, rows: list[_Row], skipped: Iterable[Skipped], warnings: Iterable[str]) -> Dataset:
+    labels = sorted({row.label for row in rows})
+    skipped = tuple(skipped)
+    if len(labels) < 2:
+        found = f"only the class {labels[0]!r}" if labels else "no class folder with photos"
+        if skipped:
+            found += f" ({len(skipped)} files were left out, e.g. {skipped[0].path}: {skipped[0].reason})"
+        raise InputError(
+            f"{source} has {found}; training needs a folder with at least two "
+            "subfolders, one for each class, with photos in them"
+        )
+    index = {label: number for number, label in enumerate(labels)}
+    examples = [Example(row.path, row.name, index[row.label], row.split or "train", row.digest) for row in rows]
+    return Dataset(source, tuple(labels), tuple(examples), skipped, tuple(warnings))
+
+
+def _some(names: Iterable[str], limit: int = 5) -> str:
+    names = [repr(name) for name in names]
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

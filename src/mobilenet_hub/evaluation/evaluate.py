@@ -1,0 +1,222 @@
+"""How good a module is on labelled photos.
+
+The photos go through the same code as `Classifier.classify`, so that the accuracy is that of its answers. Imports
+errors, batches, engine, classify, dataset, metrics, provenance and report.
+"""
+
+import csv
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobilenet_hub.errors import ImageError, InputError, OutputError
+from mobilenet_hub.evaluation.dataset import Example, Skipped, read_examples
+from mobilenet_hub.evaluation.metrics import Metrics, Outcome, measure
+from mobilenet_hub.evaluation.provenance import environment, fingerprint
+from mobilenet_hub.evaluation.report import Report, render
+from mobilenet_hub.host.files import sha256_of
+from mobilenet_hub.images.fit import Fit, checked_fit
+from mobilenet_hub.images.labelled import batches
+from mobilenet_hub.inference.classify import labels_of, softmax
+from mobilenet_hub.inference.engine import Engine, Precision
+from mobilenet_hub.module_folder import WEIGHTS_FILE, read_config
+from mobilenet_hub.store import resolve
+
+PHOTOS_FILE = "photos.csv"  # in a trained module's folder: which photos it was made from
+OnProgress = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a module did on a set of labelled photos."""
+
+    module: str
+    source: str
+    labels: tuple[str, ...]
+    metrics: Metrics
+    outcomes: tuple[Outcome, ...]  # one for each photo
+    skipped: tuple[Skipped, ...]
+    warnings: tuple[str, ...]
+    facts: Mapping[str, Mapping[str, str]]  # heading -> name -> value: module, versions, hashes, timings
+
+    @property
+    def accuracy(self) -> float:
+        """The share of photos that got their label."""
+        return self.metrics.accuracy
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "module": self.module,
+            "source": self.source,
+            **self.metrics.to_json(self.labels),
+            "skipped": [{"path": os.fspath(skip.path), "reason": skip.reason} for skip in self.skipped],
+            "warnings": list(self.warnings),
+            "facts": {heading: dict(facts) for heading, facts in self.facts.items()},
+        }
+
+    def write_report(self, path: str | os.PathLike[str]) -> None:
+        """Write the report page.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        report = Report(
+            title=f"{self.module} on {self.source}",
+            lead=f"What the module says of {self.metrics.images} photos of {_present(self.metrics)} classes.",
+            labels=self.labels,
+            parts={"these": self.metrics},
+            outcomes=self.outcomes,
+            facts=self.facts,
+            warnings=self.warnings,
+            left_out=[(skip.path.name, skip.reason) for skip in self.skipped],
+        )
+        try:
+            Path(path).write_text(render(report), "utf-8", "backslashreplace")
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def evaluate(
+    module: str | os.PathLike[str],
+    source: str | os.PathLike[str],
+    *,
+    precision: Precision = "auto",
+    image_size: int | tuple[int, int] | None = None,
+    fit: Fit | None = None,
+    any_size: bool = False,
+    unseen: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Evaluation:
+    """Measure a module with a classifier on photos in class folders.
+
+    Args:
+        module: a module folder's path, or any name of a module.
+        source: a folder with one subfolder for each class, named as the module's labels are; or a .csv or .parquet
+            table with the columns path and label.
+        precision: as for `Classifier`.
+        image_size: as for `Classifier`.
+        fit: as for `Classifier`.
+        any_size: as for `Classifier`.
+        unseen: leave out the photos that the module was trained on or chosen by, where its folder tells.
+        on_progress: called with what is being done, how much of it is done, and how much there is.
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        InputError: no such photos, none of the module's classes, or a module without a classifier.
+
+    Example:
+        >>> evaluate("starter", "photos").accuracy  # doctest: +SKIP
+        0.52
+    """
+    start = time.perf_counter()
+    folder = resolve(module)
+    fit = checked_fit(fit)
+    labels = labels_of(read_config(folder))
+    engine = Engine(folder, ("logits",), image_size=image_size, precision=precision, any_size=any_size)
+    dataset = read_examples(source, labels)
+    examples, warnings = _against_training(folder, dataset.examples, unseen)
+    probabilities, skipped = predict(engine, examples, on_progress, fit)
+    bad = {skip.path for skip in skipped}
+    examples = [example for example in examples if example.path not in bad]
+    if not examples:
+        raise InputError(f"no photo of {source} can be decoded, e.g. {skipped[0].path}: {skipped[0].reason}")
+    seconds = time.perf_counter() - start
+    facts = {
+        "Module": {
+            "module": os.fspath(module),
+            **_engine_facts(engine, fit),
+            "SHA-256 of the weights": sha256_of(folder / WEIGHTS_FILE),
+        },
+        "Photos": {"source": Path(source).name, "photos": str(len(examples)), "SHA-256 of all": fingerprint(examples)},
+        "Speed": {"time": f"{seconds:.1f} s", "rate": f"{len(examples) / seconds:.0f} photos/s, start included"},
+        "Made with": environment(),
+    }
+    return Evaluation(
+        module=Path(module).name if Path(module).exists() else os.fspath(module),
+        source=Path(source).name,
+        labels=labels,
+        metrics=measure(probabilities, np.array([example.label for example in examples])),
+        outcomes=outcomes_of(examples, probabilities),
+        skipped=(*dataset.skipped, *skipped),
+        warnings=(*dataset.warnings, *warnings),
+        facts=facts,
+    )
+
+
+def predict(
+    engine: Engine, examples: Sequence[Example], on_progress: OnProgress | None = None, fit: Fit | None = None
+) -> tuple[np.ndarray, tuple[Skipped, ...]]:
+    """Compute a classifier's probabilities for photos.
+
+    Args:
+        engine: gives "logits".
+        examples: the photos.
+        on_progress: told after each batch.
+        fit: how photos are fitted; None: the default.
+
+    Returns:
+        float64 [n, classes] for the photos that can be decoded, in their order; and the others.
+    """
+    skipped: list[Skipped] = []
+    parts = []
+    paths = [example.path for example in examples]
+
+    def skip(path: str, error: ImageError) -> None:
+        skipped.append(Skipped(Path(path), error.reason))
+
+    for _, batch in batches(paths, engine.image_size, fit, on_error=skip):
+        parts.append(softmax(engine.run(batch)["logits"]))
+        if on_progress:
+            on_progress("photos", sum(map(len, parts)) + len(skipped), len(paths))
+    return np.concatenate(parts) if parts else np.empty((0, engine.config.num_classes)), tuple(skipped)
+
+
+def outcomes_of(examples: Sequence[Example], probabilities: np.ndarray) -> tuple[Outcome, ...]:
+    """Return what was said about each photo, [n] of them, from probabilities [n, classes]."""
+    return tuple(
+        Outcome(e.path, e.name, e.digest, e.label, int(row.argmax()), float(row.max()), float(row[e.label]))
+        for e, row in zip(examples, probabilities, strict=True)
+    )
+
+
+def _against_training(
+    folder: Path, examples: Sequence[Example], unseen: bool
+) -> tuple[Sequence[Example], tuple[str, ...]]:
+    """Find the photos that the module was made with: an accuracy on them says little."""
+    try:
+        with (folder / PHOTOS_FILE).open(encoding="utf-8", newline="") as stream:
+            seen = {row["sha1"] for row in csv.DictReader(stream) if row["split"] != "test"}
+    except (OSError, ValueError, KeyError, csv.Error):
+        return examples, ()
+    new = [example for example in examples if example.digest not in seen]
+    known = len(examples) - len(new)
+    if unseen and not new:
+        raise InputError("the module was trained on all of these photos; there is nothing unseen to measure it on")
+    if not known or unseen:
+        return (new if unseen else examples), ()
+    return examples, (
+        f"{known} of these {len(examples)} photos trained the module or chose its settings, which flatters it; "
+        "--unseen (unseen=True) leaves them out",
+    )
+
+
+def _engine_facts(engine: Engine, fit: Fit) -> dict[str, str]:
+    height, width = engine.image_size
+    return {
+        "network": f"{engine.config.architecture}, depth multiplier {engine.config.depth_multiplier:g}",
+        "image size": f"{width} x {height}",
+        "fit": fit,
+        "precision": engine.precision,
+    }
+
+
+def _present(metrics: Metrics) -> int:
+    return int(np.count_nonzero(metrics.confusion.sum(1)))

@@ -1,0 +1,215 @@
+"""The report: one HTML page that holds everything it shows, for screens in light and dark and for paper.
+
+Imports metrics and charts; Pillow when pictures are made. Nothing on the page is fetched from anywhere.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from mobilenet_hub.evaluation.charts import (
+    MAX_MATRIX_CLASSES,
+    class_chart,
+    confusion_chart,
+    interval_chart,
+    line_chart,
+    reliability_chart,
+)
+from mobilenet_hub.evaluation.metrics import Curve, Metrics, Outcome
+
+MAX_PICTURES = 24
+_MAX_CLASS_ROWS = 40
+_MAX_CONFUSIONS = 15
+_MAX_LISTED = 20
+_PICTURE_SIZE = 192  # pixels on the longer side; shown at about 140
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the page tells."""
+
+    title: str
+    lead: str
+    labels: Sequence[str]
+    parts: Mapping[str, Metrics]  # by name of the part; the first is the one that the page is about
+    outcomes: Sequence[Outcome]  # of the photos of the first part
+    curves: Sequence[Curve] = ()
+    facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # heading -> name -> value
+    warnings: Sequence[str] = ()
+    left_out: Sequence[tuple[str, str]] = ()  # (file, reason)
+
+
+def render(report: Report) -> str:
+    """Return the page as HTML.
+
+    Example:
+        >>> from mobilenet_hub.evaluation.metrics import measure
+        >>> metrics = measure(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1]))
+        >>> "100.0%" in render(Report("cats", "", ["cat", "dog"], {"test": metrics}, []))
+        True
+    """
+    name, metrics = next(iter(report.parts.items()))
+    sections = [_figures(name, metrics)]
+    if len(report.parts) > 1:
+        sections.append(_card("Accuracy of each part", interval_chart(list(report.parts.items())), _PARTS))
+    sections.append(_mistakes(report))
+    sections.append(_confusion(report.labels, metrics))
+    sections.append(_classes(report.labels, metrics))
+    plots = [_card("Calibration", reliability_chart(metrics.reliability), _CALIBRATION)]
+    plots += [_card(curve.title, line_chart(curve), "") for curve in report.curves]
+    sections.append(f'<div class="pair">{"".join(plots)}</div>')
+    sections.append(_remarks(report))
+    facts = "".join(_facts(heading, facts) for heading, facts in report.facts.items())
+    sections.append(f'<div class="pair">{facts}</div>')
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(report.title)}</title><style>{_style()}</style></head>\n<body><main>"
+        f'<h1>{escape(report.title)}</h1><p class="lead">{escape(report.lead)}</p>\n'
+        + "\n".join(section for section in sections if section)
+        + "\n</main></body></html>\n"
+    )
+
+
+_PARTS = (
+    "Dots are shares of right answers, lines their 95% intervals. The test photos chose nothing and trained nothing; "
+    "the validation photos chose settings; the training photos were learned from, so theirs flatters."
+)
+_CALIBRATION = (
+    "How often the classifier is right when it is this sure. Bars and dots on the dashed line: its scores can be read "
+    "as probabilities. Below the line it is too sure of itself. Numbers are photos."
+)
+
+
+@cache
+def _style() -> str:
+    return files("mobilenet_hub.evaluation").joinpath("style.css").read_text("utf-8")
+
+
+def _card(heading: str, body: str, explanation: str) -> str:
+    text = f'<p class="explain">{escape(explanation)}</p>' if explanation else ""
+    return f'<section class="card"><h2>{escape(heading)}</h2>{text}{body}</section>'
+
+
+def _figures(name: str, metrics: Metrics) -> str:
+    low, high = metrics.interval
+    counts = metrics.confusion.sum(1)
+    present = counts[counts > 0]
+    spread = f"{present.min()} to {present.max()} a class"
+    cards = [
+        (
+            "main-figure",
+            f"accuracy on {name} photos",
+            _percent(metrics.accuracy),
+            f"95% interval {low:.1%} to {high:.1%}",
+        ),
+        ("", "right", f"{metrics.correct}<small> of {metrics.images}</small>", spread),
+        ("", "mean over classes", _percent(metrics.balanced_accuracy), f"recall, {len(present)} classes"),
+        ("", "calibration error", _percent(metrics.calibration_error), "scores against shares right"),
+    ]
+    if metrics.top5 is not None:
+        cards.insert(2, ("", "among the first five", _percent(metrics.top5), "top-5 accuracy"))
+    shown = (
+        f'<div class="card {kind}"><div class="name">{escape(title)}</div><div class="figure">{figure}</div>'
+        f'<div class="note">{escape(note)}</div></div>'
+        for kind, title, figure, note in cards
+    )
+    return f'<div class="figures">{"".join(shown)}</div>'
+
+
+def _mistakes(report: Report) -> str:
+    wrong = sorted((o for o in report.outcomes if o.label != o.predicted), key=lambda o: (-o.score, o.name))
+    if not report.outcomes:
+        return ""
+    if not wrong:
+        return _card("Mistakes", "", "None: every photo got its label.")
+    pictures = [_picture(outcome, report.labels) for outcome in wrong[:MAX_PICTURES]]
+    shown = f"the {len(pictures)} it was surest of" if len(wrong) > len(pictures) else "surest first"
+    explanation = f"{len(wrong)} photos got a wrong label; {shown}. Some may be wrongly filed rather than wrongly seen."
+    return _card("Worst mistakes", f'<div class="photos">{"".join(pictures)}</div>', explanation)
+
+
+def _picture(outcome: Outcome, labels: Sequence[str]) -> str:
+    said, truth = escape(labels[outcome.predicted]), escape(labels[outcome.label])
+    source = _thumbnail(outcome.path)
+    image = f'<img alt="{truth}" src="data:image/jpeg;base64,{source}">' if source else ""
+    file = escape(outcome.path.name)
+    return (
+        f"<figure>{image}<figcaption><b>{said}</b> {outcome.score:.0%}<br>is {truth} ({outcome.true_score:.0%})"
+        f'<span class="file">{file}</span></figcaption></figure>'
+    )
+
+
+def _thumbnail(path: Path) -> str:
+    """Return a small JPEG of a photo in base64; empty where the file has gone meanwhile."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (_PICTURE_SIZE, _PICTURE_SIZE))
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError, SyntaxError):
+        return ""
+    upright.thumbnail((_PICTURE_SIZE, _PICTURE_SIZE))
+    stream = io.BytesIO()
+    upright.save(stream, "JPEG", quality=80, optimize=True)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def _confusion(labels: Sequence[str], metrics: Metrics) -> str:
+    if len(labels) <= MAX_MATRIX_CLASSES:
+        chart = confusion_chart(labels, metrics.confusion)
+        return _card("Confusion matrix", chart, "Rows: what the photos show. Columns: what they were taken for.")
+    off = metrics.confusion - np.diag(np.diagonal(metrics.confusion))
+    order = np.argsort(-off, axis=None, kind="stable")[:_MAX_CONFUSIONS]
+    pairs = [(int(flat) // len(labels), int(flat) % len(labels)) for flat in order if off.flat[flat]]
+    rows = [(labels[i], labels[j], f"{off[i, j]}", f"{metrics.confusion[i].sum()}") for i, j in pairs]
+    table = _table(("photos of", "taken for", "times", "of"), rows, numbers=2)
+    return _card("Most frequent confusions", table, "") if rows else ""
+
+
+def _classes(labels: Sequence[str], metrics: Metrics) -> str:
+    recall = np.nan_to_num(metrics.recall, nan=2.0)  # classes without photos last
+    order = np.argsort(recall, kind="stable")
+    order = [int(index) for index in order if recall[index] <= 1][:_MAX_CLASS_ROWS]
+    which = f"The {len(order)} hardest of {len(labels)} classes" if len(order) < len(labels) else "Hardest first"
+    explanation = (
+        f"{which}. Recall: of the photos of this class, the share that was recognised. Precision: of the photos that "
+        "were given this label, the share that deserved it."
+    )
+    return _card("Classes", class_chart(labels, metrics, order), explanation)
+
+
+def _remarks(report: Report) -> str:
+    remarks = "".join(f"<li>{escape(warning)}</li>" for warning in report.warnings)
+    body = f"<ul>{remarks}</ul>" if remarks else ""
+    if report.left_out:
+        body += _table(("file", "left out because"), list(report.left_out[:_MAX_LISTED]))
+        if (more := len(report.left_out) - _MAX_LISTED) > 0:
+            body += f'<p class="explain">and {more} more files</p>'
+    return _card("Remarks on the photos", body, "") if body else ""
+
+
+def _facts(heading: str, facts: Mapping[str, str]) -> str:
+    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts.items())
+    return _card(heading, f'<table class="facts">{rows}</table>', "") if rows else ""
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 0) -> str:
+    """Return a table whose last `numbers` columns are aligned to the right."""
+    kinds = [' class="number"' if index >= len(headings) - numbers else "" for index in range(len(headings))]
+    head = "".join(f"<th{kind}>{escape(text)}</th>" for kind, text in zip(kinds, headings, strict=True))
+    lines = ("".join(f"<td{kind}>{escape(text)}</td>" for kind, text in zip(kinds, row, strict=True)) for row in rows)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _percent(share: float) -> str:
+    return "–" if np.isnan(share) else f"{share:.1%}"

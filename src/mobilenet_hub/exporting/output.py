@@ -1,0 +1,136 @@
+"""Putting an export in its place whole or not at all. Imports errors and disk.
+
+It is made in a hidden folder beside its place, flushed to disk, then renamed. A name with the format's ending is one
+file, with what belongs to it beside; any other name is a folder.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobilenet_hub.errors import InputError, MobileNetHubError, OutputError
+from mobilenet_hub.host.files import flush, replace_folder
+
+PROOF_FILE = "proof.json"
+SUFFIXES = (".onnx", ".xml", ".bin", ".tflite", ".keras", ".safetensors", ".pb", ".json", ".zip", ".tar", ".tgz", ".gz")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an export goes: a folder, or one main file with its companions beside it."""
+
+    path: Path
+    main: str | None  # the main file's name; None: everything lies in a folder without one
+    is_file: bool
+    force: bool  # whether something of the same kind may be replaced
+
+    def in_place(self, name: str) -> Path:
+        """Return the final path of one of the export's files."""
+        if not self.is_file:
+            return self.path / name
+        if name == PROOF_FILE:
+            return self.path.with_name(f"{self.path.name}.{PROOF_FILE}")
+        return self.path.with_name(name)
+
+
+def find_place(output: str | os.PathLike[str], suffix: str | None, *, force: bool) -> Place:
+    """Decide whether an output's name means a file or a folder, and that it may be written.
+
+    Args:
+        output: the name given.
+        suffix: the ending of the format's file; None for formats that are folders.
+        force: whether something of the same kind may be replaced.
+
+    Raises:
+        InputError: the name has another format's ending.
+        OutputError: it exists and may not be replaced.
+    """
+    path = Path(output).expanduser().absolute()
+    ending = path.suffix.lower()
+    if suffix and ending == suffix:
+        place = Place(path, path.name, True, force)
+    elif ending in SUFFIXES:
+        wanted = f"a name ending in {suffix}, or a folder's" if suffix else "a folder's name"
+        raise InputError(f"{output} has the ending of something else; give {wanted}")
+    else:
+        place = Place(path, f"model{suffix}" if suffix else None, False, force)
+    _check_free(place)
+    return place
+
+
+def _check_free(place: Place) -> None:
+    path = place.path
+    if not path.exists() and not path.is_symlink():
+        return
+    if place.is_file != path.is_file():
+        raise OutputError(f"{path} is a {'folder' if path.is_dir() else 'file'}; choose another name")
+    if not place.is_file and not any(path.iterdir()):
+        return
+    if not place.force:
+        raise _exists(path)
+    if not place.is_file and not (path / PROOF_FILE).is_file():
+        raise OutputError(f"{path} holds something else than an export (no {PROOF_FILE}); choose another name")
+
+
+def _exists(path: Path) -> OutputError:
+    return OutputError(f"{path} exists; choose another name, or replace it with force=True (--force)")
+
+
+@contextmanager
+def making(place: Place) -> Iterator[Path]:
+    """Give a folder to write into; afterwards everything in it is moved to its place, or nothing where that failed.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    path = place.path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
+    try:
+        work = partial / "new"
+        work.mkdir()
+        yield work
+        if place.is_file:
+            for file in work.iterdir():
+                flush(file)
+            _move_files(work, place)
+            flush(path.parent)
+        else:
+            replace_folder(work, path)
+    except MobileNetHubError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _move_files(work: Path, place: Place) -> None:
+    """Move the companions, then the main file: what loads is there only once everything is."""
+    names = sorted((file.name for file in work.iterdir()), key=lambda name: name == place.main)
+    made = []
+    try:
+        for name in names:
+            target = place.in_place(name)
+            new = not target.exists()
+            if not (new or place.force or name == PROOF_FILE):
+                raise _exists(target)
+            (work / name).replace(target)
+            if new:
+                made.append(target)
+    except BaseException:
+        for target in made:
+            target.unlink(missing_ok=True)
+        raise
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of a folder's files, the proof left out."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and file.name != PROOF_FILE)

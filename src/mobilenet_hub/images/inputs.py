@@ -1,0 +1,292 @@
+"""What IMAGES stands for: files, folders, globs, a list on standard input, .tar, .zip and Parquet, as one stream.
+
+Nothing is read before it is asked for, and nothing is kept: a million photos cost no more memory than ten. Whatever
+cannot be listed (a glob that matches nothing, a damaged archive) is an item too, which says so when it is read: every
+input either gives a picture or a named reason. Imports disk, errors, images and tables.
+"""
+
+import glob
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mobilenet_hub.errors import ImageError, InputError
+from mobilenet_hub.host.files import exists, is_folder, is_special
+from mobilenet_hub.images.decode import MAX_FILE_BYTES, TOO_LARGE, read_bytes
+
+if TYPE_CHECKING:
+    from zipfile import ZipFile, ZipInfo
+
+SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff"),
+        *("ppm", "pgm", "pbm", "pnm", "ico", "tga", "jp2", "avif", "heic", "heif"),
+    )
+)
+HELP = "files, folders (searched whole), globs, .tar, .zip or .parquet of images, or - for a list on standard input"
+_PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_TARS = (".tar", *_PACKED_TARS)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One input: its name, and how to get at its bytes."""
+
+    key: str  # a file's path; archive/member; table.parquet#row or the table's own key
+    read: Callable[[], Any]  # what `images.decode_image` takes, bytes as a rule; raises ImageError with the reason
+    root: "Root | None" = None  # the folder that was asked for, where the input was found by searching one
+    held: int = 0  # bytes of it that are in memory already
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A folder that is searched, and which one it is: where a disk was mounted another folder appears without it."""
+
+    path: str
+    identity: tuple[int, int] | None
+
+    @classmethod
+    def at(cls, path: str) -> "Root":
+        """Return the folder that is there now."""
+        return cls(path, _identity(path))
+
+    def has_vanished(self) -> bool:
+        """Tell whether the folder is no longer there, or another one is in its place."""
+        return self.identity is None or _identity(self.path) != self.identity
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        info = os.stat(path)  # noqa: PTH116  (as a string: this is asked for every photo that cannot be read)
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
+
+
+def items(inputs: Iterable[str | os.PathLike[str]], unread: int = 0) -> Iterator[Item]:
+    """Yield every image of the inputs, in a stable order: arguments as given, folders and globs sorted.
+
+    A file that is named is taken whatever its name; of a folder or an archive, what has the suffix of an image. In
+    folders, hidden files and folders and links to folders are passed over; so are archives, which are named to be read.
+
+    Args:
+        inputs: paths of files, folders, .tar (also .gz, .bz2, .xz), .zip and .parquet files, globs, "-" for a list of
+            these on standard input, one a line.
+        unread: of this many items at the start only the key is wanted; their bytes may be missing.
+
+    Example:
+        >>> [item.key for item in items(["b.jpg", "a.jpg"])]
+        ['b.jpg', 'a.jpg']
+    """
+    return _expand(_arguments(inputs), unread)
+
+
+def count(inputs: Iterable[str | os.PathLike[str]]) -> int | None:
+    """Return how many items there are; None where finding out would take a list's reading or an archive's unpacking.
+
+    Example:
+        >>> count(["b.jpg", "a.jpg"])
+        2
+    """
+    arguments = [os.fspath(argument) for argument in inputs]
+    if any(argument == "-" or argument.lower().endswith(_PACKED_TARS) for argument in arguments):
+        return None
+    return sum(1 for _ in items(arguments, unread=sys.maxsize))
+
+
+def _arguments(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
+    for argument in inputs:
+        if os.fspath(argument) == "-":
+            if sys.stdin is None:
+                raise InputError("standard input is closed; give the images as arguments, or a list of them through -")
+            lines = (os.fsdecode(line).rstrip("\r\n") for line in sys.stdin.buffer)
+            yield from (line for line in lines if line)
+        else:
+            yield os.fspath(argument)
+
+
+def _kind(argument: str) -> Callable[[str, int], Iterator[Item]]:
+    if is_folder(argument):
+        return _folder
+    if glob.has_magic(argument) and not exists(argument):
+        return _glob
+    lower = argument.lower()
+    kind = _tar if lower.endswith(_TARS) else {".zip": _zip, ".parquet": _parquet}.get(Path(lower).suffix, _file)
+    return _file if kind is not _file and is_special(argument) else kind  # which is refused when it is read
+
+
+def _expand(arguments: Iterable[str], unread: int) -> Iterator[Item]:
+    """Yield the items of all arguments; of the first `unread` only the key is wanted."""
+    yielded = 0
+    for argument in arguments:
+        before = yielded
+        for item in _kind(argument)(argument, unread - yielded):
+            yielded += 1
+            yield item
+        if yielded == before:
+            yielded += 1
+            yield _refused(argument, f"{'a folder' if is_folder(argument) else 'an archive'} without images")
+
+
+def _refused(key: str, reason: str) -> Item:
+    def read() -> bytes:
+        raise ImageError(reason)
+
+    return Item(key, read)
+
+
+def _file(path: str, unread: int) -> Iterator[Item]:
+    yield Item(path, partial(read_bytes, path))
+
+
+def _folder(folder: str, unread: int) -> Iterator[Item]:
+    root, waiting = Root.at(folder), [folder]
+    while waiting:
+        current = waiting.pop()
+        try:
+            with os.scandir(current) as entries:
+                visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+        except OSError as error:
+            yield _refused(current, f"a folder that cannot be read ({error.strerror})")
+            continue
+        for entry in visible:
+            if os.path.splitext(entry.name)[1].lower() in SUFFIXES and not _is_folder(entry):  # noqa: PTH122  (faster)
+                yield Item(entry.path, partial(read_bytes, entry.path), root)
+        waiting += [entry.path for entry in reversed(visible) if _is_folder(entry, follow_symlinks=False)]
+
+
+def _is_folder(entry: "os.DirEntry[str]", *, follow_symlinks: bool = True) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=follow_symlinks)
+    except OSError:  # a link to itself, or to where one may not look: reading it will say so
+        return False
+
+
+def _glob(pattern: str, unread: int) -> Iterator[Item]:
+    literal = re.split(r"[*?[]", pattern, maxsplit=1)[0]
+    root = Root.at(literal[: literal.rfind(os.sep) + 1] or os.curdir)
+    if matches := sorted(_matches(pattern)):
+        for item in _expand(matches, unread):
+            yield item if item.root else replace(item, root=root)
+    else:
+        yield _refused(pattern, "matches no file")
+
+
+def _matches(pattern: str) -> set[str]:
+    """Return what a pattern matches; `**` stands for any folders, and goes into no link, which may lead back up."""
+    if pattern == "**" or pattern.endswith(f"{os.sep}**"):
+        pattern += f"{os.sep}*"
+    head, deep, tail = pattern.partition(f"**{os.sep}")
+    if not deep or (head and not head.endswith(os.sep)):
+        return set(glob.glob(pattern))  # noqa: PTH207  (Path.glob takes no absolute pattern)
+    found: set[str] = set()
+    for base in glob.glob(head) if head else [""]:  # noqa: PTH207
+        for folder, subfolders, _ in os.walk(base or os.curdir):
+            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+            inside = f"{folder.rstrip(os.sep)}{os.sep}"
+            found |= _matches(glob.escape(inside if base else inside.removeprefix(f"{os.curdir}{os.sep}")) + tail)
+    return {match for match in found if not is_folder(match)}  # whose files match too
+
+
+class _OpenFile:
+    """A file that stays open as long as an item may still read from it."""
+
+    def __init__(self, path: str):
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes of the file; safe from several threads."""
+        data = os.pread(self.descriptor, length, offset)
+        if len(data) < length:
+            raise ImageError("the archive ends within this file")
+        return data
+
+    def __del__(self):
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+def _tar(path: str, unread: int) -> Iterator[Item]:
+    import tarfile
+
+    class Header(tarfile.TarInfo):
+        """A header that is damaged or missing is an error, where tarfile would take it for the end."""
+
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "Header":
+            try:
+                return super().frombuf(buf, encoding, errors)
+            except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+                raise
+            except tarfile.HeaderError as error:
+                raise tarfile.ReadError(f"{error}: cut off?") from None
+
+    try:
+        with tarfile.open(path, "r:*", tarinfo=Header) as archive:
+            file = _OpenFile(path) if path.lower().endswith(".tar") else None
+            for member in archive:
+                archive.members = []  # type: ignore[attr-defined]  # tarfile would remember every member it has seen
+                if member.isdir() or not _is_image(member.name):
+                    continue
+                key = f"{path}/{member.name}"
+                if not member.isreg():
+                    what = f"a link to {member.linkname}" if member.linkname else "no regular file"
+                    yield _refused(key, f"{what}, not followed in an archive")
+                    continue
+                if file is not None and not member.issparse():
+                    yield Item(key, partial(file.read, member.offset_data, member.size))
+                    continue
+                stream = archive.extractfile(member)  # compressed: only to be read in passing
+                data = stream.read(MAX_FILE_BYTES) if stream is not None else b""
+                yield Item(key, partial(bytes, data), held=len(data))
+    except Exception as error:  # besides its own errors tarfile raises whatever a damaged header makes it trip over
+        yield _refused(path, f"not a readable .tar archive, or damaged from here on ({error})")
+
+
+def _zip(path: str, unread: int) -> Iterator[Item]:
+    from zipfile import ZipFile
+
+    try:
+        archive = ZipFile(path)
+    except Exception as error:  # as with tarfile
+        yield _refused(path, f"not a readable .zip archive ({error})")
+        return
+    for member in archive.infolist():
+        if _is_image(member.filename):  # which no folder is: its name ends with a slash
+            yield Item(f"{path}/{member.filename}", partial(_read_member, archive, member))
+
+
+def _read_member(archive: "ZipFile", member: "ZipInfo") -> bytes:
+    if member.file_size > MAX_FILE_BYTES:
+        raise ImageError(TOO_LARGE)
+    try:
+        return archive.read(member)
+    except Exception as error:  # damaged, encrypted, of an unknown compression: each raises what it likes
+        raise ImageError(f"cannot be unpacked ({error})") from None
+
+
+def _is_image(name: str) -> bool:
+    file = Path(name)
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and not name.startswith("__MACOSX/")
+
+
+def _parquet(path: str, unread: int) -> Iterator[Item]:
+    from mobilenet_hub.images.parquet_inputs import rows
+
+    try:
+        for key, data in rows(path, unread):
+            yield Item(key, partial(_present, data), held=len(data or b""))
+    except ImageError as error:
+        yield _refused(path, error.reason)
+
+
+def _present(data: bytes | None) -> bytes:
+    if data is None:
+        raise ImageError("the table has no bytes for it")
+    return data

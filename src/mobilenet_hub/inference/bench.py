@@ -1,0 +1,249 @@
+"""How fast this machine is: decoding, inference and both together, and which published network fits a budget.
+
+Every figure comes from the code that does the work elsewhere: the pipeline with the network left out, the network with
+the pipeline left out, and both. Imports architecture, catalog, engine, pipeline and sources.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from statistics import median
+
+import numpy as np
+
+from mobilenet_hub.architecture import STATISTICS, Architecture
+from mobilenet_hub.catalog.published import NUM_CLASSES, Configuration, configurations
+from mobilenet_hub.errors import ImageError, InputError
+from mobilenet_hub.images.batches import compute, decode_batches
+from mobilenet_hub.images.decode import decode_image
+from mobilenet_hub.images.fit import DEFAULT_FIT, Fit
+from mobilenet_hub.images.inputs import Item, items
+from mobilenet_hub.images.labelled import BATCH_SIZE
+from mobilenet_hub.inference.engine import Engine, Precision
+from mobilenet_hub.module_folder import Module, ModuleConfig
+
+_MOST_PHOTOS, _MOST_BYTES = 2_000, 1 << 30  # kept in memory, as files would be in the page cache
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Images a second of one network on this machine; all cores, but for `one_image_ms`."""
+
+    decode: float  # decoding and fitting alone
+    inference: float  # the network alone, in bulk
+    end_to_end: float  # both at once
+    one_image_ms: float  # the network alone on a single image, on all cores: the median
+
+    @property
+    def limit(self) -> float:
+        """What the parts allow if neither ever waits: 1 / (1 / decode + 1 / inference)."""
+        return 1 / (1 / self.decode + 1 / self.inference)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpeed:
+    """The speed of a published network, beside its published accuracy."""
+
+    configuration: Configuration
+    one_image_ms: float  # on all cores: the median
+    images_per_s: float  # in bulk
+
+
+def photos_in_memory(inputs: Sequence[str]) -> tuple[list[Item], list[tuple[str, str]]]:
+    """Read the files of the inputs, at most 2,000 or a gigabyte, so that no disk is measured.
+
+    Returns:
+        The photos, and (name, reason) of the files that are none.
+
+    Raises:
+        InputError: there is none.
+    """
+    found: list[Item] = []
+    left_out: list[tuple[str, str]] = []
+    held = 0
+    for item in islice(items(inputs), _MOST_PHOTOS):
+        try:
+            data = item.read()
+            decode_image(data, min_size=(1, 1))
+        except ImageError as error:
+            left_out.append((item.key, error.reason))
+            continue
+        found.append(Item(item.key, _constant(data)))
+        held += len(data)
+        if held > _MOST_BYTES:
+            break
+    if not found:
+        why = f", e.g. {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
+        raise InputError(f"there are no photos to measure with{why}")
+    return found, left_out
+
+
+def example_photos(count: int = 64) -> list[Item]:
+    """Make JPEGs of 500x375 pixels to measure with where there are no photos: smooth shapes with a camera's grain.
+
+    Example:
+        >>> len(example_photos(2))
+        2
+    """
+    import simplejpeg
+
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[0:375, 0:500]
+    photos = []
+    for number in range(count):
+        waves = [np.sin((x * random.normal() + y * random.normal()) / 40 + number) for _ in range(3)]
+        pixels = 128 + 90 * np.stack(waves, axis=2) + random.normal(0, 6, (375, 500, 1))
+        data = simplejpeg.encode_jpeg(np.clip(pixels, 0, 255).astype(np.uint8), quality=90, colorsubsampling="420")
+        photos.append(Item(f"example {number}", _constant(data)))
+    return photos
+
+
+def _constant(data: bytes) -> Callable[[], bytes]:
+    return lambda: data
+
+
+def measure(engine: Engine, photos: Sequence[Item], *, fit: Fit = DEFAULT_FIT, seconds: float = 3.0) -> Speed:
+    """Measure one network with photos, turn by turn: decoding, inference, both, so that all share any disturbance.
+
+    Args:
+        engine: the network.
+        photos: what to decode, again and again.
+        fit: how they are fitted.
+        seconds: how long each of the three is measured.
+    """
+    output = engine.outputs[0]
+
+    def batched(stream: Iterator[Item]) -> Iterator[list[Item]]:
+        return iter(lambda: list(islice(stream, BATCH_SIZE)), [])
+
+    pixels = np.zeros((BATCH_SIZE, *engine.image_size, 3), np.uint8)
+    runs: dict[str, Callable[[Iterator[Item]], Iterator[int]]] = {
+        "decode": lambda stream: (len(b.inputs) for b in decode_batches(stream, engine.image_size, fit)),
+        "inference": lambda stream: (len(engine.run(pixels)[output]) for _ in batched(stream)),
+        "end_to_end": lambda stream: (len(b.inputs) for b, _ in compute(stream, engine, output, fit)),
+    }
+    done = dict.fromkeys(runs, 0)
+    spent = dict.fromkeys(runs, 0.0)
+    for turn in range(4):  # the first warms up
+        for name, run in runs.items():
+            count, taken = _timed(run, photos, seconds / 3 if turn else 0.2)
+            if turn:
+                done[name] += count
+                spent[name] += taken
+    rates = {name: done[name] / spent[name] for name in runs}
+    return Speed(**rates, one_image_ms=one_image_ms(engine, seconds / 3))
+
+
+def _timed(run: Callable[[Iterator[Item]], Iterator[int]], photos: Sequence[Item], seconds: float) -> tuple[int, float]:
+    """Run for about that long, to the end of what was begun; return how many images were done and the time it took."""
+    start = time.perf_counter()
+    stream = _until(start + seconds, cycle(photos))
+    return sum(run(stream)), time.perf_counter() - start
+
+
+def _until(end: float, stream: Iterator[Item]) -> Iterator[Item]:
+    """Pass on whole batches until the time has come; at least one."""
+    while True:
+        yield from islice(stream, BATCH_SIZE)
+        if time.perf_counter() >= end:
+            return
+
+
+def one_image_ms(engine: Engine, seconds: float = 0.5) -> float:
+    """Return the median time of a single image in the network, in milliseconds."""
+    image = np.zeros((1, *engine.image_size, 3), np.uint8)
+    engine.run(image)
+    times = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        start = time.perf_counter()
+        engine.run(image)
+        times.append(time.perf_counter() - start)
+    return 1000 * median(times)
+
+
+def measure_catalog(
+    precision: Precision = "auto",
+    seconds: float = 0.5,
+    networks: Sequence[Configuration] | None = None,
+    on_progress: Callable[[int], object] = lambda done: None,
+) -> list[NetworkSpeed]:
+    """Measure published networks, all by default, without their weights: the time does not depend on them."""
+    speeds = []
+    for configuration in configurations() if networks is None else networks:
+        engine = Engine(placeholder(configuration), ("logits",), precision=precision)
+        pixels = np.zeros((BATCH_SIZE, *engine.image_size, 3), np.uint8)
+        engine.run(pixels)
+        start, runs = time.perf_counter(), 0
+        while not runs or time.perf_counter() < start + seconds:
+            engine.run(pixels)
+            runs += 1
+        rate = runs * BATCH_SIZE / (time.perf_counter() - start)
+        speeds.append(NetworkSpeed(configuration, one_image_ms(engine, seconds / 2), rate))
+        on_progress(1)
+    return speeds
+
+
+def placeholder(configuration: Configuration) -> Module:
+    """Return a module with made-up weights: as fast as the published one.
+
+    Example:
+        >>> from mobilenet_hub.catalog.published import configurations
+        >>> placeholder(configurations()[0]).config.num_classes
+        1001
+    """
+    size = configuration.size
+    config = ModuleConfig(configuration.architecture, configuration.depth_multiplier, (size, size), NUM_CLASSES)
+    return Module(config, _placeholder_weights(config.network))
+
+
+def _placeholder_weights(network: Architecture) -> dict[str, np.ndarray]:
+    """Make weights that keep activations in the ordinary range: numbers near zero would be slower on some CPUs."""
+    random = np.random.default_rng(0)
+    weights = {}
+    for name, variable in network.variables.items():
+        if name.endswith(("gamma", *STATISTICS[1:])):
+            weights[name] = np.ones(variable.shape, np.float32)
+        else:
+            inputs = 9 if name.endswith("depthwise_weights") else max(1, int(np.prod(variable.shape[:-1])))
+            weights[name] = random.normal(0, (2 / inputs) ** 0.5, variable.shape).astype(np.float32)
+    return weights
+
+
+def best_within(
+    speeds: Sequence[NetworkSpeed], *, budget_ms: float | None = None, images_per_s: float | None = None
+) -> list[NetworkSpeed]:
+    """Return those that fit the budget, the most accurate first; of equal accuracy the faster.
+
+    Args:
+        speeds: measured networks.
+        budget_ms: the most that one image may take.
+        images_per_s: the least that must be done in bulk.
+
+    Example:
+        >>> best_within([], budget_ms=5)
+        []
+    """
+    fitting = [
+        speed
+        for speed in speeds
+        if (budget_ms is None or speed.one_image_ms <= budget_ms)
+        and (images_per_s is None or speed.images_per_s >= images_per_s)
+    ]
+    return sorted(fitting, key=lambda s: (-s.configuration.published.top1, s.one_image_ms))
+
+
+def front(speeds: Sequence[NetworkSpeed]) -> list[NetworkSpeed]:
+    """Return those that none beats in both accuracy and time for one image, the fastest first.
+
+    Example:
+        >>> front([])
+        []
+    """
+    best, chosen = float("-inf"), []
+    for speed in sorted(speeds, key=lambda s: (s.one_image_ms, -s.configuration.published.top1)):
+        if speed.configuration.published.top1 > best:
+            best = speed.configuration.published.top1
+            chosen.append(speed)
+    return chosen

@@ -1,0 +1,191 @@
+"""Labels for images, without a framework: `Classifier` and its `Prediction`s.
+
+Imports errors, labels, images, batches, store and engine; OpenVINO on first use.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mobilenet_hub.errors import ImageError, InputError
+from mobilenet_hub.images.fit import Fit, checked_fit
+from mobilenet_hub.images.labelled import batches
+from mobilenet_hub.inference.engine import Engine, Precision
+from mobilenet_hub.module_folder import Module, ModuleConfig, read_config
+from mobilenet_hub.store import resolve
+
+if TYPE_CHECKING:
+    from mobilenet_hub.images.labelled import Images
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a classifier says of one image, the likeliest class first."""
+
+    source: str  # the image's path, or "image 3" where it has none
+    labels: tuple[str, ...]
+    scores: tuple[float, ...]  # softmax over all classes, in [0, 1]
+    indices: tuple[int, ...]  # of the classes; 0 is background in the published modules
+
+
+class Classifier:
+    """A module with a classifier, ready for images.
+
+    Attributes:
+        config: the module's configuration.
+        labels: a label for each class.
+        image_size: (height, width) that images are brought to.
+        precision: "f32" or "bf16", what is really computed in.
+        fit: how an image of another shape is fitted.
+        engine: what computes; `engine.run(batch)["logits"]` skips the reading of images.
+    """
+
+    def __init__(
+        self,
+        module: str | os.PathLike[str] | Module = "starter",
+        precision: Precision = "auto",
+        image_size: int | tuple[int, int] | None = None,
+        *,
+        fit: Fit | None = None,
+        threads: int | None = None,
+        any_size: bool = False,
+    ):
+        """Open a module; the first images compile it, or find it compiled on disk.
+
+        Args:
+            module: a name of a module, a module folder's path, or a module in memory.
+            precision: "f32", "bf16" or "auto", the faster of the two that this CPU has instructions for.
+            image_size: a side or (height, width); None: what the module was trained at.
+            fit: how an image of another shape is fitted; None: the default of `images`.
+            threads: how many to use; None: as many as there are cores.
+            any_size: allow an image size that the published module does not.
+
+        Raises:
+            InputError: no such fit; or the module has no classifier, or does not allow this image size.
+            UnknownModuleError, ModuleUnavailableError, InvalidModuleError: as `resolve` and `read_module` do.
+
+        Example:
+            >>> Classifier("starter").image_size[0] > 0
+            True
+        """
+        source = module if isinstance(module, Module) else resolve(module)
+        self.labels = labels_of(source.config if isinstance(source, Module) else read_config(source))
+        self.engine = Engine(
+            source, ("logits",), image_size=image_size, precision=precision, threads=threads, any_size=any_size
+        )
+        self.config = self.engine.config
+        self.image_size = self.engine.image_size
+        self.precision = self.engine.precision
+        self.fit: Fit = checked_fit(fit)
+
+    def logits(self, images: "Images") -> np.ndarray:
+        """Return the raw outputs of the classifier.
+
+        Args:
+            images: paths, bytes, PIL images or uint8 arrays [h, w, 3], in a list or alone; or one float32 batch
+                [n, height, width, 3] in [0, 1], taken as it is.
+
+        Returns:
+            float32 [n, num_classes].
+
+        Raises:
+            ImageError: an image that cannot be read; names it.
+            InputError: a batch of another shape, or of values outside [0, 1].
+
+        Example:
+            >>> classifier = Classifier("starter")
+            >>> classifier.logits(np.zeros((2, *classifier.image_size, 3), np.float32)).shape[0]
+            2
+        """
+        parts = [self.engine.run(batch)["logits"] for _, batch in batches(images, self.image_size, self.fit)]
+        return np.concatenate(parts) if parts else np.empty((0, self.config.num_classes), np.float32)
+
+    def classify(
+        self, images: "Images", top: int = 5, *, on_error: Callable[[str, ImageError], object] | None = None
+    ) -> list[Prediction]:
+        """Return the likeliest classes of each image.
+
+        Args:
+            images: as for `logits`.
+            top: how many classes of each, at least 1.
+            on_error: called with the source and the reason of an image that cannot be read, which then has no
+                prediction; None: the error is raised.
+
+        Raises:
+            ImageError: an image that cannot be read; names it.
+            InputError: a batch of another shape or range, or top below 1.
+
+        Example:
+            >>> Classifier("starter").classify(np.zeros((90, 120, 3), np.uint8), top=2)[0].scores[0] <= 1
+            True
+        """
+        if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+            raise InputError(f"top must be a whole number from 1, not {top!r}")
+        predictions = []
+        for sources, batch in batches(images, self.image_size, self.fit, on_error):
+            predictions += self.predictions(sources, self.engine.run(batch)["logits"], top)
+        return predictions
+
+    def predictions(self, sources: Sequence[str], logits: np.ndarray, top: int) -> list[Prediction]:
+        """Return the likeliest classes for logits [n, num_classes] of n named images."""
+        best, scores = likeliest(logits, top)
+        return [
+            Prediction(source, tuple(self.labels[i] for i in indices), tuple(ranked), tuple(indices))
+            for source, ranked, indices in zip(sources, scores.tolist(), best.tolist(), strict=True)
+        ]
+
+
+def labels_of(config: ModuleConfig) -> tuple[str, ...]:
+    """Return a label for each class: the module's own, ImageNet's where there are 1001 classes, or the index.
+
+    Raises:
+        InputError: the module has no classifier.
+
+    Example:
+        >>> labels_of(ModuleConfig("mobilenet_v1", 0.25, (128, 128), num_classes=2))
+        ('0', '1')
+    """
+    from mobilenet_hub.architecture import IMAGENET_CLASSES
+
+    if not config.num_classes:
+        name = config.handle or "this module"
+        raise InputError(
+            f"{name} gives feature vectors and has no classifier: use Embedder or `mobilenet embed` for features, or "
+            f"take a classification module"
+        )
+    if config.labels is not None:
+        return config.labels
+    if config.num_classes == IMAGENET_CLASSES:
+        from mobilenet_hub.catalog.labels import imagenet_labels
+
+        return imagenet_labels()
+    return tuple(str(index) for index in range(config.num_classes))
+
+
+def likeliest(logits: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices and scores [n, top] of the likeliest classes for logits [n, classes], the likeliest first.
+
+    Of equal scores, the class with the lower index comes first; `top` beyond the number of classes gives all of them.
+
+    Example:
+        >>> indices, scores = likeliest(np.log([[0.25, 0.75]]), 1)
+        >>> indices.tolist(), scores.round(2).tolist()
+        ([[1]], [[0.75]])
+    """
+    scores = softmax(logits)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    return best, np.take_along_axis(scores, best, axis=1)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return probabilities [n, classes] in float64 for logits [n, classes].
+
+    Example:
+        >>> softmax(np.zeros((1, 4))).tolist()
+        [[0.25, 0.25, 0.25, 0.25]]
+    """
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)

@@ -1,0 +1,48 @@
+"""Registers our layers with Keras as soon as Keras is imported, so that saved models load after `import mobilenet_hub`.
+
+Keras looks classes up among those registered and imports none by itself, and we import no Keras. So we wait for it:
+a finder that sees the import of Keras, lets it happen, and then imports the file that registers. Imports next to
+nothing, since it is part of `import mobilenet_hub`.
+"""
+
+import sys
+from importlib import import_module
+
+TYPE_CHECKING = False  # typing's own costs more time than all of this file
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+_REGISTERS = "mobilenet_hub.hub.keras_layer"  # and what it imports: layers, models
+_BELOW = ("mobilenet_hub.keras.kernels", "mobilenet_hub.keras.layers", "mobilenet_hub.keras.mobilenet")
+
+
+def install() -> None:
+    """Register now if Keras is imported already, else when it will be."""
+    if hasattr(sys.modules.get("keras"), "saving"):
+        import_module(_REGISTERS)
+    else:
+        sys.meta_path.insert(0, _AfterKeras())
+
+
+class _AfterKeras:
+    """A finder (importlib.abc.MetaPathFinder) that answers for "keras" once, and then goes."""
+
+    def find_spec(self, fullname: str, path: object, target: "ModuleType | None" = None) -> "ModuleSpec | None":
+        if fullname != "keras":
+            return None
+        from importlib.machinery import PathFinder
+
+        sys.meta_path.remove(self)
+        spec = PathFinder.find_spec(fullname, None, target)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module: "ModuleType") -> None:
+                execute(module)
+                # One of these, imported by name, may be what asked for Keras: half made, it bears no floor above it.
+                if not any(name in sys.modules for name in _BELOW):
+                    import_module(_REGISTERS)
+
+            spec.loader.exec_module = execute_and_register
+        return spec

@@ -1,0 +1,343 @@
+"""The module folder: module.json, weights.safetensors and, where there is a classifier, labels.txt; in and out.
+
+Every source of weights becomes one and every command takes one. Imports errors, disk and architecture.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobilenet_hub.architecture import (
+    BATCH_NORM_EPSILON,
+    INPUT_SCALE,
+    MAX_IMAGE_SIZE,
+    Architecture,
+    Padding,
+    Variable,
+    architecture,
+    is_image_size,
+)
+from mobilenet_hub.errors import InputError, InvalidModuleError, OutputError
+from mobilenet_hub.host.files import exists, is_folder, replace_folder
+
+FORMAT = 1
+_MAX_CLASSES = 1_000_000  # a forged number must not fill the memory with labels
+CONFIG_FILE, WEIGHTS_FILE, LABELS_FILE = "module.json", "weights.safetensors", "labels.txt"
+_PADDINGS = ("same", "symmetric", "bottom_right")
+
+
+@dataclass(frozen=True)
+class ModuleConfig:
+    """What module.json says: the network, its labels, and where it comes from.
+
+    The fields from `batch_norm_epsilon` to `batch_norm_folded` are written only where they differ from TF-Slim:
+    networks imported from peers that compute differently.
+    """
+
+    architecture: str
+    depth_multiplier: float
+    image_size: tuple[int, int]  # (height, width) it was trained at
+    num_classes: int = 0
+    labels: tuple[str, ...] | None = None
+    handle: str | None = None
+    source: Any = None
+    license: Any = None
+    trained_on: Any = None
+    metrics: Any = None
+    batch_norm_epsilon: float = BATCH_NORM_EPSILON
+    padding: Padding = "same"
+    input_scale: float = INPUT_SCALE
+    hidden_units: int = 0
+    batch_norm_folded: bool = False  # batch norm is the identity plus a bias: inference only
+    extra: Mapping[str, Any] = field(default_factory=dict)  # keys that this version does not know; kept
+
+    @cached_property
+    def network(self) -> Architecture:
+        """The architecture that the weights belong to."""
+        base = architecture(self.architecture, self.depth_multiplier, self.num_classes)
+        return replace(
+            base,
+            batch_norm_epsilon=self.batch_norm_epsilon,
+            padding=self.padding,
+            input_scale=self.input_scale,
+            hidden_units=self.hidden_units,
+        )
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module in memory: its configuration and its float32 weights by TF-Slim name."""
+
+    config: ModuleConfig
+    weights: Mapping[str, np.ndarray]
+    path: Path | None = None
+
+
+_ALWAYS = ("architecture", "depth_multiplier", "image_size", "num_classes")
+_WHERE_KNOWN = ("handle", "source", "license", "trained_on", "metrics")
+_WHERE_DIFFERENT = {
+    "batch_norm_epsilon": BATCH_NORM_EPSILON,
+    "padding": "same",
+    "input_scale": INPUT_SCALE,
+    "hidden_units": 0,
+    "batch_norm_folded": False,
+}
+_KEYS = ("format", *_ALWAYS, "labels", *_WHERE_KNOWN, *_WHERE_DIFFERENT)
+
+
+def read_module(path: str | os.PathLike[str]) -> Module:
+    """Read a module folder and check it: exactly the expected tensors, finite, of the right shapes.
+
+    Returns:
+        The module; its weights are float32 (float16 is widened).
+
+    Raises:
+        InvalidModuleError: the folder, a file in it or a tensor is missing, damaged or does not fit; names it.
+
+    Example:
+        >>> from mobilenet_hub.store import resolve
+        >>> read_module(resolve("starter")).config.num_classes > 0
+        True
+    """
+    folder = Path(path)
+    config = read_config(folder)
+    weights = _read_weights(folder / WEIGHTS_FILE)
+    check_weights(config.network, weights, str(folder / WEIGHTS_FILE))
+    return Module(config, weights, folder)
+
+
+def read_config(path: str | os.PathLike[str]) -> ModuleConfig:
+    """Read module.json and the labels of a module folder, without the weights.
+
+    Raises:
+        InvalidModuleError: a file is missing or damaged, or a value does not fit; names it.
+    """
+    folder = Path(path)
+    file = folder / CONFIG_FILE
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidModuleError(f"{folder} is not a module folder: it has no {CONFIG_FILE}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidModuleError(f"{file} cannot be read as JSON: {error}") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise InvalidModuleError(f"{file} is not a module description of format {FORMAT}")
+    if missing := [key for key in _ALWAYS if key not in data]:
+        raise InvalidModuleError(f"{file} lacks {', '.join(missing)}")
+    known = {key: data[key] for key in (*_ALWAYS, *_WHERE_KNOWN, *_WHERE_DIFFERENT) if key in data}
+    extra = {key: value for key, value in data.items() if key not in _KEYS}
+    _check_values(known, file)
+    known["image_size"] = tuple(known["image_size"])
+    labels = _read_labels(folder, data)
+    config = ModuleConfig(**known, labels=labels, extra=extra)
+    try:
+        _ = config.network
+    except (InputError, OverflowError) as error:
+        raise InvalidModuleError(f"{file}: {error}") from None
+    return config
+
+
+def write_module(path: str | os.PathLike[str], module: Module, *, overwrite: bool = False) -> Path:
+    """Write a module folder whole or not at all: to a temporary name beside it, flushed to disk, then renamed.
+
+    Args:
+        path: the folder to make.
+        module: what to write; its weights are checked first.
+        overwrite: replace a module folder that is there already; never a folder of anything else.
+
+    Returns:
+        The folder's path.
+
+    Raises:
+        InvalidModuleError: the weights or the labels do not fit the configuration.
+        OutputError: the folder exists, or cannot be written.
+
+    Example:
+        >>> from mobilenet_hub.store import resolve
+        >>> module = read_module(resolve("starter"))
+        >>> write_module("my-module", module)  # doctest: +SKIP
+        PosixPath('my-module')
+    """
+    from safetensors import SafetensorError
+
+    folder = Path(path).absolute()
+    check_weights(module.config.network, module.weights, "the module to be written")
+    _check_labels(module.config)
+    check_place(folder, overwrite)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made: {error}") from None
+    try:
+        _write_files(partial, module)
+        partial.chmod(0o755)
+        replace_folder(partial, folder)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{folder} cannot be written: {error}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Path(path)
+
+
+def check_weights(network: Architecture, weights: Mapping[str, np.ndarray], source: str) -> None:
+    """Demand exactly the network's variables: names, shapes, finite values, variances that are not negative.
+
+    Args:
+        network: the architecture.
+        weights: arrays by TF-Slim name.
+        source: the file that they come from, for the error.
+
+    Raises:
+        InvalidModuleError: lists what is missing, extra, misshapen, not finite or negative.
+    """
+    expected = network.variables
+    problems = []
+    if missing := expected.keys() - weights.keys():
+        problems.append(f"missing: {_some(missing)}")
+    if extra := weights.keys() - expected.keys():
+        problems.append(f"not part of the network: {_some(extra)}")
+    problems += [
+        problem
+        for name, variable in expected.items()
+        if name in weights and (problem := _tensor_problem(variable, weights[name]))
+    ]
+    if problems:
+        what = f"{network.name} with depth multiplier {network.depth_multiplier:g} and {network.num_classes} classes"
+        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more problems" if len(problems) > 8 else "")
+        raise InvalidModuleError(f"{source} is not {what}: {shown}")
+
+
+def _tensor_problem(variable: Variable, array: np.ndarray) -> str:
+    if tuple(array.shape) != variable.shape:
+        return f"{variable.name} has shape {list(array.shape)}, not {list(variable.shape)}"
+    if not np.isfinite(array).all():
+        return f"{variable.name} holds values that are not finite"
+    if variable.name.endswith("moving_variance") and array.min() < 0:
+        return f"{variable.name} holds negative values"
+    return ""
+
+
+def _some(names: Iterable[str], limit: int = 6) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:limit]) + (f" and {len(ordered) - limit} more" if len(ordered) > limit else "")
+
+
+def _read_weights(file: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        arrays = load_file(file)
+    except FileNotFoundError:
+        raise InvalidModuleError(f"{file.parent} has no {WEIGHTS_FILE}") from None
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        raise InvalidModuleError(f"{file} is damaged or not a safetensors file: {error}") from None
+    for name, array in arrays.items():
+        if array.dtype not in (np.float32, np.float16):
+            raise InvalidModuleError(f"{file}: {name} is {array.dtype}; only float32 and float16 are allowed")
+    return {name: array.astype(np.float32, copy=False) for name, array in arrays.items()}
+
+
+def _read_labels(folder: Path, data: dict[str, Any]) -> tuple[str, ...] | None:
+    name = data.get("labels")
+    if name is None:
+        return None
+    if name != LABELS_FILE:
+        raise InvalidModuleError(f'{folder / CONFIG_FILE}: labels must be "{LABELS_FILE}" or null, not {name!r}')
+    try:
+        text = (folder / name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidModuleError(f"{folder / name} cannot be read: {error}") from None
+    lines = text.removesuffix("\n").split("\n") if text else []
+    if len(lines) != data["num_classes"]:
+        raise InvalidModuleError(f"{folder / name} has {len(lines)} lines for {data['num_classes']} classes")
+    return tuple(lines)
+
+
+def _check_labels(config: ModuleConfig) -> None:
+    if config.labels is None:
+        return
+    if len(config.labels) != config.num_classes:
+        raise InvalidModuleError(f"{len(config.labels)} labels do not fit {config.num_classes} classes")
+    if broken := [label for label in config.labels if {"\n", "\r"} & set(label)]:
+        raise InvalidModuleError(f"label {broken[0]!r} has a line break; {LABELS_FILE} has one label a line")
+
+
+def check_place(folder: Path, overwrite: bool) -> None:
+    """Refuse to write over anything but an empty folder or, where that is asked for, another module folder.
+
+    Raises:
+        OutputError: something else is there.
+    """
+    if not exists(folder):
+        return
+    if not is_folder(folder):
+        raise OutputError(f"{folder} is a file, not a folder")
+    if any(folder.iterdir()):
+        if not (folder / CONFIG_FILE).is_file():
+            raise OutputError(f"{folder} holds something else than a module; choose another folder")
+        if not overwrite:
+            raise OutputError(f"{folder} exists; choose another folder, or replace it with overwrite=True (--force)")
+
+
+def _check_values(known: dict[str, Any], file: Path) -> None:
+    def count(value: object) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_CLASSES
+
+    def number(value: object) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+
+    size = known["image_size"]
+    rules = {
+        "architecture": (lambda v: isinstance(v, str), "a name"),
+        "depth_multiplier": (number, "a number above 0"),
+        "image_size": (
+            is_image_size,
+            f"[height, width], each 1 to {MAX_IMAGE_SIZE} pixels",
+        ),
+        "num_classes": (count, f"0 or a number of classes, up to {_MAX_CLASSES}"),
+        "batch_norm_epsilon": (number, "a number above 0"),
+        "input_scale": (number, "a number above 0"),
+        "padding": (lambda v: v in _PADDINGS, f"one of {', '.join(_PADDINGS)}"),
+        "hidden_units": (count, f"0 or a number of units, up to {_MAX_CLASSES}"),
+        "batch_norm_folded": (lambda v: isinstance(v, bool), "true or false"),
+        "handle": (lambda v: v is None or isinstance(v, str), "a string"),
+    }
+    for key, (fits, wanted) in rules.items():
+        if key in known and not fits(known[key]):
+            raise InvalidModuleError(
+                f"{file}: {key} must be {wanted}, not {size if key == 'image_size' else known[key]!r}"
+            )
+
+
+def _config_json(config: ModuleConfig) -> dict[str, Any]:
+    data: dict[str, Any] = {"format": FORMAT}
+    data.update({key: getattr(config, key) for key in _ALWAYS})
+    data["image_size"] = list(config.image_size)
+    data["labels"] = LABELS_FILE if config.labels is not None else None
+    data.update({key: getattr(config, key) for key in _WHERE_KNOWN if getattr(config, key) is not None})
+    data.update({key: getattr(config, key) for key, usual in _WHERE_DIFFERENT.items() if getattr(config, key) != usual})
+    return {**config.extra, **data}
+
+
+def _write_files(folder: Path, module: Module) -> None:
+    from safetensors.numpy import save_file
+
+    weights = {name: np.ascontiguousarray(module.weights[name], np.float32) for name in module.config.network.variables}
+    save_file(weights, folder / WEIGHTS_FILE)
+    (folder / CONFIG_FILE).write_text(
+        json.dumps(_config_json(module.config), indent=2, ensure_ascii=False) + "\n", "utf-8", "backslashreplace"
+    )
+    if module.config.labels is not None:
+        (folder / LABELS_FILE).write_text("".join(f"{label}\n" for label in module.config.labels), "utf-8")
+    for file in folder.iterdir():
+        file.chmod(0o644)  # safetensors makes its files for their owner alone

@@ -1,0 +1,214 @@
+"""A published module into the cache: found, downloaded, unpacked, converted, compared with the catalog, installed.
+
+Imports errors, catalog, architecture, labels, weights and the other files of store but names. One process works on a
+module at a time, in the work folder of cache.py; the module appears in its place whole or not at all.
+"""
+
+import logging
+import os
+import shutil
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mobilenet_hub.architecture import architecture
+from mobilenet_hub.catalog.labels import imagenet_labels
+from mobilenet_hub.catalog.published import PublishedModule, find_module
+from mobilenet_hub.errors import (
+    DownloadError,
+    InvalidModuleError,
+    MobileNetHubError,
+    ModuleUnavailableError,
+    OfflineError,
+)
+from mobilenet_hub.host.locks import locked
+from mobilenet_hub.module_folder import Module, write_module
+from mobilenet_hub.store.cache import (
+    Origin,
+    damage_of,
+    describe_file,
+    entry_folder,
+    install,
+    lock_file,
+    tidy,
+    work_folder,
+)
+from mobilenet_hub.store.download import PATIENT, Policy, UnreachableError, download
+from mobilenet_hub.store.places import MIRROR_VARIABLE, Candidate, candidates, mirror
+from mobilenet_hub.weights.archive import unpack
+from mobilenet_hub.weights.convert import load_source
+
+OFFLINE_VARIABLE = "MOBILENET_HUB_OFFLINE"
+_log = logging.getLogger("mobilenet_hub")
+
+
+def is_offline() -> bool:
+    """Tell whether MOBILENET_HUB_OFFLINE forbids connections.
+
+    Example:
+        >>> is_offline()
+        True
+    """
+    return os.environ.get(OFFLINE_VARIABLE, "").strip().lower() not in ("", "0", "false", "no")
+
+
+def pull(name: str, *, force: bool = False, progress: bool | None = None, policy: Policy = PATIENT) -> Path:
+    """Have a published module in the cache, sound, and return its folder.
+
+    An entry that is there and sound is returned at once; one that is damaged is fetched anew.
+
+    Args:
+        name: any name of a published module.
+        force: fetch it even where it is there.
+        progress: show a bar for downloads of over two seconds; None: if standard error is a terminal.
+        policy: timeouts, attempts and limits of the downloads.
+
+    Raises:
+        UnknownModuleError: no such module was published.
+        OfflineError: it is not here, and MOBILENET_HUB_OFFLINE=1 forbids to fetch it; says which folder to fill.
+        DownloadError: every source failed; says where and why.
+        InvalidModuleError: the entry is damaged, and it could not be fetched anew.
+
+    Example:
+        >>> pull("mobilenet_v1_025_128/classification")  # doctest: +SKIP
+        PosixPath('/home/me/.cache/mobilenet-hub/google/imagenet/mobilenet_v1_025_128/classification/5')
+    """
+    module = find_module(name)
+    entry = entry_folder(module.handle)
+    if force or damage_of(entry):
+        shown = sys.stderr.isatty() if progress is None else progress
+        arrived = None if force else lambda: damage_of(entry) is None
+        with locked(lock_file(module.handle), done=arrived) as held:
+            if held and ((damage := damage_of(entry)) or force):
+                _fetch_in_place_of(damage, module, shown, policy)
+    tidy(module.handle)
+    return entry
+
+
+def _fetch_in_place_of(
+    damage: InvalidModuleError | None, module: PublishedModule, progress: bool, policy: Policy
+) -> None:
+    """Fetch a module, holding its lock; a failure leaves no work behind, and a damaged entry as it was."""
+    work = work_folder(module.handle)
+    is_repair = damage is not None and entry_folder(module.handle).exists()
+    try:
+        _fetch(module, progress, policy)
+        shutil.rmtree(work, ignore_errors=True)
+        if is_repair:
+            _log.warning("%s; it was fetched anew", damage)
+    except Exception as failure:  # not an interruption: what it had received is resumed
+        shutil.rmtree(work, ignore_errors=True)
+        if is_repair and isinstance(failure, MobileNetHubError):
+            raise InvalidModuleError(
+                f"{damage}; it could not be repaired: {failure}; `mobilenet cache remove {module.handle}` removes it"
+            ) from failure
+        raise
+
+
+def _fetch(module: PublishedModule, progress: bool, policy: Policy) -> None:
+    """Try the sources in order; what one refuses, the next may have."""
+    failures: list[str] = []
+    offline, unreachable = is_offline(), set()
+    for candidate in candidates(module):
+        if candidate.server and (offline or candidate.server in unreachable):
+            continue
+        try:
+            _take(candidate, module, progress, policy)
+            return
+        except MobileNetHubError as error:
+            work = work_folder(module.handle)
+            shutil.rmtree(work, ignore_errors=True)
+            reason = str(error).removeprefix(f"{candidate.place}: ").replace(f"{work}{os.sep}", "")
+            failures.append(f"{candidate.source}, {candidate.place}: {reason}")
+            if isinstance(error, UnreachableError):
+                unreachable.add(candidate.server)
+            if not isinstance(error, DownloadError):
+                _log.warning("refused what %s", failures[-1])
+    reasons = "; ".join(failures)
+    if offline:
+        raise OfflineError(f"{_how_to_fill(module)}{f'. Tried {reasons}' if reasons else ''}")
+    if not failures:
+        raise ModuleUnavailableError(f"{_how_to_fill(module)}; none of the configured sources has it")
+    raise DownloadError(f"{module.handle} could not be fetched. Tried {reasons}")
+
+
+def _how_to_fill(module: PublishedModule) -> str:
+    folder = mirror()
+    archives = folder if isinstance(folder, Path) else f"a folder that {MIRROR_VARIABLE} names"
+    forbids = f", and {OFFLINE_VARIABLE}=1 forbids to fetch it" if is_offline() else ""
+    return (
+        f"{module.handle} is not on this machine{forbids}. Put its module folder (module.json, weights.safetensors "
+        f"and, where there are classes, labels.txt) at {entry_folder(module.handle)}, or its archive as "
+        f"{module.handle}.tar.gz into {archives}"
+    )
+
+
+def _take(candidate: Candidate, module: PublishedModule, progress: bool, policy: Policy) -> None:
+    """Make the module from what lies at one place, and install it."""
+    work = work_folder(module.handle)
+    for leftover in ("unpacked", "module"):  # of a killed process; its part of a download is resumed
+        shutil.rmtree(work / leftover, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
+    if isinstance(candidate.place, str):
+        source = work / "archive"
+        download(candidate.place, source, progress=progress, policy=policy)
+    else:
+        source = candidate.place
+    archive = None
+    if source.is_file():
+        archive = describe_file(source)
+        source = _inner_folder(unpack(source, work / "unpacked"))
+    staged = write_module(work / "module", _as_asked(source, module, candidate))
+    origin = Origin(
+        handle=module.handle,
+        source=candidate.source,
+        url=str(candidate.place),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        archive=archive,
+        files={file.name: describe_file(file) for file in sorted(staged.iterdir())},
+    )
+    install(staged, origin)
+
+
+def _inner_folder(folder: Path) -> Path:
+    """Return the folder that holds the files, where an archive wraps them in one."""
+    inside = list(folder.iterdir())
+    while len(inside) == 1 and inside[0].is_dir():
+        folder = inside[0]
+        inside = list(folder.iterdir())
+    return folder
+
+
+def _as_asked(source: Path, module: PublishedModule, candidate: Candidate) -> Module:
+    """Read what was found, hold it against the catalog, and give it the catalog's name.
+
+    Raises:
+        InvalidModuleError: it is a different module than the one asked for.
+    """
+    # A checkpoint holds the classifier also where only features are asked for; in any other format that is a
+    # different module.
+    leave_out_classifier = candidate.is_checkpoint and module.num_classes == 0
+    found = load_source(source, image_size=module.image_size, num_classes=0 if leave_out_classifier else None)
+    config = found.config
+    is_plain = config.network == architecture(module.architecture, module.depth_multiplier, module.num_classes)
+    if not is_plain or config.batch_norm_folded or not _is_named_as(module.checkpoint, config.source):
+        has = f"{config.architecture} {config.depth_multiplier:g} with {config.num_classes} classes"
+        raise InvalidModuleError(f"it is a different module than asked for: {has}, {config.source}")
+    source_format = config.source.get("format") if isinstance(config.source, dict) else None
+    config = replace(
+        config,
+        handle=module.handle,
+        labels=imagenet_labels() if module.num_classes else None,
+        source={"format": source_format or "module folder", "url": str(candidate.place)},
+        license="Apache-2.0",
+        trained_on=module.page["dataset"],
+        metrics={"published": {"top1": module.published.top1, "top5": module.published.top5}},
+    )
+    return Module(config, found.weights)
+
+
+def _is_named_as(checkpoint: str, source: object) -> bool:
+    """Tell whether a file's name is that of a checkpoint, or none of TF-Slim's: those say size and multiplier."""
+    file = source.get("file", "") if isinstance(source, dict) else ""
+    return not file.endswith(".ckpt") or not file.startswith("mobilenet_v") or file == checkpoint.rpartition("/")[2]

@@ -1,0 +1,262 @@
+"""What a reader found in a file, and how a module is made of it: names, network, number of classes, image size.
+
+Imports errors, architecture, catalog, labels and the module folder.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from math import ceil, isclose
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobilenet_hub.architecture import (
+    BATCH_NORM_EPSILON,
+    IMAGENET_CLASSES,
+    INPUT_SCALE,
+    Padding,
+    architecture,
+    height_and_width,
+    is_image_size,
+)
+from mobilenet_hub.catalog.labels import imagenet_labels
+from mobilenet_hub.catalog.published import configurations
+from mobilenet_hub.errors import InputError, InvalidModuleError
+from mobilenet_hub.module_folder import Module, ModuleConfig, check_weights
+
+SCOPES = {"MobilenetV1": "mobilenet_v1", "MobilenetV2": "mobilenet_v2"}
+LEAVES = ("weights", "depthwise_weights", "biases", "gamma", "beta", "moving_mean", "moving_variance")
+_SCOPED = re.compile(r"(?:^|/)((?:MobilenetV1|MobilenetV2)/.+)")
+_CLASSIFIER = "/Logits/Conv2d_1c_1x1/biases"
+_NAME = re.compile(r"mobilenet_(v[12])_(\d\.\d+|\d{3})_(\d{2,4})(?!\d)")
+_MAX_DECIMALS = 9
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a reader found: float32 weights by TF-Slim name, and what else the file says of the network."""
+
+    path: Path
+    kind: str  # e.g. "TF-Slim checkpoint"
+    weights: Mapping[str, np.ndarray]
+    image_size: tuple[int, int] | None = None  # (height, width), where the file says it
+    labels: tuple[str, ...] | None = None
+    batch_norm_epsilon: float = BATCH_NORM_EPSILON
+    padding: Padding = "same"
+    input_scale: float = INPUT_SCALE
+    hidden_units: int = 0
+    batch_norm_folded: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the caller says of the network; None where the file shall say it."""
+
+    architecture: str | None = None
+    depth_multiplier: float | None = None
+    image_size: tuple[int, int] | None = None
+    num_classes: int | None = None  # 0 leaves a classifier out
+    handle: str | None = None
+
+
+def slim_name(name: str) -> str:
+    """Return a variable's TF-Slim name: without the scopes before "MobilenetV1/" or "MobilenetV2/" and without ":0".
+
+    Example:
+        >>> slim_name("module/MobilenetV2/Conv/weights:0")
+        'MobilenetV2/Conv/weights'
+    """
+    found = _SCOPED.search(name.removesuffix(":0"))
+    return found[1] if found else name
+
+
+def is_slim(name: str) -> bool:
+    """Tell whether a name is that of a network's variable, and not of a slot or of anything else.
+
+    Example:
+        >>> is_slim("MobilenetV2/Conv/weights"), is_slim("MobilenetV2/Conv/weights/RMSProp")
+        (True, False)
+    """
+    return name.partition("/")[0] in SCOPES and name.rpartition("/")[2] in LEAVES
+
+
+def to_module(source: Source, wanted: Wanted) -> Module:
+    """Find out which network the weights belong to, and check that they are all of it and nothing else.
+
+    Raises:
+        InvalidModuleError: the weights are no MobileNet, or another one than wanted; says which tensors do not fit.
+        InputError: the image size is not in the file and not given either.
+    """
+    name, num_classes = _architecture_of(source), _classes_of(source)
+    if wanted.architecture not in (None, name):
+        raise InvalidModuleError(f"{source.path} holds {name}, not {wanted.architecture}")
+    weights = dict(source.weights)
+    if wanted.num_classes == 0 and num_classes:
+        weights = {key: array for key, array in weights.items() if "/Logits/" not in key}
+        num_classes = 0
+    if wanted.num_classes not in (None, num_classes):
+        has = f"a classifier of {num_classes} classes" if num_classes else "no classifier"
+        raise InvalidModuleError(f"{source.path} has {has}, not one of {wanted.num_classes}")
+    multiplier = wanted.depth_multiplier or fitting_multiplier(weights, name, source.path)
+    multiplier = multiplier or _nearest_multiplier(weights, name)
+    hidden_units = source.hidden_units if num_classes else 0
+    check_weights(
+        replace(architecture(name, multiplier, num_classes), hidden_units=hidden_units), weights, str(source.path)
+    )
+    config = ModuleConfig(
+        architecture=name,
+        depth_multiplier=multiplier,
+        image_size=_image_size(source, name, multiplier, wanted),
+        num_classes=num_classes,
+        labels=_labels(source, num_classes),
+        handle=wanted.handle,
+        source={"format": source.kind, "file": source.path.name},
+        batch_norm_epsilon=source.batch_norm_epsilon,
+        padding=source.padding,
+        input_scale=source.input_scale,
+        hidden_units=hidden_units,
+        batch_norm_folded=source.batch_norm_folded,
+        extra=source.extra,
+    )
+    return Module(config, weights)
+
+
+def _architecture_of(source: Source) -> str:
+    scopes = sorted({key.partition("/")[0] for key in source.weights} & SCOPES.keys())
+    if len(scopes) != 1:
+        found = " and ".join(scopes) if scopes else "none"
+        raise InvalidModuleError(f"{source.path} must hold variables of MobilenetV1 or of MobilenetV2; found: {found}")
+    return SCOPES[scopes[0]]
+
+
+def _classes_of(source: Source) -> int:
+    biases = [array for key, array in source.weights.items() if key.endswith(_CLASSIFIER)]
+    return int(biases[0].shape[0]) if biases and biases[0].ndim == 1 else 0
+
+
+def _labels(source: Source, num_classes: int) -> tuple[str, ...] | None:
+    if source.labels is not None and num_classes:
+        return source.labels
+    return imagenet_labels() if num_classes == IMAGENET_CLASSES else None
+
+
+def fitting_multiplier(weights: Mapping[str, np.ndarray], name: str, path: Path) -> float | None:
+    """Return the depth multiplier whose layers are as wide as these weights, None where no multiplier's are.
+
+    Many multipliers can give the same network: the one in the file's name comes first, then the published ones, then
+    the one with the fewest decimals.
+    """
+    widths = _widths(weights, name)
+    named = _named_configuration(path)
+    likely = [named[1]] if named and named[0] == name else []
+    for multiplier in (*likely, *_published_multipliers(name)):
+        if multiplier > 0 and _channels(name, multiplier) == widths:
+            return multiplier
+    return _search_multiplier(name, widths)
+
+
+def _nearest_multiplier(weights: Mapping[str, np.ndarray], name: str) -> float:
+    """Return the published multiplier with the most layers as wide, for the report of those that are not."""
+    widths = _widths(weights, name)
+    return min(
+        _published_multipliers(name),
+        key=lambda one: sum(a != b for a, b in zip(_channels(name, one), widths, strict=True)),
+    )
+
+
+def _published_multipliers(name: str) -> tuple[float, ...]:
+    return tuple(sorted({one.depth_multiplier for one in configurations() if one.architecture == name}))
+
+
+@lru_cache(maxsize=1024)
+def _channels(name: str, multiplier: float) -> tuple[int, ...]:
+    return tuple(unit.out_channels for unit in architecture(name, multiplier, 0).units)
+
+
+def _widths(weights: Mapping[str, np.ndarray], name: str) -> tuple[int, ...]:
+    """Return the channels of every unit, 0 where its beta is missing."""
+    widths = []
+    for unit in architecture(name, 1.0, 0).units:
+        beta = weights.get(f"{unit.scope}/BatchNorm/beta")
+        widths.append(int(beta.shape[0]) if beta is not None and beta.ndim == 1 else 0)
+    return tuple(widths)
+
+
+def _search_multiplier(name: str, widths: tuple[int, ...]) -> float | None:
+    """Return the multiplier with the fewest decimals that gives these widths; all that do give the same network.
+
+    Every width grows with the multiplier, so that those that fit are one interval, found by bisection.
+    """
+    top = max(widths) + 1.0
+    low = _bisect(top, lambda m: all(a >= b for a, b in zip(_channels(name, m), widths, strict=True)))
+    high = _bisect(top, lambda m: any(a > b for a, b in zip(_channels(name, m), widths, strict=True)))
+    for decimals in range(_MAX_DECIMALS + 1):
+        multiplier = ceil(low * 10**decimals) / 10**decimals
+        if 0 < multiplier <= high and _channels(name, multiplier) == widths:
+            return multiplier
+    return None
+
+
+def _bisect(top: float, reached) -> float:
+    """Return the least value in (0, top] from which on `reached` holds, from below within rounding; top if never."""
+    low, high = 0.0, top
+    while (middle := (low + high) / 2) not in (low, high):
+        if reached(middle):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _named_configuration(path: Path) -> tuple[str, float, int] | None:
+    """Return the architecture, multiplier and image size that a file's or its folders' name tells, if one does.
+
+    Example:
+        >>> _named_configuration(Path("mobilenet_v1_0.25_128.ckpt"))
+        ('mobilenet_v1', 0.25, 128)
+    """
+    for part in reversed(path.parts[-4:]):
+        if found := _NAME.search(part.lower()):
+            multiplier = float(found[2]) if "." in found[2] else int(found[2]) / 100
+            return f"mobilenet_{found[1]}", multiplier, int(found[3])
+    return None
+
+
+def _image_size(source: Source, name: str, multiplier: float, wanted: Wanted) -> tuple[int, int]:
+    """Return the size that is wanted, or that the file says inside or by its name; none of them may differ.
+
+    A name may be wrong where the caller gives the size, but not where the caller says which module it is.
+    """
+    named = _named_configuration(source.path)
+    by_name = (named[2], named[2]) if named and named[0] == name and isclose(named[1], multiplier) else None
+    if wanted.image_size:
+        height_and_width(wanted.image_size)
+        by_name = by_name if wanted.handle else None
+    said = {size for size in (source.image_size, by_name) if size}
+    if wanted.image_size:
+        if said - {wanted.image_size}:
+            raise InvalidModuleError(
+                f"{source.path} was made for images of {_shown(said)} pixels, not {_shown({wanted.image_size})}"
+            )
+        return wanted.image_size
+    if len(said) > 1:
+        raise InputError(
+            f"{source.path} says {_shown(said)} pixels, by its name and inside; "
+            "say which with --image-size (Python: image_size=)"
+        )
+    if not said:
+        raise InputError(
+            f"{source.path} does not say for which image size the network was trained; "
+            "give it with --image-size, e.g. --image-size 224 (Python: image_size=224)"
+        )
+    if not is_image_size(size := said.pop()):
+        raise InvalidModuleError(f"{source.path} says that its images have {_shown({size})} pixels")
+    return size
+
+
+def _shown(sizes: set[tuple[int, int]]) -> str:
+    return " and ".join(f"{height}x{width}" for height, width in sorted(sizes))

@@ -1,0 +1,145 @@
+"""TensorFlow graphs, read without TensorFlow: their nodes, constants, and what they say of a network.
+
+Imports errors and the parsers of this folder. Field numbers: tensorflow/core/framework/{graph,node_def,function,
+attr_value,tensor,tensor_shape}.proto.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import isclose, prod
+
+import numpy as np
+
+from mobilenet_hub.architecture import BATCH_NORM_EPSILON, INPUT_CHANNELS
+from mobilenet_hub.weights.reading import Unfit, array_from
+from mobilenet_hub.weights.tensorflow.protobuf import Message
+
+_CONSTANTS = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}  # types.proto
+_MAX_SPLAT = 1 << 16  # elements of a constant that is stored as one value
+_VARIABLE_OPS = ("VarHandleOp", "VariableV2", "Variable")
+
+
+class Node:
+    """A NodeDef."""
+
+    def __init__(self, message: Message):
+        self._message = message
+        self.name = message.text(1)
+        self.op = message.text(2)
+
+    @property
+    def inputs(self) -> list[str]:
+        """The names of the nodes that this one takes, without output numbers and control marks."""
+        return [text.lstrip("^").partition(":")[0] for text in self._message.texts(3)]
+
+    @cached_property
+    def attributes(self) -> dict[str, Message]:
+        """The AttrValues by name."""
+        return self._message.map(5)
+
+    def shape(self) -> tuple[int, ...] | None:
+        """The `shape` attribute, -1 where a dimension is free; None where there is none."""
+        return shape_of(self.attributes["shape"].message(7)) if "shape" in self.attributes else None
+
+    def constant(self) -> np.ndarray:
+        """The value of a Const node.
+
+        Raises:
+            ValueError: the value does not fit its shape, or is of another type than numbers.
+        """
+        if "value" not in self.attributes:
+            raise ValueError(f"{self.name} has no value")
+        return _tensor(self.attributes["value"].message(8), self.name)
+
+
+@dataclass(frozen=True)
+class GraphFacts:
+    """What a graph says beyond its weights."""
+
+    image_size: tuple[int, int] | None  # (height, width) of its image placeholder, where it is fixed
+    batch_norm_epsilon: float
+    variables: dict[str, tuple[int, ...]]  # shapes of its variables by name
+
+
+def nodes_of(graph: Message) -> Iterator[Node]:
+    """Yield the nodes of a GraphDef and of the functions in its library."""
+    for message in graph.messages(1):
+        yield Node(message)
+    for function in graph.message(2).messages(1):
+        for message in function.messages(3):
+            yield Node(message)
+
+
+def facts_of(nodes: Iterable[Node]) -> GraphFacts:
+    """Collect what a graph says, and refuse one that computes something else than a float MobileNet.
+
+    Raises:
+        Unfit: the graph is quantized, pads otherwise than SAME, or mixes batch norm epsilons.
+    """
+    sizes, epsilons, variables = set(), set(), {}
+    for node in nodes:
+        if "FakeQuant" in node.op or node.op in ("Dequantize", "QuantizedConv2D"):
+            raise Unfit(
+                f"node {node.name} is {node.op}: the network is quantized; "
+                "use the float file of the same network and quantize on export"
+            )
+        if node.op == "Placeholder":
+            sizes.add(image_size_of(node.shape()))
+        elif node.op.startswith("FusedBatchNorm") and "epsilon" in node.attributes:
+            epsilons.add(struct.unpack("<f", node.attributes["epsilon"].bytes(4))[0])
+        elif node.op == "Const" and node.name.endswith("/batchnorm/add/y"):
+            epsilons.add(float(node.constant().reshape(())))
+        elif node.op in _VARIABLE_OPS:
+            variables[node.name] = node.shape()
+        elif node.op in ("Conv2D", "DepthwiseConv2dNative"):
+            _check_padding(node)
+    sizes.discard(None)
+    return GraphFacts(sizes.pop() if len(sizes) == 1 else None, _one_epsilon(epsilons), variables)
+
+
+def image_size_of(shape: tuple[int, ...] | None) -> tuple[int, int] | None:
+    """Return (height, width) of the shape [batch, height, width, 3] of images, None where it is none or not fixed."""
+    if shape is None or len(shape) != 4 or shape[3] != INPUT_CHANNELS or min(shape[1:3]) <= 0:
+        return None
+    return shape[1], shape[2]
+
+
+def shape_of(message: Message) -> tuple[int, ...] | None:
+    """Return a TensorShapeProto, -1 where a dimension is free; None where the rank is unknown."""
+    if message.number(3):
+        return None
+    return tuple(dimension.signed(1) for dimension in message.messages(2))
+
+
+def _check_padding(node: Node) -> None:
+    """A 1x1 convolution pads nothing either way; those with a stride, and the depthwise ones, are 3x3."""
+    padding = node.attributes["padding"].text(2) if "padding" in node.attributes else ""
+    strided = node.attributes["strides"].message(1).bytes(3) != b"\1\1\1\1" if "strides" in node.attributes else False
+    if padding != "SAME" and (strided or node.op == "DepthwiseConv2dNative"):
+        raise Unfit(f"node {node.name} pads {padding or 'somehow'}, not SAME as TF-Slim's published networks do")
+
+
+def _one_epsilon(epsilons: set[float]) -> float:
+    if len(epsilons) > 1:
+        raise Unfit(f"its batch norms have the different epsilons {sorted(epsilons)}")
+    epsilon = epsilons.pop() if epsilons else BATCH_NORM_EPSILON
+    return BATCH_NORM_EPSILON if isclose(epsilon, BATCH_NORM_EPSILON, rel_tol=1e-6) else epsilon
+
+
+def _tensor(proto: Message, name: str) -> np.ndarray:
+    kind = proto.number(1)
+    if kind not in _CONSTANTS:
+        raise ValueError(f"{name} is of TensorFlow's type {kind}, not a plain number")
+    dtype, shape = np.dtype(_CONSTANTS[kind]), shape_of(proto.message(2))
+    if shape is None:
+        raise ValueError(f"{name} has no shape")
+    if 4 in proto:
+        return array_from(proto.bytes(4), dtype, shape, name)
+    if kind != 1:
+        return np.zeros(0, dtype)  # integers listed one by one are nobody's weights
+    data = b"".join(proto.all_bytes(5))
+    if len(data) == dtype.itemsize and len(shape) <= 1 and prod(shape) <= _MAX_SPLAT:
+        return np.broadcast_to(np.frombuffer(data, dtype)[0], shape)
+    return array_from(data, dtype, shape, name)

@@ -1,0 +1,171 @@
+"""The object graph of TF2 checkpoints: which numbered tensor is which variable. Imports the files below it.
+
+Each variable's `full_name` is its TF-Slim name. Exports made before May 2019 have no names, or one name many times
+(tensorflow/hub issue 287): for those the order of the object's `variables` decides. Orders that do not fit the shapes
+and the trained variables are out; where two are left they differ in gamma and beta only, and the values decide.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mobilenet_hub.architecture import BUILDERS, Architecture, Variable, architecture
+from mobilenet_hub.errors import InvalidModuleError
+from mobilenet_hub.weights.identify import fitting_multiplier, is_slim, slim_name
+from mobilenet_hub.weights.reading import reading
+from mobilenet_hub.weights.tensorflow.graph_def import shape_of
+from mobilenet_hub.weights.tensorflow.protobuf import Message
+
+OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_VALUE = "VARIABLE_VALUE"
+_FEW = 0.5  # gammas may have at most this part of the betas' negative values, or the two cannot be told apart
+
+Tensors = Mapping[str, np.ndarray | tuple[bytes, ...]]
+Order = Callable[[Architecture], list[Variable]]
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """One variable of the object."""
+
+    name: str  # its TF-Slim name, "" where the file has none
+    array: np.ndarray
+    trainable: bool
+
+
+def named_variables(tensors: Tensors, objects: Message, folder: Path) -> dict[str, np.ndarray]:
+    """Return the variables of a SavedModel by TF-Slim name.
+
+    Args:
+        tensors: the checkpoint, its object graph included.
+        objects: the SavedObjectGraph of saved_model.pb.
+        folder: the SavedModel, for errors.
+
+    Raises:
+        CorruptFileError: the two object graphs are damaged or do not belong together.
+        InvalidModuleError: variables without names are in no order that makes a MobileNet.
+    """
+    with reading(folder, "a SavedModel"):
+        graph = tensors[OBJECT_GRAPH]
+        if not isinstance(graph, tuple) or len(graph) != 1:
+            raise ValueError("its object graph is not one string")
+        stored = list(_stored_variables(Message(graph[0]).messages(1), objects.messages(1), tensors))
+    if not stored:
+        raise InvalidModuleError(f"{folder} has no list of `variables`, as reusable SavedModels have")
+    named = {one.name: one.array for one in stored if one.name}
+    if len(named) == len(stored):
+        return named
+    return _by_order(stored, folder)
+
+
+def _stored_variables(nodes: list[Message], saved: list[Message], tensors: Tensors) -> Iterator[_Stored]:
+    children = _children(nodes, _child(nodes, 0, "variables"))
+    twins = _children(saved, _child(saved, 0, "variables"))
+    if len(children) != len(twins):
+        raise ValueError(f"saved_model.pb has {len(twins)} variables, the weights beside it {len(children)}")
+    for at, (child, twin) in enumerate(zip(children, twins, strict=True)):
+        values = [one for one in nodes[child].messages(2) if one.text(1) == _VALUE]
+        if len(values) != 1:
+            raise ValueError(f"variable {at} has no value")
+        name, key = values[0].text(2), values[0].text(3)
+        array = tensors.get(key)
+        if not isinstance(array, np.ndarray):
+            raise ValueError(f"{name or f'variable {at}'} ({key}) is not in the checkpoint")
+        variable = saved[twin].message(7)
+        names = [one for one in (slim_name(name), slim_name(variable.text(6))) if is_slim(one)]
+        if shape_of(variable.message(2)) != array.shape or len(set(names)) > 1:
+            raise ValueError(
+                f"saved_model.pb does not belong to the weights beside it: variable {at} is {variable.text(6)!r} of "
+                f"shape {shape_of(variable.message(2))} there, {name!r} of shape {array.shape} here"
+            )
+        yield _Stored(names[0] if names else "", array, bool(variable.number(3)))
+
+
+def _child(nodes: Sequence[Message], node: int, name: str) -> int | None:
+    if not nodes:
+        raise ValueError("its object graph is empty")
+    found = [child.number(1) for child in nodes[node].messages(1) if child.text(2) == name]
+    return found[0] if found else None
+
+
+def _children(nodes: Sequence[Message], node: int | None) -> list[int]:
+    """Return the ids of a list's items, in the list's order."""
+    if node is None:
+        return []
+    if node >= len(nodes):
+        raise ValueError(f"its object graph refers to node {node} of {len(nodes)}")
+    items = {int(child.text(2)): child.number(1) for child in nodes[node].messages(1) if child.text(2).isdigit()}
+    if any(child >= len(nodes) for child in items.values()):
+        raise ValueError(f"its object graph refers to more than its {len(nodes)} nodes")
+    return [items[at] for at in sorted(items)]
+
+
+def _by_name(network: Architecture) -> list[Variable]:
+    return sorted(network.variables.values(), key=lambda variable: variable.name)
+
+
+def _as_made(network: Architecture) -> list[Variable]:
+    return list(network.variables.values())
+
+
+def _beta_first(network: Architecture) -> list[Variable]:
+    """The order of TF-Slim's own batch_norm, before it called tf.layers."""
+    variables = _as_made(network)
+    gammas = [at for at, variable in enumerate(variables) if variable.name.endswith("/gamma")]
+    for at in gammas:
+        variables[at], variables[at + 1] = variables[at + 1], variables[at]
+    return variables
+
+
+def _trained_first(order: Order) -> Order:
+    """Keras's order: what is trained, then the moving statistics."""
+    return lambda network: sorted(order(network), key=lambda variable: not variable.trainable)
+
+
+_ORDERS: tuple[Order, ...] = (_by_name, _as_made, _beta_first, _trained_first(_as_made), _trained_first(_beta_first))
+
+
+def _by_order(stored: list[_Stored], folder: Path) -> dict[str, np.ndarray]:
+    fits = [
+        weights
+        for name in BUILDERS
+        for num_classes in (0, 1)  # without a classifier and with one; its names do not depend on its size
+        for order in _ORDERS
+        if (weights := _fit(stored, architecture(name, 1.0, num_classes), order, folder))
+    ]
+    if not fits:
+        raise InvalidModuleError(
+            f"{folder}: its {len(stored)} variables have no TF-Slim names and are in no known order of a MobileNet"
+        )
+    if len(fits) == 1:
+        return fits[0]
+    ranked = sorted(fits, key=_negative_gammas)
+    if _negative_gammas(ranked[0]) > _FEW * _negative_gammas(ranked[1]) or not _negative_gammas(ranked[1]):
+        raise InvalidModuleError(
+            f"{folder}: its variables have no names, and nothing tells batch norm's gammas from its betas"
+        )
+    return ranked[0]
+
+
+def _fit(stored: list[_Stored], network: Architecture, order: Order, path: Path) -> dict[str, np.ndarray] | None:
+    """Name the variables by an order; None where their number, shapes or training do not fit."""
+    variables = order(network)
+    pairs = list(zip(stored, variables, strict=False))
+    if len(stored) != len(variables) or any(one.array.ndim != len(variable.shape) for one, variable in pairs):
+        return None
+    if any(one.trainable for one in stored) and any(one.trainable != variable.trainable for one, variable in pairs):
+        return None
+    weights = {variable.name: one.array for one, variable in pairs}
+    multiplier = fitting_multiplier(weights, network.name, path)
+    if multiplier is None:
+        return None
+    num_classes = weights[network.classifier[-1].name].shape[0] if network.classifier else 0
+    exact = architecture(network.name, multiplier, num_classes).variables
+    return weights if all(exact[name].shape == array.shape for name, array in weights.items()) else None
+
+
+def _negative_gammas(weights: Mapping[str, np.ndarray]) -> int:
+    """Count negative gammas. Training starts them at one and rarely takes one below zero; betas start at zero."""
+    return sum(int((array < 0).sum()) for name, array in weights.items() if name.endswith("/gamma"))

@@ -1,0 +1,230 @@
+"""Compiled inference: the same numbers in every way of running, and a disk cache that nothing can break."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from reference_network import forward, random_weights
+
+from mobilenet_hub.errors import InputError, InvalidModuleError
+from mobilenet_hub.inference import engine
+from mobilenet_hub.inference.engine import Engine, checked_image_size, chosen_precision
+from mobilenet_hub.module_folder import WEIGHTS_FILE, Module, ModuleConfig, write_module
+from mobilenet_hub.store.cache import cache_folder
+
+RELATIVE = 1e-4  # what independent float32 implementations agree to
+
+
+@pytest.fixture(scope="module")
+def module():
+    config = ModuleConfig("mobilenet_v2", 0.35, (48, 40), 5)
+    return Module(config, random_weights(config.network))
+
+
+@pytest.fixture
+def folder(module, tmp_path):
+    return write_module(tmp_path / "module", module)
+
+
+def blobs():
+    return sorted((cache_folder() / "compiled").glob("*"))
+
+
+@pytest.mark.parametrize("threads", [None, 1, 3])
+@pytest.mark.parametrize("count", [0, 1, 2, 8, 21])
+def test_any_number_of_images_gives_the_reference(module, count, threads):
+    images = np.random.default_rng(count).random((count, 48, 40, 3), np.float32)
+    expected = forward(module.config.network, module.weights, images) if count else {}
+    results = Engine(module, ["logits", "features"], precision="f32", threads=threads).run(images)
+    assert results["logits"].shape == (count, 5)
+    assert results["features"].shape == (count, 1280)
+    for name, value in results.items():
+        assert value.dtype == np.float32
+        if count:
+            assert np.abs(value - expected[name]).max() < RELATIVE * np.abs(expected[name]).max()
+
+
+def test_strided_and_read_only_batches_are_read_right(module):
+    images = np.random.default_rng(0).random((6, 48, 80, 3), np.float32)[:, :, ::2]
+    images.flags.writeable = False
+    runner = Engine(module, ["features"], precision="f32")
+    expected = runner.run(images.copy())["features"]
+    np.testing.assert_array_equal(runner.run(images)["features"], expected)
+
+
+def test_results_are_the_callers_own(module):
+    runner = Engine(module, ["features"])
+    random = np.random.default_rng(0)
+    first = runner.run(random.random((3, 48, 40, 3), np.float32))["features"]
+    kept = first.copy()
+    runner.run(random.random((3, 48, 40, 3), np.float32))
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_threads_may_share_an_engine(module):
+    from concurrent.futures import ThreadPoolExecutor
+
+    runner = Engine(module, ["features"])
+    batches = [np.random.default_rng(i).random((1 + i % 4, 48, 40, 3), np.float32) for i in range(12)]
+    expected = [runner.run(batch)["features"] for batch in batches]
+    with ThreadPoolExecutor(4) as threads:
+        for value, wanted in zip(threads.map(lambda b: runner.run(b)["features"], batches), expected, strict=True):
+            np.testing.assert_array_equal(value, wanted)
+
+
+def test_the_second_start_takes_the_compiled_model_from_disk(folder, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (1, 48, 40, 3), np.uint8)
+    first = Engine(folder, ["logits"]).run(images)["logits"]
+    assert len(blobs()) == 1
+
+    def no_build(*_, **__):
+        raise AssertionError("built again")
+
+    monkeypatch.setattr(engine, "build_graph", no_build)
+    np.testing.assert_array_equal(Engine(folder, ["logits"]).run(images)["logits"], first)
+
+
+def test_other_weights_of_the_same_shape_are_not_mistaken_for_the_cached_ones(folder, module):
+    images = np.full((1, 48, 40, 3), 0.5, np.float32)
+    first = Engine(folder, ["logits"]).run(images)["logits"]
+    other = {name: array * np.float32(1.01) for name, array in module.weights.items()}
+    stamp = (folder / WEIGHTS_FILE).stat()
+    write_module(folder, Module(module.config, other), overwrite=True)
+    os.utime(folder / WEIGHTS_FILE, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert np.abs(Engine(folder, ["logits"]).run(images)["logits"] - first).max() > 1e-3
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "garbage"])
+def test_a_damaged_cache_is_replaced(folder, damage):
+    images = np.full((1, 48, 40, 3), 0.5, np.float32)
+    first = Engine(folder, ["logits"]).run(images)["logits"]
+    (file,) = blobs()
+    whole = file.read_bytes()
+    middle = len(whole) // 2
+    damaged = {
+        "flip": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+        "truncate": whole[:middle],
+        "empty": b"",
+        "garbage": b"\0" * len(whole),
+    }[damage]
+    file.write_bytes(damaged)
+    np.testing.assert_array_equal(Engine(folder, ["logits"]).run(images)["logits"], first)
+    assert blobs() == [file]
+    assert file.read_bytes() != damaged
+
+
+def test_a_model_compiled_by_other_code_is_not_taken(folder, monkeypatch):
+    images = np.zeros((1, 48, 40, 3), np.float32)
+    Engine(folder, ["logits"]).run(images)
+    monkeypatch.setattr(engine, "_MAKERS", engine._MAKERS[1:])
+    Engine(folder, ["logits"]).run(images)
+    assert len(blobs()) == 2
+
+
+def test_a_model_compiled_without_its_hints_is_not_kept(folder, monkeypatch):
+    images = np.zeros((1, 48, 40, 3), np.float32)
+    monkeypatch.setattr(engine, "cpu_features", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr(engine, "prefer_avx2_kernels", lambda model: None)  # as where the temporary folder is full
+    Engine(folder, ["logits"]).run(images)
+    assert blobs() == []
+
+
+@pytest.mark.parametrize("outputs", [["bogus"], ["features", "features"], []])
+def test_outputs_that_are_not_to_be_had_are_refused_at_once(folder, outputs):
+    with pytest.raises(InputError, match="output"):
+        Engine(folder, outputs)
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(folder, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("MOBILENET_HUB_CACHE", str(tmp_path / "file"))
+    assert Engine(folder, ["logits"]).run(np.zeros((1, 48, 40, 3), np.float32))["logits"].shape == (1, 5)
+
+
+def test_the_cache_drops_what_was_used_longest_ago(folder, monkeypatch):
+    images = np.zeros((1, 48, 40, 3), np.float32)
+    Engine(folder, ["logits"]).run(images)
+    (old,) = blobs()
+    os.utime(old, (1, 1))
+    monkeypatch.setattr(engine, "_MAX_CACHE_BYTES", old.stat().st_size * 3 // 2)
+    Engine(folder, ["features"]).run(images)
+    assert len(blobs()) == 1
+    assert old not in blobs()
+
+
+def test_a_damaged_module_is_named_though_its_cache_is_whole(folder):
+    images = np.zeros((1, 48, 40, 3), np.float32)
+    Engine(folder, ["logits"]).run(images)
+    (folder / WEIGHTS_FILE).write_bytes(b"damaged")
+    with pytest.raises(InvalidModuleError, match=WEIGHTS_FILE):
+        Engine(folder, ["logits"]).run(images)
+    (folder / WEIGHTS_FILE).unlink()
+    with pytest.raises(InvalidModuleError, match=WEIGHTS_FILE):
+        Engine(folder, ["logits"]).run(images)
+
+
+def test_wrong_batches_are_refused(module):
+    runner = Engine(module, ["logits"])
+    for images in (np.zeros((1, 40, 48, 3), np.float32), np.zeros((48, 40, 3), np.uint8), np.zeros((1, 48, 40, 3))):
+        with pytest.raises(InputError, match="expected images of shape"):
+            runner.run(images)
+    with pytest.raises(InputError, match="threads"):
+        Engine(module, ["logits"], threads=0)
+
+
+def test_sizes_follow_what_the_published_module_allows():
+    def config(handle):
+        return ModuleConfig("mobilenet_v1", 0.25, (128, 128), handle=handle)
+
+    v1 = "google/imagenet/mobilenet_v1_025_128/feature_vector"
+    for version in (3, 4, 5):
+        assert checked_image_size(config(f"{v1}/{version}"), 160) == (160, 160)
+    for free in (None, "someone/their_module/1"):
+        assert checked_image_size(config(free), (97, 130)) == (97, 130)
+    for fixed in (f"{v1}/1", "google/imagenet/mobilenet_v2_035_128/feature_vector/4"):
+        assert checked_image_size(config(fixed), None) == (128, 128)
+        assert checked_image_size(config(fixed), 128) == (128, 128)
+        assert checked_image_size(config(fixed), 160, any_size=True) == (160, 160)
+        with pytest.raises(InputError, match=r"128x128 pixels only.*any_size"):
+            checked_image_size(config(fixed), 160)
+    for nonsense in (0, -3, (1, 2, 3), (1.5, 2)):
+        with pytest.raises(InputError, match="image size"):
+            checked_image_size(config(None), nonsense)
+
+
+def test_precision_is_what_the_cpu_has(module):
+    has_bf16 = "BF16" in engine.import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    is_fast = has_bf16 and {"amx_bf16", "avx512_bf16"} & engine.cpu_features()
+    assert chosen_precision("f32") == "f32"
+    assert chosen_precision("bf16") == ("bf16" if has_bf16 else "f32")
+    assert chosen_precision("auto") == ("bf16" if is_fast else "f32")
+    with pytest.raises(InputError, match="auto, f32, bf16"):
+        chosen_precision("fp16")
+    images = np.random.default_rng(0).random((4, 48, 40, 3), np.float32)
+    exact = Engine(module, ["features"], precision="f32").run(images)["features"]
+    runner = Engine(module, ["features"], precision="bf16")
+    value = runner.run(images)["features"]
+    cosine = (value * exact).sum(1) / np.linalg.norm(value, axis=1) / np.linalg.norm(exact, axis=1)
+    assert cosine.min() > 0.999
+    if runner.precision == "f32":
+        np.testing.assert_array_equal(value, exact)
+
+
+def test_inference_opens_no_connection(folder):
+    """In a process of its own, where any attempt to use the network, a name look-up included, ends it."""
+    code = f"""
+import sys
+def refuse(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
+        print(event, args, file=sys.stderr, flush=True)
+        import os; os._exit(3)
+sys.addaudithook(refuse)
+import numpy as np
+from mobilenet_hub.inference.engine import Engine
+Engine({str(folder)!r}, ["logits"]).run(np.zeros((2, 48, 40, 3), np.float32))
+assert not [name for name in sys.modules if "telemetry" in name]
+"""
+    environment = {**os.environ, "MOBILENET_HUB_OFFLINE": "0"}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=environment)

@@ -1,0 +1,27 @@
+"""The 1000-class view of a 1001-class module."""
+
+import numpy as np
+import pytest
+from tensorflow_files import some_weights
+
+from mobilenet_hub.architecture import mobilenet_v1
+from mobilenet_hub.catalog.labels import imagenet_labels, imagenet_labels_1000
+from mobilenet_hub.errors import InputError
+from mobilenet_hub.inference.engine import Engine
+from mobilenet_hub.module_folder import Module, ModuleConfig, read_module, write_module
+from mobilenet_hub.weights.classes import drop_background
+
+
+def test_all_logits_but_the_background_stay(tmp_path):
+    config = ModuleConfig("mobilenet_v1", 0.25, (64, 64), 1001, imagenet_labels())
+    module = Module(config, some_weights(mobilenet_v1(0.25, 1001)))
+    smaller = read_module(write_module(tmp_path / "m", drop_background(module)))
+    assert (smaller.config.num_classes, smaller.config.labels) == (1000, imagenet_labels_1000())
+    images = np.random.default_rng(0).random((1, 64, 64, 3), np.float32)
+    all_logits, rest = (Engine(one, ["logits"], precision="f32").run(images)["logits"] for one in (module, smaller))
+    np.testing.assert_allclose(rest, all_logits[:, 1:], rtol=1e-5, atol=1e-6)
+
+
+def test_another_number_of_classes_is_refused():
+    with pytest.raises(InputError, match="3 classes, not the 1001"):
+        drop_background(Module(ModuleConfig("mobilenet_v1", 0.25, (64, 64), 3), some_weights(mobilenet_v1(0.25, 3))))
