@@ -15,7 +15,7 @@ import numpy as np
 import pretrained
 
 from mobilenet_hub.architecture import pad_amounts
-from mobilenet_hub.images.decode import load_batch
+from mobilenet_hub.images.load import load_batch
 from mobilenet_hub.inference.bfloat16 import prepare, to_bfloat16
 from mobilenet_hub.inference.graph import dense_layers, fold_batch_norm
 from mobilenet_hub.module_folder import read_module

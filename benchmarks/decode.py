@@ -18,7 +18,8 @@ import pretrained
 from PIL import Image
 
 from mobilenet_hub.images import fit as fits
-from mobilenet_hub.images.decode import decode_image, load_image
+from mobilenet_hub.images.decode import decode_image
+from mobilenet_hub.images.load import load_image
 from mobilenet_hub.images.resample import Filter
 from mobilenet_hub.inference.classify import Classifier
 

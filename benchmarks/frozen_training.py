@@ -17,7 +17,7 @@ import numpy as np
 
 import mobilenet_hub as hub
 from mobilenet_hub.evaluation.dataset import read_dataset
-from mobilenet_hub.images.decode import load_image
+from mobilenet_hub.images.load import load_image
 
 
 def with_keras(module: str, dataset, epochs: int) -> tuple[float, float]:

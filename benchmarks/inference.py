@@ -17,7 +17,7 @@ import numpy as np
 from mobilenet_hub.architecture import BATCH_NORM_LEAVES, Architecture, architecture
 from mobilenet_hub.inference.engine import Engine
 from mobilenet_hub.inference.graph import fold_batch_norm, import_openvino
-from mobilenet_hub.module_folder import Module, ModuleConfig
+from mobilenet_hub.module import Module, ModuleConfig
 
 CONFIGURATIONS = ("mobilenet_v1_100_224", "mobilenet_v2_100_224", "mobilenet_v1_025_128", "mobilenet_v2_035_96")
 

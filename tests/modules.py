@@ -8,7 +8,8 @@ from tensorflow_files import signature, some_weights, write_bundle, write_hub1, 
 
 from mobilenet_hub.architecture import architecture
 from mobilenet_hub.catalog.published import find_module
-from mobilenet_hub.module_folder import Module, ModuleConfig, write_module
+from mobilenet_hub.module import Module, ModuleConfig
+from mobilenet_hub.module_folder import write_module
 
 SMALL = "google/imagenet/mobilenet_v1_025_128/feature_vector/4"  # the smallest published: 870 kB
 

@@ -21,7 +21,8 @@ from reference_network import random_weights
 
 from mobilenet_hub.cli.main import main
 from mobilenet_hub.inference.embed import Embedder
-from mobilenet_hub.module_folder import Module, ModuleConfig, write_module
+from mobilenet_hub.module import Module, ModuleConfig
+from mobilenet_hub.module_folder import write_module
 
 COUNT = 150
 BAD = {"017.jpg": b"", "080.jpg": b"no picture", "149.jpg": b"\xff\xd8\xff\xe0"}

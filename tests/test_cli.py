@@ -14,7 +14,8 @@ from reference_network import random_weights
 
 from mobilenet_hub.cli.console import bar, progress, table
 from mobilenet_hub.cli.main import COMMANDS, main
-from mobilenet_hub.module_folder import Module, ModuleConfig, write_module
+from mobilenet_hub.module import Module, ModuleConfig
+from mobilenet_hub.module_folder import write_module
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import pytest
 from mobilenet_hub.architecture import mobilenet_v1
 from mobilenet_hub.catalog.published import configurations, find_module, published_modules
 from mobilenet_hub.cli.main import main
-from mobilenet_hub.module_folder import Module, ModuleConfig, write_module
+from mobilenet_hub.module import Module, ModuleConfig
+from mobilenet_hub.module_folder import write_module
 from mobilenet_hub.store.cache import cache_folder
 
 

@@ -13,7 +13,8 @@ from mobilenet_hub.cli.main import main
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.evaluation.metrics import Curve, Outcome, measure
 from mobilenet_hub.evaluation.report import Report, render
-from mobilenet_hub.module_folder import Module, ModuleConfig, write_module
+from mobilenet_hub.module import Module, ModuleConfig
+from mobilenet_hub.module_folder import write_module
 
 
 @pytest.fixture(scope="module")

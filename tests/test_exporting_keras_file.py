@@ -9,7 +9,7 @@ from exported import HANDLES, MAX_DIFFERENCE, V1_CLASSES, V1_FEATURES, V2_CLASSE
 from reference_network import forward
 
 from mobilenet_hub.errors import InputError
-from mobilenet_hub.exporting import export
+from mobilenet_hub.exporting.export import export
 from mobilenet_hub.module_folder import read_module, write_module
 
 backend = pytest.mark.keras_backend

@@ -9,8 +9,8 @@ from exported import HANDLES, MAX_DIFFERENCE, V1_CLASSES, V2_CLASSES, V2_FEATURE
 from reference_network import forward
 
 from mobilenet_hub.errors import ProofError
-from mobilenet_hub.exporting import export
-from mobilenet_hub.module_folder import Module
+from mobilenet_hub.exporting.export import export
+from mobilenet_hub.module import Module
 
 
 @pytest.fixture(scope="module", autouse=True)

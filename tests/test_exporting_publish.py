@@ -14,7 +14,7 @@ from reference_network import forward
 
 from mobilenet_hub.cli.main import main
 from mobilenet_hub.errors import InputError, OutputError
-from mobilenet_hub.exporting import export
+from mobilenet_hub.exporting.export import export
 from mobilenet_hub.store import open_module
 
 pytestmark = pytest.mark.slow

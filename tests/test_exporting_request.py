@@ -10,7 +10,7 @@ from exported import V1_CLASSES, V1_FEATURES, V2_CLASSES, V2_FEATURES, made_modu
 pytest.importorskip("onnxruntime", reason="most options are tried on ONNX: the extra mobilenet-hub[onnx]")
 
 from mobilenet_hub.errors import InputError, MissingExtraError, OutputError
-from mobilenet_hub.exporting import export
+from mobilenet_hub.exporting.export import export
 from mobilenet_hub.exporting.request import Options, make_request
 
 

@@ -17,8 +17,8 @@ from exported import MAX_DIFFERENCE, V1_CLASSES
 from reference_network import convolve, same_padding
 
 from mobilenet_hub.catalog.published import find_module
-from mobilenet_hub.exporting import export
-from mobilenet_hub.module_folder import Module, ModuleConfig
+from mobilenet_hub.exporting.export import export
+from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.weights.convert import load_source
 
 V2_FEATURES = "google/imagenet/mobilenet_v2_130_224/feature_vector/4"

@@ -6,7 +6,8 @@ from reference_network import random_weights
 from test_hub_keras_layer import assert_close, numpy, photos, values
 
 from mobilenet_hub.errors import InputError
-from mobilenet_hub.module_folder import Module, ModuleConfig, write_module
+from mobilenet_hub.module import Module, ModuleConfig
+from mobilenet_hub.module_folder import write_module
 
 pytestmark = pytest.mark.keras_backend
 

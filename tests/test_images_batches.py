@@ -10,8 +10,8 @@ import pytest
 
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.images.batches import decode_batches
-from mobilenet_hub.images.decode import load_image
 from mobilenet_hub.images.inputs import Item, items
+from mobilenet_hub.images.load import load_image
 
 
 def pixels(number):

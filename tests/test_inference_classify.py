@@ -6,10 +6,10 @@ from reference_network import random_weights
 
 from mobilenet_hub.catalog.labels import imagenet_labels
 from mobilenet_hub.errors import ImageError, InputError
-from mobilenet_hub.images.decode import load_batch
+from mobilenet_hub.images.load import load_batch
 from mobilenet_hub.inference.classify import Classifier, Prediction, labels_of, softmax
 from mobilenet_hub.inference.engine import Engine
-from mobilenet_hub.module_folder import Module, ModuleConfig
+from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.weights.convert import load_source
 
 FROZEN = {128: "mobilenet_v1_0.25_128_frozen.pb", 224: "mobilenet_v1_0.25_224_frozen.tgz"}

@@ -6,7 +6,8 @@ from reference_network import forward, random_weights
 
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.inference.embed import Embedder
-from mobilenet_hub.module_folder import Module, ModuleConfig, write_module
+from mobilenet_hub.module import Module, ModuleConfig
+from mobilenet_hub.module_folder import write_module
 
 
 @pytest.fixture(scope="module", params=[0, 3], ids=["feature_vector", "classification"])

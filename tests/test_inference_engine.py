@@ -9,9 +9,10 @@ import pytest
 from reference_network import forward, random_weights
 
 from mobilenet_hub.errors import InputError, InvalidModuleError
-from mobilenet_hub.inference import engine
-from mobilenet_hub.inference.engine import Engine, checked_image_size, chosen_precision
-from mobilenet_hub.module_folder import WEIGHTS_FILE, Module, ModuleConfig, write_module
+from mobilenet_hub.inference import compiled
+from mobilenet_hub.inference.engine import Engine, chosen_precision
+from mobilenet_hub.module import Module, ModuleConfig, checked_image_size
+from mobilenet_hub.module_folder import WEIGHTS_FILE, write_module
 from mobilenet_hub.store.cache import cache_folder
 
 RELATIVE = 1e-4  # what independent float32 implementations agree to
@@ -118,7 +119,7 @@ def test_a_damaged_cache_is_replaced(folder, damage):
 def test_a_model_compiled_by_other_code_is_not_taken(folder, monkeypatch):
     images = np.zeros((1, 48, 40, 3), np.float32)
     Engine(folder, ["logits"]).run(images)
-    monkeypatch.setattr(engine, "_MAKERS", engine._MAKERS[1:])
+    monkeypatch.setattr(compiled, "_MAKERS", compiled._MAKERS[1:])
     Engine(folder, ["logits"]).run(images)
     assert len(blobs()) == 2
 
@@ -148,7 +149,7 @@ def test_the_cache_drops_what_was_used_longest_ago(folder, monkeypatch):
     Engine(folder, ["logits"]).run(images)
     (old,) = blobs()
     os.utime(old, (1, 1))
-    monkeypatch.setattr(engine, "_MAX_CACHE_BYTES", old.stat().st_size * 3 // 2)
+    monkeypatch.setattr(compiled, "_MAX_CACHE_BYTES", old.stat().st_size * 3 // 2)
     Engine(folder, ["features"]).run(images)
     assert len(blobs()) == 1
     assert old not in blobs()

@@ -9,7 +9,7 @@ from reference_network import forward, random_weights
 
 from mobilenet_hub.architecture import architecture, mobilenet_v1, mobilenet_v2
 from mobilenet_hub.errors import InputError
-from mobilenet_hub.images.decode import load_batch
+from mobilenet_hub.images.load import load_batch
 from mobilenet_hub.inference.graph import build_graph, fold_batch_norm, import_openvino, output_names
 from mobilenet_hub.weights.convert import load_source
 

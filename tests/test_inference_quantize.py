@@ -13,7 +13,8 @@ from reference_network import random_weights
 from mobilenet_hub.cli.main import main
 from mobilenet_hub.errors import InputError, MissingExtraError
 from mobilenet_hub.inference.engine import Engine
-from mobilenet_hub.module_folder import Module, ModuleConfig, write_module
+from mobilenet_hub.module import Module, ModuleConfig
+from mobilenet_hub.module_folder import write_module
 
 
 @pytest.fixture(scope="module")

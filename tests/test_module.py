@@ -8,8 +8,8 @@ from mobilenet_hub.architecture import mobilenet_v1
 from mobilenet_hub.catalog.labels import imagenet_labels, imagenet_labels_1000
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.inference.engine import Engine
-from mobilenet_hub.module_folder import Module, ModuleConfig, read_module, write_module
-from mobilenet_hub.weights.classes import drop_background
+from mobilenet_hub.module import Module, ModuleConfig, drop_background
+from mobilenet_hub.module_folder import read_module, write_module
 
 
 def test_all_logits_but_the_background_stay(tmp_path):

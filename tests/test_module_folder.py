@@ -13,7 +13,8 @@ from tensorflow_files import some_weights
 
 from mobilenet_hub.architecture import mobilenet_v1
 from mobilenet_hub.errors import InvalidModuleError, OutputError
-from mobilenet_hub.module_folder import Module, ModuleConfig, read_config, read_module, write_module
+from mobilenet_hub.module import Module, ModuleConfig
+from mobilenet_hub.module_folder import read_config, read_module, write_module
 
 CONFIG = ModuleConfig("mobilenet_v1", 0.25, (96, 128), 3, ("cat", "dog", "ant, or bee\u2028"))
 MODULE = Module(CONFIG, some_weights(mobilenet_v1(0.25, 3)))

@@ -18,7 +18,8 @@ import mobilenet_hub as hub
 from mobilenet_hub.architecture import architecture
 from mobilenet_hub.cli.main import main
 from mobilenet_hub.errors import AccuracyError, InputError, OutputError
-from mobilenet_hub.module_folder import Module, ModuleConfig, read_module, write_module
+from mobilenet_hub.module import Module, ModuleConfig
+from mobilenet_hub.module_folder import read_module, write_module
 from mobilenet_hub.training.frozen import FrozenOptions
 from mobilenet_hub.training.schedule import GradientOptions
 from mobilenet_hub.training.train import train

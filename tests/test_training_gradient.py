@@ -15,7 +15,7 @@ from mobilenet_hub.evaluation.dataset import read_dataset
 from mobilenet_hub.evaluation.evaluate import predict
 from mobilenet_hub.evaluation.metrics import measure
 from mobilenet_hub.inference.engine import Engine
-from mobilenet_hub.module_folder import Module
+from mobilenet_hub.module import Module
 from mobilenet_hub.training.augment import Augmentation, Batches, decode_pictures, vary
 from mobilenet_hub.training.frozen import FrozenOptions, fit_frozen
 from mobilenet_hub.training.gradient import fine_tune, train_from_scratch

@@ -17,7 +17,8 @@ from mobilenet_hub.catalog.labels import imagenet_labels
 from mobilenet_hub.cli.main import main
 from mobilenet_hub.errors import CorruptFileError, InputError, InvalidModuleError, MobileNetHubError, UnknownModuleError
 from mobilenet_hub.inference.engine import Engine
-from mobilenet_hub.module_folder import Module, ModuleConfig, read_module, write_module
+from mobilenet_hub.module import Module, ModuleConfig
+from mobilenet_hub.module_folder import read_module, write_module
 from mobilenet_hub.weights.convert import convert, load_source
 
 FIXTURES = {

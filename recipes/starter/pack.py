@@ -14,7 +14,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from mobilenet_hub.evaluation.evaluate import evaluate
-from mobilenet_hub.module_folder import WEIGHTS_FILE, Module, read_module, write_module
+from mobilenet_hub.module import Module
+from mobilenet_hub.module_folder import WEIGHTS_FILE, read_module, write_module
 
 
 def pack(trained: Path, photos: Path, image_size: int, folder: Path) -> None:

@@ -25,7 +25,7 @@ _OWNERS: dict[str, str] = {
     "TrainResult": "training.train",
     "convert": "weights.convert",
     "evaluate": "evaluation.evaluate",
-    "export": "exporting",
+    "export": "exporting.export",
     "get_expected_image_size": "hub.module",
     "get_num_image_channels": "hub.module",
     "load": "hub.load",

@@ -2,7 +2,7 @@
 
 A network is a straight list of `ConvUnit`s (convolution, batch norm, perhaps ReLU6, perhaps a residual sum), then
 global mean pooling and, where there are classes, a 1x1 convolution with bias. Everything else (the inference graph,
-the Keras model, the readers' expected tensors) is derived from this list. Imports errors only; pure arithmetic.
+the Keras model, the readers' expected tensors) is derived from this list.
 
 Sources: tensorflow/models research/slim nets/mobilenet_v1.py, nets/mobilenet/mobilenet_v2.py and conv_blocks.py;
 arXiv 1704.04861 (table 1) and 1801.04381 (table 2).

@@ -1,4 +1,4 @@
-"""Every error that this package raises on purpose. Imports nothing.
+"""Every error that this package raises on purpose.
 
 MobileNetHubError
 ├── UnknownModuleError   (ValueError)         a module name that never existed, or cannot be read as one

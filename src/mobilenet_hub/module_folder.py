@@ -1,15 +1,12 @@
 """The module folder: module.json, weights.safetensors and, where there is a classifier, labels.txt; in and out.
 
-Every source of weights becomes one and every command takes one. Imports errors, disk and architecture.
+Every source of weights becomes one and every command takes one.
 """
 
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,66 +16,16 @@ from mobilenet_hub.architecture import (
     BATCH_NORM_EPSILON,
     INPUT_SCALE,
     MAX_IMAGE_SIZE,
-    Architecture,
-    Padding,
-    Variable,
-    architecture,
     is_image_size,
 )
 from mobilenet_hub.errors import InputError, InvalidModuleError, OutputError
 from mobilenet_hub.host.files import exists, is_folder, replace_folder
+from mobilenet_hub.module import Module, ModuleConfig, check_labels, check_weights
 
 FORMAT = 1
 _MAX_CLASSES = 1_000_000  # a forged number must not fill the memory with labels
 CONFIG_FILE, WEIGHTS_FILE, LABELS_FILE = "module.json", "weights.safetensors", "labels.txt"
 _PADDINGS = ("same", "symmetric", "bottom_right")
-
-
-@dataclass(frozen=True)
-class ModuleConfig:
-    """What module.json says: the network, its labels, and where it comes from.
-
-    The fields from `batch_norm_epsilon` to `batch_norm_folded` are written only where they differ from TF-Slim:
-    networks imported from peers that compute differently.
-    """
-
-    architecture: str
-    depth_multiplier: float
-    image_size: tuple[int, int]  # (height, width) it was trained at
-    num_classes: int = 0
-    labels: tuple[str, ...] | None = None
-    handle: str | None = None
-    source: Any = None
-    license: Any = None
-    trained_on: Any = None
-    metrics: Any = None
-    batch_norm_epsilon: float = BATCH_NORM_EPSILON
-    padding: Padding = "same"
-    input_scale: float = INPUT_SCALE
-    hidden_units: int = 0
-    batch_norm_folded: bool = False  # batch norm is the identity plus a bias: inference only
-    extra: Mapping[str, Any] = field(default_factory=dict)  # keys that this version does not know; kept
-
-    @cached_property
-    def network(self) -> Architecture:
-        """The architecture that the weights belong to."""
-        base = architecture(self.architecture, self.depth_multiplier, self.num_classes)
-        return replace(
-            base,
-            batch_norm_epsilon=self.batch_norm_epsilon,
-            padding=self.padding,
-            input_scale=self.input_scale,
-            hidden_units=self.hidden_units,
-        )
-
-
-@dataclass(frozen=True)
-class Module:
-    """A module in memory: its configuration and its float32 weights by TF-Slim name."""
-
-    config: ModuleConfig
-    weights: Mapping[str, np.ndarray]
-    path: Path | None = None
 
 
 _ALWAYS = ("architecture", "depth_multiplier", "image_size", "num_classes")
@@ -170,7 +117,7 @@ def write_module(path: str | os.PathLike[str], module: Module, *, overwrite: boo
 
     folder = Path(path).absolute()
     check_weights(module.config.network, module.weights, "the module to be written")
-    _check_labels(module.config)
+    check_labels(module.config)
     check_place(folder, overwrite)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -186,49 +133,6 @@ def write_module(path: str | os.PathLike[str], module: Module, *, overwrite: boo
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Path(path)
-
-
-def check_weights(network: Architecture, weights: Mapping[str, np.ndarray], source: str) -> None:
-    """Demand exactly the network's variables: names, shapes, finite values, variances that are not negative.
-
-    Args:
-        network: the architecture.
-        weights: arrays by TF-Slim name.
-        source: the file that they come from, for the error.
-
-    Raises:
-        InvalidModuleError: lists what is missing, extra, misshapen, not finite or negative.
-    """
-    expected = network.variables
-    problems = []
-    if missing := expected.keys() - weights.keys():
-        problems.append(f"missing: {_some(missing)}")
-    if extra := weights.keys() - expected.keys():
-        problems.append(f"not part of the network: {_some(extra)}")
-    problems += [
-        problem
-        for name, variable in expected.items()
-        if name in weights and (problem := _tensor_problem(variable, weights[name]))
-    ]
-    if problems:
-        what = f"{network.name} with depth multiplier {network.depth_multiplier:g} and {network.num_classes} classes"
-        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more problems" if len(problems) > 8 else "")
-        raise InvalidModuleError(f"{source} is not {what}: {shown}")
-
-
-def _tensor_problem(variable: Variable, array: np.ndarray) -> str:
-    if tuple(array.shape) != variable.shape:
-        return f"{variable.name} has shape {list(array.shape)}, not {list(variable.shape)}"
-    if not np.isfinite(array).all():
-        return f"{variable.name} holds values that are not finite"
-    if variable.name.endswith("moving_variance") and array.min() < 0:
-        return f"{variable.name} holds negative values"
-    return ""
-
-
-def _some(names: Iterable[str], limit: int = 6) -> str:
-    ordered = sorted(names)
-    return ", ".join(ordered[:limit]) + (f" and {len(ordered) - limit} more" if len(ordered) > limit else "")
 
 
 def _read_weights(file: Path) -> dict[str, np.ndarray]:
@@ -261,15 +165,6 @@ def _read_labels(folder: Path, data: dict[str, Any]) -> tuple[str, ...] | None:
     if len(lines) != data["num_classes"]:
         raise InvalidModuleError(f"{folder / name} has {len(lines)} lines for {data['num_classes']} classes")
     return tuple(lines)
-
-
-def _check_labels(config: ModuleConfig) -> None:
-    if config.labels is None:
-        return
-    if len(config.labels) != config.num_classes:
-        raise InvalidModuleError(f"{len(config.labels)} labels do not fit {config.num_classes} classes")
-    if broken := [label for label in config.labels if {"\n", "\r"} & set(label)]:
-        raise InvalidModuleError(f"label {broken[0]!r} has a line break; {LABELS_FILE} has one label a line")
 
 
 def check_place(folder: Path, overwrite: bool) -> None:

@@ -3,7 +3,6 @@
 A shard holds the rows of a fixed number of inputs. It is written under a temporary name, synced and renamed; then the
 manifest, which lists the finished shards, is replaced in the same way. What the manifest does not list does not count,
 so a run killed at any moment goes on from the last shard it lists and ends with the same bytes as one that was not.
-Imports errors and disk; pyarrow on first use.
 """
 
 import csv
@@ -15,26 +14,22 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from mobilenet_hub.bulk.part import PARTIAL, Part
 from mobilenet_hub.errors import InputError, OutputError
-from mobilenet_hub.host.files import flush, printable, replacing
+from mobilenet_hub.host.files import printable, replacing
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, Schema
-    from pyarrow.parquet import ParquetWriter
 
 FORMAT = 1
 MANIFEST_FILE, SKIPPED_FILE = "manifest.json", "skipped.csv"
 DEFAULT_SHARD_SIZE = 4096
 METADATA_PREFIX = "mobilenet_hub."
-_PARTIAL = ".partial"
-_LEFTOVER = re.compile(rf"part-\d+\.parquet|{re.escape(SKIPPED_FILE)}|.*{re.escape(_PARTIAL)}")
-_ROW_GROUP = 1024  # rows held until they are written
-_UNCOMPRESSED = "features.list.element"  # float32 features hardly shrink, and are read faster as they are
+_LEFTOVER = re.compile(rf"part-\d+\.parquet|{re.escape(SKIPPED_FILE)}|.*{re.escape(PARTIAL)}")
 
 
 class Keyed(Protocol):
@@ -80,7 +75,7 @@ class Shards:
         self._shards: list[dict[str, Any]] = []
         self._hash = hashlib.sha256()
         self._skipped_bytes = 0
-        self._part: _Part | None = None
+        self._part: Part | None = None
         self.complete = False
         with _explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -161,7 +156,7 @@ class Shards:
         """
         with _explained(self.folder, self.rows):
             if self._part is None:
-                self._part = _Part(self.folder / f"part-{len(self._shards):05d}.parquet", self._schema)
+                self._part = Part(self.folder / f"part-{len(self._shards):05d}.parquet", self._schema)
             self._part.add(rows, inputs, skipped)
             for key in inputs:
                 add_key(self._hash, key)
@@ -207,7 +202,7 @@ class Shards:
     def _read_manifest(self) -> None:
         file = self.folder / MANIFEST_FILE
         if not file.exists():
-            others = [entry.name for entry in self.folder.iterdir() if not entry.name.endswith(_PARTIAL)]
+            others = [entry.name for entry in self.folder.iterdir() if not entry.name.endswith(PARTIAL)]
             if set(others) - {SKIPPED_FILE, "part-00000.parquet"}:
                 raise InputError(f"{self.folder} holds something else ({sorted(others)[0]}); choose a new folder")
             with replacing(self.folder / SKIPPED_FILE) as file:
@@ -230,7 +225,7 @@ class Shards:
     def _clear(self) -> None:
         """Remove what a killed run left that the manifest does not list."""
         os.truncate(self.folder / SKIPPED_FILE, self._skipped_bytes)
-        for left in self.folder.glob(f"*{_PARTIAL}"):
+        for left in self.folder.glob(f"*{PARTIAL}"):
             left.unlink()
         (self.folder / f"part-{len(self._shards):05d}.parquet").unlink(missing_ok=True)
 
@@ -244,56 +239,6 @@ class Shards:
         }
         with replacing(self.folder / MANIFEST_FILE) as file:
             file.write(json.dumps(manifest, indent=1, ensure_ascii=False).encode())
-
-
-class _Part:
-    """A shard while it is written, under a temporary name."""
-
-    def __init__(self, path: Path, schema: "Schema"):
-        self.path = path
-        self.inputs = self.rows = 0
-        self.skipped: list[tuple[str, str]] = []
-        self._held: list[RecordBatch] = []
-        self._schema = schema
-        self._partial = path.with_name(path.name + _PARTIAL)
-        self._file = self._partial.open("wb")
-        self._writer = open_parquet(self._file, schema)
-
-    def add(self, rows: "RecordBatch", inputs: Sequence[str], skipped: Iterable[tuple[str, str]]) -> None:
-        self._held.append(rows)
-        self.inputs += len(inputs)
-        self.rows += rows.num_rows
-        self.skipped += skipped
-        if sum(held.num_rows for held in self._held) >= _ROW_GROUP:
-            self._write_held()
-
-    def finish(self) -> None:
-        try:
-            self._write_held()
-            self._writer.close()
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._partial.replace(self.path)
-            flush(self.path.parent)
-        except BaseException:
-            self.discard()
-            raise
-
-    def discard(self) -> None:
-        with suppress(OSError):
-            self._writer.close()
-        with suppress(OSError):
-            self._file.close()
-        self._partial.unlink(missing_ok=True)
-
-    def _write_held(self) -> None:
-        from pyarrow import Table
-
-        held, self._held = self._held, []
-        table = Table.from_batches(held, self._schema)
-        if table.num_rows:
-            self._writer.write_table(table, row_group_size=table.num_rows)
 
 
 class _explained:
@@ -360,25 +305,6 @@ def refuse_other_settings(output: Path, made_with: Mapping[str, Any], asked: Map
             f"{output} was made with {changes}; rows of both must not mix: choose another output, or delete it to "
             "begin again"
         )
-
-
-def open_parquet(file: IO[bytes], schema: "Schema") -> "ParquetWriter":
-    """Return a writer whose bytes depend on nothing but the rows."""
-    from pyarrow.parquet import ParquetWriter
-
-    compression = dict.fromkeys(_leaves(schema), "zstd")
-    if _UNCOMPRESSED in compression:
-        compression[_UNCOMPRESSED] = "none"
-    return ParquetWriter(file, schema, compression=compression, use_dictionary=["label", "label.list.element"])
-
-
-def _leaves(schema: "Schema") -> list[str]:
-    from pyarrow import types
-
-    def is_list(field: Any) -> bool:
-        return types.is_list(field.type) or types.is_fixed_size_list(field.type)
-
-    return [f"{field.name}.list.element" if is_list(field) else field.name for field in schema]
 
 
 def add_key(digest: Any, key: str) -> None:

@@ -1,7 +1,4 @@
-"""What the published configurations cost, computed from the architecture, beside what the README tables print.
-
-Imports catalog and architecture.
-"""
+"""What the published configurations cost, computed from the architecture, beside what the README tables print."""
 
 from dataclasses import dataclass
 from functools import cache

@@ -1,4 +1,4 @@
-"""The labels of the published classifiers: 1001 of ImageNet, index 0 is background. Imports errors only.
+"""The labels of the published classifiers: 1001 of ImageNet, index 0 is background.
 
 The list is that of TF-Slim's checkpoints, with every synonym that ImageNet gives a class. The list that the module
 pages link to, ImageNetLabels.txt, has the same order and only the first synonym of each.

@@ -1,4 +1,4 @@
-"""Names of published modules taken apart: TF Hub and Kaggle URLs and handles, and the short form. Imports errors only.
+"""Names of published modules taken apart: TF Hub and Kaggle URLs and handles, and the short form.
 
 This file knows the grammar of names; which names were ever published stands in catalog.py.
 """

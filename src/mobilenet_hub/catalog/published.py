@@ -1,7 +1,6 @@
-"""The published modules: every MobileNet V1 and V2 of TensorFlow Hub and what its name means. Pure data.
+"""The published modules: every MobileNet V1 and V2 of TensorFlow Hub and what its name means.
 
-Imports errors, architecture (its constants), handles (the grammar of names) and published (accuracy and size as
-published). Sources: the 420 module pages of tfhub.dev, and Kaggle Models for the names that replaced them.
+Pure data. Sources: the 420 module pages of tfhub.dev, and Kaggle Models for the names that replaced them.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,4 @@
-"""`mobilenet bench [MODULE...]`: speed here, beside the limit of its parts, and what fits a budget.
-
-Imports console; bench, engine and the catalogue when it runs.
-"""
+"""`mobilenet bench [MODULE...]`: speed here, beside the limit of its parts, and what fits a budget."""
 
 import argparse
 from fnmatch import fnmatchcase
@@ -15,7 +12,7 @@ if TYPE_CHECKING:
     from mobilenet_hub.images.inputs import Item
     from mobilenet_hub.inference.bench import NetworkSpeed
     from mobilenet_hub.inference.engine import Engine
-    from mobilenet_hub.module_folder import Module
+    from mobilenet_hub.module import Module
 
 _MOST_ROWS = 10
 

@@ -1,7 +1,4 @@
-"""What `embed` and `classify -o` share: their options, and the run with its progress and its last words.
-
-Imports console and sources; bulk and engine when it runs.
-"""
+"""What `embed` and `classify -o` share: their options, and the run with its progress and its last words."""
 
 import argparse
 from pathlib import Path, PurePath
@@ -13,7 +10,8 @@ from mobilenet_hub.errors import InputError
 _MAX_NAMED = 20
 
 if TYPE_CHECKING:
-    from mobilenet_hub.bulk.run import Rows, Summary
+    from mobilenet_hub.bulk.rows import Rows
+    from mobilenet_hub.bulk.run import Summary
     from mobilenet_hub.images.fit import Fit
     from mobilenet_hub.inference.engine import Engine, Precision
     from mobilenet_hub.inference.quantize import Int8Engine

@@ -1,4 +1,4 @@
-"""`mobilenet cache`: list, verify, remove, path. Imports the standard library and errors at the top."""
+"""`mobilenet cache`: list, verify, remove, path."""
 
 import argparse
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,4 @@
-"""`mobilenet classify IMAGES...`: labels with scores, to the screen or to a file.
-
-Imports console and bulk_options; classify, pipeline, sources and bulk when it runs.
-"""
+"""`mobilenet classify IMAGES...`: labels with scores, to the screen or to a file."""
 
 import argparse
 from collections.abc import Iterable
@@ -38,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     classifier = Classifier(folder, engine_precision(args), args.image_size, fit=args.fit, any_size=args.any_size)
     if args.output is None:
         return _to_screen(args, classifier)
-    from mobilenet_hub.bulk.run import label_rows
+    from mobilenet_hub.bulk.rows import label_rows
 
     top = min(args.top or 1, len(classifier.labels))
     return run_bulk("classify", args, classifier.engine, label_rows(classifier.labels, top), {"top": top}, folder)

@@ -1,4 +1,4 @@
-"""What the commands print with: thin tables, bars, JSON, notes, progress. Imports the standard library; tqdm lazily.
+"""What the commands print with: thin tables, bars, JSON, notes, progress.
 
 Results go to standard output; notes, warnings and progress to standard error. On a terminal the tables are drawn
 with box characters and bold headings; in a pipe, or with NO_COLOR set, they are plain ASCII.

@@ -1,7 +1,4 @@
-"""`mobilenet convert`: any supported weights file or folder into a module folder.
-
-Imports console; weights when it runs.
-"""
+"""`mobilenet convert`: any supported weights file or folder into a module folder."""
 
 import argparse
 from pathlib import Path

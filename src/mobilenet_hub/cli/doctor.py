@@ -1,7 +1,4 @@
-"""`mobilenet doctor`: what this installation consists of and can do.
-
-Imports console, engine, resampling and store at run time.
-"""
+"""`mobilenet doctor`: what this installation consists of and can do."""
 
 import argparse
 import os

@@ -1,7 +1,4 @@
-"""`mobilenet embed IMAGES... -o OUT`: the feature vectors of many images, resumable.
-
-Imports console; embed, bulk and sources when it runs.
-"""
+"""`mobilenet embed IMAGES... -o OUT`: the feature vectors of many images, resumable."""
 
 import argparse
 
@@ -20,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Embed; 1 where an image could not be."""
-    from mobilenet_hub.bulk.run import feature_rows
+    from mobilenet_hub.bulk.rows import feature_rows
     from mobilenet_hub.inference.embed import Embedder
     from mobilenet_hub.store import resolve
 

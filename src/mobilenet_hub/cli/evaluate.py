@@ -1,7 +1,4 @@
-"""`mobilenet evaluate MODULE FOLDER`: how good a module is on labelled photos; `-o report.html` shows it.
-
-Imports console; evaluation when it runs.
-"""
+"""`mobilenet evaluate MODULE FOLDER`: how good a module is on labelled photos; `-o report.html` shows it."""
 
 import argparse
 import os

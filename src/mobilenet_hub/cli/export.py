@@ -1,7 +1,4 @@
-"""`mobilenet export MODULE --format F -o OUT`: a module in another format, proven equal.
-
-Imports console; exporting when it runs.
-"""
+"""`mobilenet export MODULE --format F -o OUT`: a module in another format, proven equal."""
 
 import argparse
 
@@ -42,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     """Export, and show the proof."""
     from dataclasses import asdict
 
-    from mobilenet_hub.exporting import export
+    from mobilenet_hub.exporting.export import export
 
     note(f"exporting {args.module} to {args.format}", args.quiet)
     proof = export(

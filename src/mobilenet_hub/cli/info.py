@@ -1,7 +1,4 @@
-"""`mobilenet info MODULE`: everything about one published module, or about a module folder.
-
-Imports catalog, architecture, figures, weights, store, console and models (the command), at run time only.
-"""
+"""`mobilenet info MODULE`: everything about one published module, or about a module folder."""
 
 import argparse
 import json

@@ -1,7 +1,7 @@
 """The command `mobilenet`: finds the command's file, parses, runs, and turns errors into one line and an exit status.
 
 Each command is a file of this folder with `configure(parser)` and `run(args) -> int`; only the one asked for is
-imported, so `mobilenet --help` stays quick. Imports the standard library and errors at the top, nothing else.
+imported, so `mobilenet --help` stays quick.
 
 Exit status: 0 done, 1 done but some inputs were bad (each named), 2 not done, 130 interrupted.
 """

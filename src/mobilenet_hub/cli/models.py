@@ -1,7 +1,4 @@
-"""`mobilenet models [FILTER]`: the published modules, what they cost and how accurate they are.
-
-Imports catalog, figures, store and console, at run time only.
-"""
+"""`mobilenet models [FILTER]`: the published modules, what they cost and how accurate they are."""
 
 import argparse
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""`mobilenet pull`: fetch modules into the cache, verified. Imports the standard library and errors at the top."""
+"""`mobilenet pull`: fetch modules into the cache, verified."""
 
 import argparse
 from pathlib import Path

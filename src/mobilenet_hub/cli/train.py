@@ -1,4 +1,4 @@
-"""`mobilenet train FOLDER -o DIR`: a classifier of one's own photos. Imports console; training when it runs."""
+"""`mobilenet train FOLDER -o DIR`: a classifier of one's own photos."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""The report's charts as inline SVG; colours come from the page's style sheet. Imports metrics only."""
+"""The report's charts as inline SVG; colours come from the page's style sheet."""
 
 from collections.abc import Sequence
 from html import escape

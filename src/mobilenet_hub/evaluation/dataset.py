@@ -1,4 +1,4 @@
-"""Photos with labels, and which of them train, validate and test. Imports disk, errors and sources; decodes nothing.
+"""Photos with labels, and which of them train, validate and test.
 
 The split is a hash of class and file name, so that adding photos moves none of those that are there, on any machine.
 Two rules keep it honest: variants of one photo (`x_nohash_1.jpg`, `x_nohash_2.jpg`; the convention of TensorFlow's

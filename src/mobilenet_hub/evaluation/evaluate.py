@@ -20,8 +20,8 @@ from mobilenet_hub.evaluation.metrics import Metrics, Outcome, measure
 from mobilenet_hub.evaluation.provenance import environment, fingerprint
 from mobilenet_hub.evaluation.report import Report, render
 from mobilenet_hub.host.files import sha256_of
+from mobilenet_hub.images.batches import batches
 from mobilenet_hub.images.fit import Fit, checked_fit
-from mobilenet_hub.images.labelled import batches
 from mobilenet_hub.inference.classify import labels_of, softmax
 from mobilenet_hub.inference.engine import Engine, Precision
 from mobilenet_hub.module_folder import WEIGHTS_FILE, read_config

@@ -1,7 +1,4 @@
-"""How good a classifier's probabilities are: accuracy and its interval, classes, confusion, calibration.
-
-Imports NumPy only.
-"""
+"""How good a classifier's probabilities are: accuracy and its interval, classes, confusion, calibration."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a result was made with: versions, machine, photos. Imports dataset, machine and resampling."""
+"""What a result was made with: versions, machine, photos."""
 
 import hashlib
 import platform

@@ -1,6 +1,6 @@
 """The report: one HTML page that holds everything it shows, for screens in light and dark and for paper.
 
-Imports metrics and charts; Pillow when pictures are made. Nothing on the page is fetched from anywhere.
+Nothing on the page is fetched from anywhere.
 """
 
 import base64

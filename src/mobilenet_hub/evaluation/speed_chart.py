@@ -1,4 +1,4 @@
-"""Published accuracy against measured speed, as one SVG. Imports bench; no plotting library."""
+"""Published accuracy against measured speed, as one SVG."""
 
 from collections.abc import Sequence
 from html import escape

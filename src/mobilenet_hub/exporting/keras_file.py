@@ -1,4 +1,4 @@
-"""The export for Keras 3: a .keras file that holds `models.MobileNet`, for any backend. Imports proof, request, hub.
+"""The export for Keras 3: a .keras file that holds `models.MobileNet`, for any backend.
 
 It loads with plain `keras.saving.load_model` after `import mobilenet_hub`. Keras inside functions.
 """

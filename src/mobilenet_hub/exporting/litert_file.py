@@ -1,7 +1,4 @@
-"""The export to LiteRT (.tflite): batch norm folded, in float32, float16, dynamic-range or full int8 arithmetic.
-
-Imports architecture, graph, request, proof and tensorflow_network: import this file only where TensorFlow is wanted.
-"""
+"""The export to LiteRT (.tflite): batch norm folded, in float32, float16, dynamic-range or full int8 arithmetic."""
 
 import warnings
 from collections.abc import Iterator

@@ -2,8 +2,7 @@
 
 A flatbuffer of tflite-support's metadata_schema.fbs lies in a buffer of the model, named TFLITE_METADATA; the files
 that it speaks of are appended as a zip archive, which interpreters ignore. That package is not maintained, so the few
-tables that are needed are written here, field by field. Imports request; flatbuffers and the model's schema inside
-functions: both come with TensorFlow.
+tables that are needed are written here, field by field.
 """
 
 import zipfile
@@ -11,7 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mobilenet_hub.exporting.request import PROBABILITIES, Request
+from mobilenet_hub.exporting.formats import PROBABILITIES
+from mobilenet_hub.exporting.request import Request
 from mobilenet_hub.inference.graph import INPUT
 from mobilenet_hub.module_folder import LABELS_FILE
 

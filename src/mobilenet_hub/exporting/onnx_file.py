@@ -1,7 +1,4 @@
-"""The export to ONNX, written straight from the architecture: batch norm folded, TensorFlow's padding, images NHWC.
-
-Imports architecture, graph, request and proof; onnx and onnxruntime inside functions.
-"""
+"""The export to ONNX, written straight from the architecture: batch norm folded, TensorFlow's padding, images NHWC."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The export to OpenVINO's IR: the graph that our own engine compiles, as .xml and .bin. Imports graph and request."""
+"""The export to OpenVINO's IR: the graph that our own engine compiles, as .xml and .bin."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Putting an export in its place whole or not at all. Imports errors and disk.
+"""Putting an export in its place whole or not at all.
 
 It is made in a hidden folder beside its place, flushed to disk, then renamed. A name with the format's ending is one
 file, with what belongs to it beside; any other name is a folder.

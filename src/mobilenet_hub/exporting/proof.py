@@ -1,7 +1,4 @@
-"""The proof of an export: it is loaded by its own runtime and held against our engine, on images made from nothing.
-
-Imports errors, engine and request.
-"""
+"""The proof of an export: it is loaded by its own runtime and held against our engine, on images made from nothing."""
 
 import json
 from collections.abc import Callable

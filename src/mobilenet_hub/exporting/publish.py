@@ -1,8 +1,7 @@
 """Publishing: a folder that any static web server serves as TF Hub did, and that MOBILENET_HUB_MIRROR can name.
 
 `https://host/<handle>?tf-hub-format=compressed` is the file <handle>: a .tar.gz of the SavedModel, without an ending.
-docs/export.md has what a server must be told. Imports artifact, proof, request and tf_hub: import this file only where
-TensorFlow is wanted.
+docs/export.md has what a server must be told.
 """
 
 import gzip

@@ -1,7 +1,4 @@
-"""What an export was asked for, checked before anything is written: the formats and which options each one takes.
-
-Imports errors, backends, sources, images, weights, engine and hub's contract.
-"""
+"""What an export was asked for, checked before anything is written: the formats and which options each one takes."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,18 +7,28 @@ from difflib import get_close_matches
 from functools import cached_property
 from importlib.util import find_spec
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mobilenet_hub.errors import ImageError, InputError, MissingExtraError
+from mobilenet_hub.exporting.formats import (
+    FORMATS,
+    FREE,
+    OPSETS,
+    PRECISIONS,
+    PROBABILITIES,
+    Format,
+    Free,
+    Precision,
+    find_format,
+)
 from mobilenet_hub.hub.contract import Contract, find_contract, open_contract
-from mobilenet_hub.images.decode import load_batch
 from mobilenet_hub.images.inputs import items
-from mobilenet_hub.inference.engine import checked_image_size
+from mobilenet_hub.images.load import load_batch
 from mobilenet_hub.inference.graph import output_names
 from mobilenet_hub.keras.backends import require_keras
-from mobilenet_hub.module_folder import Module, ModuleConfig
+from mobilenet_hub.module import Module, ModuleConfig, checked_image_size
 
 if TYPE_CHECKING:
     from mobilenet_hub.hub.keras_layer import KerasLayer
@@ -29,45 +36,7 @@ if TYPE_CHECKING:
 
     Exportable = str | os.PathLike[str] | Module | LoadedModule | KerasLayer
 
-Free = Literal["free"]
-FREE: Free = "free"
-Precision = Literal["float32", "float16", "dynamic", "int8"]
-PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "dynamic", "int8")
-PROBABILITIES = "probabilities"
-OPSETS = (13, 17, 26)  # ONNX: the first with Squeeze and Softmax as used here, the default, the last that was tried
 CALIBRATION_IMAGES = 200
-
-
-@dataclass(frozen=True)
-class Format:
-    """What one format is: the file name's ending (None: always a folder), and which options mean something for it."""
-
-    name: str
-    suffix: str | None
-    packages: tuple[tuple[str, str], ...] = ()  # (import name, extra that installs it)
-    options: frozenset[str] = frozenset()
-    any_output: bool = False  # False: the network's own output, or "features" to leave the classifier out
-
-
-_GRAPH_OPTIONS = frozenset({"image_size", "batch_size", "uint8_input"})
-FORMATS: dict[str, Format] = {
-    one.name: one
-    for one in (
-        Format("tf-hub", None, (("tensorflow", "tensorflow"),), frozenset({"image_size", "batch_size"})),
-        Format("onnx", ".onnx", (("onnx", "onnx"), ("onnxruntime", "onnx")), _GRAPH_OPTIONS | {"opset"}, True),
-        Format("openvino", ".xml", (), _GRAPH_OPTIONS, True),
-        Format(
-            "litert",
-            ".tflite",
-            (("tensorflow", "tensorflow"),),
-            _GRAPH_OPTIONS | {"precision", "calibration"},
-            True,
-        ),
-        Format("keras", ".keras"),
-        Format("safetensors", None),
-        Format("site", None, (("tensorflow", "tensorflow"),), frozenset({"handle"})),
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -146,7 +115,7 @@ def make_request(module: "Exportable", format: str, options: Options) -> Request
         MissingExtraError: a package that the format needs is not installed.
         MobileNetHubError: the module does not exist, cannot be fetched or is damaged.
     """
-    chosen = _format(format)
+    chosen = find_format(format)
     _check_given(chosen, options)
     _check_packages(chosen)
     contract, weights = _opened(module)
@@ -178,19 +147,6 @@ def _opened(module: "Exportable") -> tuple[Contract, Mapping[str, np.ndarray]]:
     if hasattr(module, "contract") and hasattr(module, "network"):  # their classes take Keras to import
         return module.contract, module.network.slim_weights()
     raise InputError(f"a module is a name, a folder, a layer or what hub.load gave, not {type(module).__name__}")
-
-
-def _format(name: str) -> Format:
-    if name == "tfjs":
-        raise InputError(
-            "there is no export to TF.js: its converter, tensorflowjs, is not maintained and cannot be installed "
-            "beside a current TensorFlow; export to onnx for browsers (ONNX Runtime Web), or to litert"
-        )
-    if name not in FORMATS:
-        near = get_close_matches(name, FORMATS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(FORMATS)}"
-        raise InputError(f"there is no format {name!r} to export to; {hint}")
-    return FORMATS[name]
 
 
 def _check_given(format: Format, options: Options) -> None:

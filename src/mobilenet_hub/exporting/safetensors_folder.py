@@ -1,4 +1,4 @@
-"""The export as a module folder: module.json, weights.safetensors, labels.txt. Imports proof, request and weights."""
+"""The export as a module folder: module.json, weights.safetensors, labels.txt."""
 
 from pathlib import Path
 
@@ -8,7 +8,8 @@ from mobilenet_hub.errors import ProofError
 from mobilenet_hub.exporting.proof import Run
 from mobilenet_hub.exporting.request import Request
 from mobilenet_hub.inference.engine import Engine
-from mobilenet_hub.module_folder import Module, read_module, write_module
+from mobilenet_hub.module import Module
+from mobilenet_hub.module_folder import read_module, write_module
 
 
 def write(request: Request, folder: Path) -> None:

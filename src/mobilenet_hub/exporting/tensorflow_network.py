@@ -1,7 +1,4 @@
-"""A MobileNet in plain TensorFlow, its variables named as TF-Slim names them: what SavedModels are made of.
-
-Imports architecture and weights, and TensorFlow: import this file only where TensorFlow is wanted.
-"""
+"""A MobileNet in plain TensorFlow, its variables named as TF-Slim names them: what SavedModels are made of."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,7 +6,7 @@ import numpy as np
 import tensorflow as tf  # noqa: TID253 (this file is itself imported only where TensorFlow is wanted)
 
 from mobilenet_hub.architecture import WEIGHT_DECAY, ConvUnit, Padding, pad_amounts
-from mobilenet_hub.module_folder import ModuleConfig
+from mobilenet_hub.module import ModuleConfig
 
 
 class TensorFlowNetwork:

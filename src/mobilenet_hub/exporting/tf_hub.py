@@ -1,7 +1,6 @@
 """The export for TF Hub users: a TF2 SavedModel with the whole reusable interface, and "serving_default".
 
-Source: tensorflow/hub docs/reusable_saved_models.md and docs/common_saved_model_apis/images.md. Imports request, and
-tensorflow_network: import this file only where TensorFlow is wanted.
+Source: tensorflow/hub docs/reusable_saved_models.md and docs/common_saved_model_apis/images.md.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What this machine is: its cores, its CPU's name and instructions. Imports nothing of the house."""
+"""What this machine is: its cores, its CPU's name and instructions."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""Files and folders: what is there, and what must survive a power cut. Imports nothing of the house."""
+"""Files and folders: what is there, and what must survive a power cut."""
 
 import hashlib
 import os

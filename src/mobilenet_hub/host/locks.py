@@ -1,4 +1,4 @@
-"""One process at a time: a lock on a file, which the kernel frees when its owner dies. Imports errors only.
+"""One process at a time: a lock on a file, which the kernel frees when its owner dies.
 
 Whoever gets the lock finds what a killed owner left and may use or clear it. The lock file is removed with the lock;
 a waiter that was holding the removed file open notices, and starts again with the new one. On a network file system

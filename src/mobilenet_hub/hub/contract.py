@@ -14,7 +14,7 @@ import numpy as np
 from mobilenet_hub.architecture import BATCH_NORM_MOMENTUM, INPUT_CHANNELS
 from mobilenet_hub.catalog.published import PublishedModule, find_module
 from mobilenet_hub.errors import InputError, UnknownModuleError
-from mobilenet_hub.module_folder import ModuleConfig
+from mobilenet_hub.module import ModuleConfig
 from mobilenet_hub.store import open_module
 
 WITH_MOMENTUM = "_with_bn_hparams"

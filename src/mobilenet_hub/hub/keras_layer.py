@@ -1,8 +1,7 @@
 """`hub.KerasLayer`: a module as a real Keras 3 layer, on TensorFlow, JAX and PyTorch.
 
 It keeps the arguments and meanings of tensorflow_hub's layer (keras_layer.py at v0.16.1). Its saved configuration
-describes the network in full, so that a saved model loads without the cache and without network. Imports contract,
-load, running and Keras.
+describes the network in full, so that a saved model loads without the cache and without network.
 """
 
 import os
@@ -20,7 +19,7 @@ from mobilenet_hub.hub.contract import SERVING, Contract, check_tags, find_contr
 from mobilenet_hub.hub.load import LoadedModule
 from mobilenet_hub.hub.running import build_network, check_images, check_momentum, has_values, run_signature
 from mobilenet_hub.keras.kernels import Tensor
-from mobilenet_hub.module_folder import ModuleConfig
+from mobilenet_hub.module import ModuleConfig
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """`hub.load`: a module as the reusable SavedModel that TensorFlow Hub described, on any Keras backend.
 
-Source: tensorflow/hub docs/reusable_saved_models.md and docs/tf2_saved_model.md. Imports contract, running and Keras.
+Source: tensorflow/hub docs/reusable_saved_models.md and docs/tf2_saved_model.md.
 """
 
 import os

@@ -1,8 +1,7 @@
 """`hub.Module`: the interface of TensorFlow 1, eager: tags, signatures, dicts of endpoints, momentum by signature.
 
 Source: tensorflow/hub docs/tf1_hub_module.md, docs/common_signatures/images.md, module.py and image_util.py at
-v0.15.0. What its graph collections held are properties here, and updates happen in the call. Imports contract,
-running and Keras.
+v0.15.0. What its graph collections held are properties here, and updates happen in the call.
 """
 
 import os

@@ -1,7 +1,4 @@
-"""Running a module's network under its contract: checked images in, the outputs of a signature out.
-
-Imports contract, models and Keras: import this file only where Keras is wanted.
-"""
+"""Running a module's network under its contract: checked images in, the outputs of a signature out."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,22 +1,18 @@
 """Photos to batches: decode anything that a person would call a picture, fit it to the network's input.
 
 JPEG goes through libjpeg-turbo at the cheapest sufficient scale, everything else through Pillow. Color profiles are
-not applied, as in the pipelines that the published modules were trained with. Imports errors, architecture, jpeg and
-fits; Pillow is loaded on first use.
+not applied, as in the pipelines that the published modules were trained with.
 """
 
 import os
 import stat
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobilenet_hub.architecture import height_and_width
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.images import jpeg
-from mobilenet_hub.images.fit import Fit, checked_fit, fit_image, sufficient_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -210,101 +206,3 @@ def _from_array(array: np.ndarray) -> np.ndarray:
         return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     alpha = array[:, :, 3:].astype(np.uint16)
     return ((array[:, :, :3] * alpha + _CANVAS * (255 - alpha) + 127) // 255).astype(np.uint8)
-
-
-def load_image(source: Any, image_size: int | tuple[int, int], fit: Fit | None = None) -> np.ndarray:
-    """Decode one picture and fit it to the network's input, uint8 [height, width, 3].
-
-    Args:
-        source: as for `decode_image`.
-        image_size: a side or (height, width).
-        fit: how a picture of another shape is brought to that size; None: `DEFAULT_FIT`.
-            "center": the largest central part of the input's shape, nothing distorted.
-            "crop": the central 87.5 % of both sides, squashed, as the published accuracies were measured.
-            "squash": the whole picture, squashed.
-            "pad": the whole picture, undistorted, gray beside it.
-            "slim": "crop", decoded and resampled as TensorFlow 1 did (rounded to 8 bits): for the published figures.
-
-    Raises:
-        ImageError: the picture cannot be read.
-        InputError: `fit`, `image_size` or the type of `source` means nothing.
-
-    Example:
-        >>> load_image(np.zeros((90, 120, 3), np.uint8), 32).shape
-        (32, 32, 3)
-    """
-    return load_sized(source, image_size, fit)[0]
-
-
-def load_sized(
-    source: Any, image_size: int | tuple[int, int], fit: Fit | None = None
-) -> tuple[np.ndarray, tuple[int, int]]:
-    """Load as `load_image` does, and return beside the pixels the full upright (height, width) of the picture."""
-    size = height_and_width(image_size)
-    fit = checked_fit(fit)
-    pixels, full_size = decode_sized(source, sufficient_size(size, fit), fast_dct=fit == "slim")
-    return fit_image(pixels, size, fit), full_size
-
-
-def load_batch(sources: Sequence[Any], image_size: int | tuple[int, int], fit: Fit | None = None) -> np.ndarray:
-    """Load pictures as `load_image` does, one after the other, into uint8 [n, height, width, 3].
-
-    Raises:
-        ImageError, InputError: as `load_image` does, at the first bad one.
-
-    Example:
-        >>> load_batch([np.zeros((90, 120, 3), np.uint8)] * 2, 32).shape
-        (2, 32, 32, 3)
-    """
-    size = height_and_width(image_size)
-    batch = np.empty((len(sources), *size, 3), np.uint8)
-    for index, source in enumerate(sources):
-        batch[index] = load_image(source, size, fit)
-    return batch
-
-
-def check_batch(array: np.ndarray, image_size: tuple[int, int] | None = None) -> np.ndarray:
-    """Check a batch that is taken as it is; return it as float32 [n, height, width, 3], contiguous.
-
-    Args:
-        array: floats [n, height, width, 3] in [0, 1]; uint8 images go through `load_batch` instead.
-        image_size: (height, width) that it must have; None: any.
-
-    Raises:
-        InputError: another rank, number of channels, dtype or size, a value that is not finite, or a range that shows
-            0..255 or [-1, 1]; the text names the fix.
-
-    Example:
-        >>> check_batch(np.full((1, 4, 4, 3), 0.5)).dtype
-        dtype('float32')
-    """
-    received = f"{array.dtype} {list(array.shape)}"
-    if array.dtype not in (np.float32, np.float64, np.float16):
-        raise InputError(f"a batch must be float32 in [0, 1], not {received}; pass uint8 images as a list of arrays")
-    if array.ndim == 4 and array.shape[1] == 3 and array.shape[3] != 3:
-        raise InputError(f"a batch must be [n, height, width, 3], not {received}; use images.transpose(0, 2, 3, 1)")
-    if array.ndim == 3 and array.shape[2] == 3:
-        raise InputError(f"a batch must be [n, height, width, 3], not {received}; use images[np.newaxis]")
-    if array.ndim != 4 or array.shape[3] != 3:
-        raise InputError(f"a batch must be [n, height, width, 3], RGB, not {received}")
-    if image_size is not None and array.shape[1:3] != tuple(image_size):
-        raise InputError(f"a batch of {image_size[0]}x{image_size[1]} images is needed, not {received}")
-    if array.size:
-        _check_range(float(array.min()), float(array.max()))
-    return np.ascontiguousarray(array, np.float32)
-
-
-_ROUNDING = 1e-3  # what resizing in floating point may overshoot
-
-
-def _check_range(low: float, high: float) -> None:
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise InputError("the batch holds values that are not finite (NaN or infinity)")
-    if low >= -_ROUNDING and high <= 1 + _ROUNDING:
-        return
-    received = f"the batch's values must lie in [0, 1], and these go from {low:g} to {high:g}"
-    if low >= -1 - _ROUNDING and high <= 1 + _ROUNDING:
-        raise InputError(f"{received}: scaled to [-1, 1], which the network does itself; use (images + 1) / 2")
-    if low >= -_ROUNDING and high <= 255 + _ROUNDING:
-        raise InputError(f"{received}: 0..255; use images / 255")
-    raise InputError(f"{received}; undo the normalization: the network wants plain RGB in [0, 1]")

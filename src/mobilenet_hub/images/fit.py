@@ -1,4 +1,4 @@
-"""How a picture of any shape is brought to the network's. Imports errors and resampling.
+"""How a picture of any shape is brought to the network's.
 
 docs/images.md has the measurements that `DEFAULT_FIT` and the filter were chosen by.
 """

@@ -2,7 +2,7 @@
 
 Nothing is read before it is asked for, and nothing is kept: a million photos cost no more memory than ten. Whatever
 cannot be listed (a glob that matches nothing, a damaged archive) is an item too, which says so when it is read: every
-input either gives a picture or a named reason. Imports disk, errors, images and tables.
+input either gives a picture or a named reason.
 """
 
 import glob

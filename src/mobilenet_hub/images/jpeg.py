@@ -1,7 +1,7 @@
 """JPEG through libjpeg-turbo: the header, the scale at which decoding is cheapest, the upright pixels.
 
 A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size for a fraction of the work; most photos are far larger than the
-network's input. Imports errors; simplejpeg is loaded on first use.
+network's input.
 """
 
 from dataclasses import dataclass

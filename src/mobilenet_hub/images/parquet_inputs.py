@@ -1,7 +1,4 @@
-"""Parquet tables with a column of image files, as Hugging Face's data sets and many others keep them.
-
-Imports errors; pyarrow on first use.
-"""
+"""Parquet tables with a column of image files, as Hugging Face's data sets and many others keep them."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Resampling: a box of a picture to any size, antialiased. Imports nothing of ours.
+"""Resampling: a box of a picture to any size, antialiased.
 
 fast_image_resize's vector code takes a quarter of Pillow's time for the same filter; on photos the two differ by a
 sixth of a level on average. Where it has no build (Linux on Arm) Pillow resamples. Both are loaded on first use.

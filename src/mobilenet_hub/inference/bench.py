@@ -1,7 +1,7 @@
 """How fast this machine is: decoding, inference and both together, and which published network fits a budget.
 
 Every figure comes from the code that does the work elsewhere: the pipeline with the network left out, the network with
-the pipeline left out, and both. Imports architecture, catalog, engine, pipeline and sources.
+the pipeline left out, and both.
 """
 
 import time
@@ -15,13 +15,12 @@ import numpy as np
 from mobilenet_hub.architecture import STATISTICS, Architecture
 from mobilenet_hub.catalog.published import NUM_CLASSES, Configuration, configurations
 from mobilenet_hub.errors import ImageError, InputError
-from mobilenet_hub.images.batches import compute, decode_batches
+from mobilenet_hub.images.batches import BATCH_SIZE, compute, decode_batches
 from mobilenet_hub.images.decode import decode_image
 from mobilenet_hub.images.fit import DEFAULT_FIT, Fit
 from mobilenet_hub.images.inputs import Item, items
-from mobilenet_hub.images.labelled import BATCH_SIZE
 from mobilenet_hub.inference.engine import Engine, Precision
-from mobilenet_hub.module_folder import Module, ModuleConfig
+from mobilenet_hub.module import Module, ModuleConfig
 
 _MOST_PHOTOS, _MOST_BYTES = 2_000, 1 << 30  # kept in memory, as files would be in the page cache
 

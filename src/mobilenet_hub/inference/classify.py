@@ -1,7 +1,4 @@
-"""Labels for images, without a framework: `Classifier` and its `Prediction`s.
-
-Imports errors, labels, images, batches, store and engine; OpenVINO on first use.
-"""
+"""Labels for images, without a framework: `Classifier` and its `Prediction`s."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -11,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mobilenet_hub.errors import ImageError, InputError
+from mobilenet_hub.images.batches import batches
 from mobilenet_hub.images.fit import Fit, checked_fit
-from mobilenet_hub.images.labelled import batches
 from mobilenet_hub.inference.engine import Engine, Precision
-from mobilenet_hub.module_folder import Module, ModuleConfig, read_config
+from mobilenet_hub.module import Module, ModuleConfig
+from mobilenet_hub.module_folder import read_config
 from mobilenet_hub.store import resolve
 
 if TYPE_CHECKING:

@@ -1,7 +1,4 @@
-"""Feature vectors of images, without a framework: `Embedder`.
-
-Imports errors, images, batches, store and engine; OpenVINO on first use.
-"""
+"""Feature vectors of images, without a framework: `Embedder`."""
 
 import os
 from collections.abc import Iterator
@@ -11,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mobilenet_hub.images.batches import batches
 from mobilenet_hub.images.fit import Fit, checked_fit
-from mobilenet_hub.images.labelled import batches
 from mobilenet_hub.inference.engine import Engine, Precision
-from mobilenet_hub.module_folder import Module
+from mobilenet_hub.module import Module
 from mobilenet_hub.store import resolve
 
 if TYPE_CHECKING:
@@ -118,9 +115,8 @@ class Embedder:
             >>> [len(batch.features) for batch in embedder.stream([np.zeros((90, 120, 3), np.uint8)] * 70)]
             [64, 6]
         """
-        from mobilenet_hub.images.batches import compute
+        from mobilenet_hub.images.batches import compute, is_one
         from mobilenet_hub.images.inputs import Item, items
-        from mobilenet_hub.images.labelled import is_one
 
         def listed(images: Any) -> Iterator[Item]:
             for number, image in enumerate([images] if is_one(images) else images):

@@ -1,31 +1,25 @@
 """Compiled inference: a module, compiled by OpenVINO for this CPU, kept on disk so that the next start is fast.
 
-Imports disk, errors, machine, architecture, catalog, weights, store (for the cache's folder), hints and graph;
-OpenVINO on first use. Nothing here opens a connection: no download, no telemetry.
+Nothing here opens a connection: no download, no telemetry.
 """
 
-import hashlib
 import os
-import tempfile
 from collections.abc import Sequence
-from importlib import import_module
-from io import BytesIO
 from math import log2
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
-from mobilenet_hub.architecture import height_and_width
-from mobilenet_hub.errors import InputError, UnknownModuleError
+from mobilenet_hub.errors import InputError
 from mobilenet_hub.host.cpu import cpu_features
-from mobilenet_hub.host.files import sha256_of
+from mobilenet_hub.inference.compiled import CompiledNetwork, cache_key, device_settings, load_compiled, save_compiled
 from mobilenet_hub.inference.graph import Arithmetic, InputType, build_graph, checked_outputs, import_openvino
 from mobilenet_hub.inference.openvino_hints import prefer_avx2_kernels
-from mobilenet_hub.module_folder import WEIGHTS_FILE, Module, ModuleConfig, read_config, read_module
+from mobilenet_hub.module import Module, checked_image_size
+from mobilenet_hub.module_folder import read_config, read_module
 from mobilenet_hub.store.cache import cache_folder
-from mobilenet_hub.version import __version__
 
 if TYPE_CHECKING:
     from openvino import CompiledModel, Model
@@ -37,10 +31,6 @@ PRECISIONS: tuple[Precision, ...] = ("auto", "f32", "bf16")
 _BF16_INSTRUCTIONS = frozenset({"amx_bf16", "avx512_bf16"})
 _CHUNK_MACS = 64e6  # work per request in bulk: enough to hide what a request costs, little enough to waste
 _MAX_CHUNK = 16
-_HEADER = b"mobilenet-hub compiled model".ljust(32)
-# What is compiled depends on the code of these.
-_MAKERS = ("architecture", "inference.bfloat16", "inference.graph", "inference.openvino_hints")
-_MAX_CACHE_BYTES = 1 << 30
 
 
 class Engine:
@@ -158,13 +148,13 @@ class Engine:
 
         if isinstance(self._module, Module):
             return CompiledNetwork(build()[0], chunk, self.outputs)
-        key = _cache_key(self._module, self.config, self.image_size, self.outputs, chunk, input_type, settings)
+        key = cache_key(self._module, self.config, self.image_size, self.outputs, chunk, input_type, settings)
         file = cache_folder() / "compiled" / f"{key}.blob"
-        compiled = _load_compiled(file, settings)
+        compiled = load_compiled(file, settings)
         if compiled is None:
             compiled, worth_keeping = build()
             if worth_keeping:
-                _save_compiled(file, compiled)
+                save_compiled(file, compiled)
         return CompiledNetwork(compiled, chunk, self.outputs)
 
     @property
@@ -172,39 +162,6 @@ class Engine:
         """How many images a request takes in bulk."""
         images = _CHUNK_MACS / self.config.network.macs(*self.image_size)
         return min(max(2 ** round(log2(images)), 1), _MAX_CHUNK)
-
-
-def checked_image_size(
-    config: ModuleConfig, image_size: int | tuple[int, int] | None, *, any_size: bool = False
-) -> tuple[int, int]:
-    """Return (height, width) to run a module at, if it allows it.
-
-    Published modules other than V1's versions 3 to 5 were fixed to their own size; modules of one's own are not.
-
-    Args:
-        config: the module's configuration.
-        image_size: a side or (height, width); None: the trained size.
-        any_size: allow what the published module does not.
-
-    Raises:
-        InputError: the module does not allow this size.
-
-    Example:
-        >>> handle = "google/imagenet/mobilenet_v1_025_128/feature_vector/5"
-        >>> config = ModuleConfig("mobilenet_v1", 0.25, (128, 128), handle=handle)
-        >>> checked_image_size(config, 160)
-        (160, 160)
-    """
-    if image_size is None:
-        return config.image_size
-    size = height_and_width(image_size)
-    if size != config.image_size and not any_size and _has_fixed_size(config):
-        trained = "x".join(map(str, config.image_size))
-        raise InputError(
-            f"{config.handle} takes images of {trained} pixels only, not {size[0]}x{size[1]}: leave the image size "
-            f"out, take a V1 module of version 3 to 5, or insist with any_size=True (--any-size)"
-        )
-    return size
 
 
 def chosen_precision(asked: Precision) -> Arithmetic:
@@ -225,129 +182,3 @@ def chosen_precision(asked: Precision) -> Arithmetic:
     if asked == "f32" or "BF16" not in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return "f32"
     return "bf16" if asked == "bf16" or _BF16_INSTRUCTIONS & cpu_features() else "f32"
-
-
-def _has_fixed_size(config: ModuleConfig) -> bool:
-    from mobilenet_hub.catalog.published import find_module
-
-    if config.handle is None:
-        return False
-    try:
-        return find_module(config.handle).fixed_size
-    except UnknownModuleError:
-        return False
-
-
-def device_settings(precision: str, threads: int | None, bulk: bool) -> dict[str, Any]:
-    """Return OpenVINO's settings for one image at a time or, in bulk, for many."""
-    settings: dict[str, Any] = {
-        "PERFORMANCE_HINT": "THROUGHPUT" if bulk else "LATENCY",
-        "INFERENCE_PRECISION_HINT": precision,
-    }
-    if threads is not None:
-        settings |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads if bulk else 1}
-    return settings
-
-
-class CompiledNetwork:
-    """A compiled model of a fixed batch size, `chunk`, and as many requests as it runs at a time."""
-
-    def __init__(self, compiled: "CompiledModel", chunk: int, outputs: tuple[str, ...]):
-        self._compiled = compiled
-        self._chunk = chunk
-        # By position: "logits" and "Logits" are one tensor, which OpenVINO may know by either name.
-        self._shapes = {name: tuple(o.shape)[1:] for name, o in zip(outputs, compiled.outputs, strict=True)}
-        count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-        self._requests = [compiled.create_infer_request() for _ in range(count)]
-
-    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Run the chunks in turn on the requests; each writes its part of the results, the last chunk filled up."""
-        from openvino import Tensor
-
-        starts = range(0, len(images), self._chunk)
-        rows = len(starts) * self._chunk
-        results = {name: np.empty((rows, *shape), np.float32) for name, shape in self._shapes.items()}
-        images = np.ascontiguousarray(images)
-        for turn, start in enumerate(starts):
-            request = self._requests[turn % len(self._requests)]
-            request.wait()
-            part = images[start : start + self._chunk]
-            if len(part) < self._chunk:
-                part = np.concatenate([part, np.zeros((self._chunk - len(part), *part.shape[1:]), part.dtype)])
-            request.set_input_tensor(Tensor(part, shared_memory=part.flags.writeable))
-            for index, result in enumerate(results.values()):
-                request.set_output_tensor(index, Tensor(result[start : start + self._chunk], shared_memory=True))
-            request.start_async()
-        for request in self._requests:
-            request.wait()
-        return {name: result[: len(images)] for name, result in results.items()}
-
-
-def _cache_key(folder: Path, config: ModuleConfig, *choices: object) -> str:
-    """Name all that a compiled model depends on: weights, network, what was asked for, our code, OpenVINO, CPU."""
-    openvino = import_openvino()
-    core = openvino.Core()
-    hardware = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
-    try:
-        digest = sha256_of(folder / WEIGHTS_FILE)
-    except OSError:
-        digest = "unreadable"  # and so in no cache: reading the module will say what is wrong
-    parts = (digest, config.network, choices, _code(), openvino.get_version(), hardware, sorted(cpu_features()))
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-
-def _code() -> list[bytes]:
-    files = [import_module(f"mobilenet_hub.{name}").__file__ for name in _MAKERS]
-    try:
-        return [Path(file or "").read_bytes() for file in files]
-    except OSError:  # a distribution without sources
-        return [__version__.encode()]
-
-
-def _load_compiled(file: Path, settings: dict[str, Any]) -> "CompiledModel | None":
-    """Read a compiled model back, or None where there is none that is whole."""
-    from openvino import Core
-
-    try:
-        content = file.read_bytes()
-        os.utime(file)  # the cache drops what was not used for longest
-    except OSError:
-        return None
-    start = len(_HEADER) + hashlib.sha256().digest_size
-    blob = content[start:]
-    if content[:start] != _HEADER + hashlib.sha256(blob).digest():
-        return None
-    try:
-        return Core().import_model(blob, "CPU", settings)
-    except RuntimeError:  # of another build of OpenVINO, against all odds
-        return None
-
-
-def _save_compiled(file: Path, compiled: "CompiledModel") -> None:
-    """Keep a compiled model for the next start; a cache that cannot be written is done without."""
-    exported = BytesIO()
-    compiled.export_model(exported)
-    blob = exported.getbuffer()
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as stream:
-            try:
-                stream.write(_HEADER + hashlib.sha256(blob).digest())
-                stream.write(blob)
-                stream.close()
-                Path(stream.name).replace(file)
-            except BaseException:
-                Path(stream.name).unlink(missing_ok=True)
-                raise
-        _prune(file.parent)
-    except OSError:
-        pass
-
-
-def _prune(folder: Path) -> None:
-    files = sorted(((f.stat().st_mtime, f.stat().st_size, f) for f in folder.glob("*.blob")), reverse=True)
-    total = 0
-    for _, size, file in files:
-        total += size
-        if total > _MAX_CACHE_BYTES:
-            file.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """From an architecture and its weights to an OpenVINO graph: batch norm folded, padding and scaling exactly TF-Slim's.
 
-Imports errors, architecture, bfloat16 and hints; OpenVINO only when a graph is built. The graph takes images as [batch,
-height, width, 3] and gives float32, all in the axes of TensorFlow; inside it runs channels first, as OpenVINO prefers.
+The graph takes images as [batch, height, width, 3] and gives float32, all in the axes of TensorFlow; inside it runs
+channels first, as OpenVINO prefers.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """8-bit inference: a network quantized after training, calibrated with the user's own images.
 
 NNCF measures the range of every activation on some images and corrects the biases; OpenVINO then computes in integers.
-Nothing is sent anywhere: NNCF's telemetry is kept from loading. Imports errors, graph, engine, pipeline and sources.
+Nothing is sent anywhere: NNCF's telemetry is kept from loading.
 """
 
 import hashlib
@@ -21,7 +21,8 @@ from mobilenet_hub.host.cpu import cpu_features
 from mobilenet_hub.images.batches import decode_batches
 from mobilenet_hub.images.fit import Fit
 from mobilenet_hub.images.inputs import items
-from mobilenet_hub.inference.engine import CompiledNetwork, Engine, device_settings
+from mobilenet_hub.inference.compiled import CompiledNetwork, device_settings
+from mobilenet_hub.inference.engine import Engine
 from mobilenet_hub.inference.graph import import_openvino
 
 CALIBRATION_IMAGES = 300

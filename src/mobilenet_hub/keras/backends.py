@@ -1,7 +1,4 @@
-"""Which Keras backend runs here: found without importing it, and the install line where there is none.
-
-Imports errors; Keras inside functions.
-"""
+"""Which Keras backend runs here: found without importing it, and the install line where there is none."""
 
 import json
 import os

@@ -1,8 +1,7 @@
 """Registers our layers with Keras as soon as Keras is imported, so that saved models load after `import mobilenet_hub`.
 
 Keras looks classes up among those registered and imports none by itself, and we import no Keras. So we wait for it:
-a finder that sees the import of Keras, lets it happen, and then imports the file that registers. Imports next to
-nothing, since it is part of `import mobilenet_hub`.
+a finder that sees the import of Keras, lets it happen, and then imports the file that registers.
 """
 
 import sys

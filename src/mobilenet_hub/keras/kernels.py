@@ -1,7 +1,7 @@
 """Convolution and batch normalization with each Keras backend's own fast kernels, on [batch, height, width, channels].
 
 Keras' portable operations are right but slow here: its batch norm is a dozen elementwise passes over memory, where
-TensorFlow and PyTorch have one fused kernel. Imports architecture; Keras, and its backend inside functions.
+TensorFlow and PyTorch have one fused kernel.
 """
 
 from typing import Any, NamedTuple

@@ -1,7 +1,4 @@
-"""The two layers that MobileNets are made of: batch norm as TF-Slim trains it, and convolution + batch norm + ReLU6.
-
-Imports architecture and kernels, and Keras: import this file only where Keras is wanted.
-"""
+"""The two layers that MobileNets are made of: batch norm as TF-Slim trains it, and convolution + batch norm + ReLU6."""
 
 from typing import Any
 

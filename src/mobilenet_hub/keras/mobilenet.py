@@ -1,7 +1,4 @@
-"""MobileNet V1 and V2 in Keras 3, built from the architecture description, with TF-Slim's names for their variables.
-
-Imports architecture, errors, kernels and layers, and Keras: import this file only where Keras is wanted.
-"""
+"""MobileNet V1 and V2 in Keras 3, built from the architecture description, with TF-Slim's names for their variables."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

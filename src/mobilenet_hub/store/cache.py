@@ -2,7 +2,7 @@
 
 An entry is a module folder under the module's handle, google/imagenet/mobilenet_v2_130_224/feature_vector/4 say, with
 origin.json beside its files: where they came from, when, and the SHA-256 of each. A plain module folder put there by
-hand is an entry too. Work in progress lies in .incoming. Imports errors, disk, weights.module_folder and lock.
+hand is an entry too. Work in progress lies in .incoming.
 """
 
 import json

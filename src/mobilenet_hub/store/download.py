@@ -1,4 +1,4 @@
-"""One file over HTTP into one file on disk, whole or not at all. Imports errors only; tqdm lazily.
+"""One file over HTTP into one file on disk, whole or not at all.
 
 Redirects are followed, but never from https to http. What fails for a moment is tried again after a growing pause;
 what was received is kept and resumed with a Range request, under If-Range where the server named the version, also

@@ -1,4 +1,4 @@
-"""The places that may have a published module, in the order in which they are asked. Imports errors and catalog.
+"""The places that may have a published module, in the order in which they are asked.
 
 `MOBILENET_HUB_SOURCES` names them, separated by commas, in another order, fewer of them, or at other addresses:
 "mirror,tfhub=https://hub.example.org,slim". Nothing here opens a connection.

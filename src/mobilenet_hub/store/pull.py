@@ -1,7 +1,7 @@
 """A published module into the cache: found, downloaded, unpacked, converted, compared with the catalog, installed.
 
-Imports errors, catalog, architecture, labels, weights and the other files of store but names. One process works on a
-module at a time, in the work folder of cache.py; the module appears in its place whole or not at all.
+One process works on a module at a time, in the work folder of cache.py; the module appears in its place whole or not at
+all.
 """
 
 import logging
@@ -23,7 +23,8 @@ from mobilenet_hub.errors import (
     OfflineError,
 )
 from mobilenet_hub.host.locks import locked
-from mobilenet_hub.module_folder import Module, write_module
+from mobilenet_hub.module import Module
+from mobilenet_hub.module_folder import write_module
 from mobilenet_hub.store.cache import (
     Origin,
     damage_of,

@@ -1,4 +1,4 @@
-"""From any name of a module to its folder. Imports errors, catalog, weights and the files of store above it."""
+"""From any name of a module to its folder."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 from mobilenet_hub.catalog.published import find_module
 from mobilenet_hub.errors import InvalidModuleError, ModuleUnavailableError, UnknownModuleError
 from mobilenet_hub.host.files import exists, is_file, is_folder
-from mobilenet_hub.module_folder import CONFIG_FILE, Module, read_module
+from mobilenet_hub.module import Module
+from mobilenet_hub.module_folder import CONFIG_FILE, read_module
 from mobilenet_hub.store.cache import damage_of, entry_folder, tidy
 
 STARTER = Path(__file__).resolve().parents[1] / "starter"

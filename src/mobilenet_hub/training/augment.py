@@ -1,7 +1,6 @@
 """Training photos as the network sees them: decoded once, then cropped, mirrored and relit anew for every step.
 
 What a step sees depends on the seed and the step's number alone, so that a run can stop and go on anywhere.
-Imports errors, images, resampling, dataset and fitted.
 """
 
 import hashlib
@@ -16,8 +15,8 @@ from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.evaluation.dataset import Example, Skipped
 from mobilenet_hub.evaluation.evaluate import OnProgress
 from mobilenet_hub.host.cpu import available_cores
-from mobilenet_hub.images.decode import load_image
 from mobilenet_hub.images.fit import DEFAULT_FIT
+from mobilenet_hub.images.load import load_image
 from mobilenet_hub.images.resample import resample
 
 _CHUNK = 256  # photos that are decoded between two reports

@@ -1,7 +1,4 @@
-"""Feature vectors of a data set's photos, each photo decoded once, kept on disk so that a killed run goes on.
-
-Imports errors, images, resampling, engine and dataset; Pillow where views are made.
-"""
+"""Feature vectors of a data set's photos, each photo decoded once, kept on disk so that a killed run goes on."""
 
 import hashlib
 import tempfile
@@ -16,7 +13,7 @@ from mobilenet_hub.errors import ImageError
 from mobilenet_hub.evaluation.dataset import Example, Skipped
 from mobilenet_hub.evaluation.evaluate import OnProgress
 from mobilenet_hub.host.cpu import available_cores
-from mobilenet_hub.images.decode import load_image
+from mobilenet_hub.images.load import load_image
 from mobilenet_hub.images.resample import resample
 from mobilenet_hub.inference.engine import Engine
 

@@ -1,7 +1,4 @@
-"""Training with a frozen network: features once through the compiled engine, then a classifier fitted to convergence.
-
-Imports engine, images and the files of train above it; no framework.
-"""
+"""Training with a frozen network: features once through the engine, then a classifier fitted to convergence."""
 
 import hashlib
 from collections.abc import Mapping
@@ -17,11 +14,11 @@ from mobilenet_hub.evaluation.evaluate import OnProgress
 from mobilenet_hub.evaluation.metrics import Curve
 from mobilenet_hub.images.fit import DEFAULT_FIT
 from mobilenet_hub.inference.engine import PRECISIONS, Engine, Precision
-from mobilenet_hub.module_folder import Module
+from mobilenet_hub.module import Module
 from mobilenet_hub.training.features import compute_features
-from mobilenet_hub.training.fitted import Fitted
 from mobilenet_hub.training.head import STRENGTHS, Head, balanced_class_weights, fit_head, softmax
 from mobilenet_hub.training.options import check_values, one_of
+from mobilenet_hub.training.result import Fitted
 
 ClassWeights = Literal["auto", "balanced", "none"]
 CLASS_WEIGHTS: tuple[ClassWeights, ...] = get_args(ClassWeights)

@@ -1,8 +1,7 @@
 """Training by gradient descent on a Keras model: fine-tuning a module, and training a network from scratch.
 
 Every step is a function of the seed, its number and the state before it, and the state goes to disk every minute: the
-same command goes on where a killed run stopped. Imports architecture, backends, errors and the files of training
-above it; Keras inside functions, on whichever backend it has.
+same command goes on where a killed run stopped.
 """
 
 import hashlib
@@ -19,11 +18,11 @@ from mobilenet_hub.errors import InputError
 from mobilenet_hub.evaluation.dataset import Dataset, Split
 from mobilenet_hub.evaluation.evaluate import OnProgress
 from mobilenet_hub.keras.backends import require_keras
-from mobilenet_hub.module_folder import Module, ModuleConfig
+from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.training.augment import Batches, decode_pictures
-from mobilenet_hub.training.fitted import Fitted
 from mobilenet_hub.training.frozen import choose_class_weights
 from mobilenet_hub.training.history import Epoch, History
+from mobilenet_hub.training.result import Fitted
 from mobilenet_hub.training.runtime import dtype_policy, prepare_process
 from mobilenet_hub.training.schedule import FINE_TUNING, FROM_SCRATCH, GradientOptions, Schedule
 from mobilenet_hub.training.state import Checkpoint, read_checkpoint, write_checkpoint

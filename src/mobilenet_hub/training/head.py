@@ -1,4 +1,4 @@
-"""The classifier on top of fixed features: regularised softmax regression, fitted to convergence. Imports NumPy only.
+"""The classifier on top of fixed features: regularised softmax regression, fitted to convergence.
 
 Features are standardised for the fit and the standardisation is folded into the weights afterwards, so that the
 result is a plain classifier: logits = features @ weights + biases.

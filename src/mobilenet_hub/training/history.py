@@ -1,4 +1,4 @@
-"""What is known after each epoch of training, and what follows from it. Imports metrics."""
+"""What is known after each epoch of training, and what follows from it."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""How options of training refuse values that mean nothing. Imports errors."""
+"""How options of training refuse values that mean nothing."""
 
 from collections.abc import Collection, Mapping
 

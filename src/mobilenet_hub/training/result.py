@@ -1,29 +1,41 @@
-"""What a trained module's folder holds besides the module: metrics.json, report.html, README.md and photos.csv.
-
-Imports dataset, disk, evaluation, metrics, provenance, report, module_folder and the files of training above it.
-"""
+"""What a trained module's folder holds besides the module: metrics.json, report.html, README.md and photos.csv."""
 
 import csv
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from mobilenet_hub.errors import OutputError
-from mobilenet_hub.evaluation.dataset import SPLITS, Split
+from mobilenet_hub.evaluation.dataset import SPLITS, Dataset, Split
 from mobilenet_hub.evaluation.evaluate import PHOTOS_FILE
-from mobilenet_hub.evaluation.metrics import Metrics, Outcome
+from mobilenet_hub.evaluation.metrics import Curve, Metrics, Outcome
 from mobilenet_hub.evaluation.provenance import environment, fingerprint
 from mobilenet_hub.evaluation.report import Report, render
 from mobilenet_hub.host.files import sha256_of
-from mobilenet_hub.module_folder import WEIGHTS_FILE, Module, write_module
-from mobilenet_hub.training.fitted import Fitted
+from mobilenet_hub.module import Module
+from mobilenet_hub.module_folder import WEIGHTS_FILE, write_module
 
 _METHODS = {
     "frozen": "a classifier fitted on its features, the network itself unchanged",
     "fine-tune": "its classifier fitted, then the whole network trained",
     "from-scratch": "the whole network trained",
 }
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained module, before it is measured and written."""
+
+    module: Module  # with its classifier; its labels are the data set's
+    dataset: Dataset  # less the files that turned out to be no photos
+    curves: tuple[Curve, ...]  # for the report
+    settings: Mapping[str, object]  # what was chosen and how, for metrics.json and the report
+    # Per part float32 [photos, classes], in the order of `dataset.part(split)`; None: to be computed by the engine.
+    probabilities: Mapping[Split, np.ndarray] | None = None
+    warnings: tuple[str, ...] = field(default=())
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,4 @@
-"""What makes training steps fast on this machine: the arithmetic, and the settings of the process.
-
-Imports engine (the names of precisions) and machine; the backends inside functions.
-"""
+"""What makes training steps fast on this machine: the arithmetic, and the settings of the process."""
 
 import ctypes
 import os

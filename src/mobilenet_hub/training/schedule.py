@@ -1,7 +1,4 @@
-"""How a network is trained by gradient descent: the options, and the learning rate and image size of every step.
-
-Imports architecture, engine (the names of precisions), augment, frozen and options.
-"""
+"""How a network is trained by gradient descent: the options, and the learning rate and image size of every step."""
 
 from dataclasses import dataclass, field
 from math import inf

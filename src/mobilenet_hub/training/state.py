@@ -1,7 +1,4 @@
-"""The state of a training run on disk, whole or not at all, so that a killed run goes on where it was.
-
-Imports the standard library, NumPy and safetensors.
-"""
+"""The state of a training run on disk, whole or not at all, so that a killed run goes on where it was."""
 
 import json
 import os

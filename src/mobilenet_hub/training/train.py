@@ -1,8 +1,4 @@
-"""From labelled photos to a module folder with its report: `train`.
-
-Imports errors, architecture, disk, store, engine, evaluation, metrics and the files of training above it; gradient,
-with Keras, only where a method needs it.
-"""
+"""From labelled photos to a module folder with its report: `train`."""
 
 import os
 import shutil
@@ -22,12 +18,12 @@ from mobilenet_hub.evaluation.dataset import SPLITS, Dataset, Skipped, Split, re
 from mobilenet_hub.evaluation.evaluate import OnProgress, outcomes_of, predict
 from mobilenet_hub.evaluation.metrics import Metrics, measure
 from mobilenet_hub.host.files import replace_folder
-from mobilenet_hub.inference.engine import Engine, checked_image_size
+from mobilenet_hub.inference.engine import Engine
+from mobilenet_hub.module import checked_image_size
 from mobilenet_hub.module_folder import check_place
 from mobilenet_hub.store import open_module
-from mobilenet_hub.training.fitted import Fitted
 from mobilenet_hub.training.frozen import FrozenOptions, fit_frozen
-from mobilenet_hub.training.result import Record, write_result
+from mobilenet_hub.training.result import Fitted, Record, write_result
 from mobilenet_hub.training.schedule import FINE_TUNING, FROM_SCRATCH, GradientOptions
 
 _FEW_PHOTOS = 20  # of a class; retrain.py warned at the same number

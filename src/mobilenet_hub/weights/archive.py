@@ -1,4 +1,4 @@
-"""Unpacking of archives that are not to be trusted. Imports errors only.
+"""Unpacking of archives that are not to be trusted.
 
 What is taken: a tar, plain or gzipped, of regular files and folders with plain relative names. Everything else is
 refused, and a refused archive leaves nothing behind: names that lead outside or mean something else elsewhere, links,

@@ -1,4 +1,4 @@
-"""Any supported file or folder into a module. Imports disk, errors, catalog and the readers of this folder.
+"""Any supported file or folder into a module.
 
 `load_source` finds out what a path is by what is there: a module folder, a TF1 hub module, a TF2 SavedModel, a TF-Slim
 checkpoint, a frozen graph, a peer's file, or an archive or folder of one of them. docs/formats.md has the list.
@@ -13,7 +13,8 @@ from pathlib import Path
 from mobilenet_hub.catalog.published import find_module
 from mobilenet_hub.errors import InputError, InvalidModuleError, MobileNetHubError
 from mobilenet_hub.host.files import exists, is_file, is_folder
-from mobilenet_hub.module_folder import CONFIG_FILE, Module, read_module, write_module
+from mobilenet_hub.module import Module
+from mobilenet_hub.module_folder import CONFIG_FILE, read_module, write_module
 from mobilenet_hub.weights.archive import unpack
 from mobilenet_hub.weights.hugging_face import CONFIG_FILE as HF_CONFIG
 from mobilenet_hub.weights.hugging_face import PICKLE_FILE, is_hugging_face, read_hugging_face

@@ -1,4 +1,4 @@
-"""FlatBuffers, read without a schema compiler: tables, vectors, numbers. Imports nothing.
+"""FlatBuffers, read without a schema compiler: tables, vectors, numbers.
 
 Every offset is held against the data. Field numbers stand with the readers that know them.
 """

@@ -1,4 +1,4 @@
-"""Hugging Face's MobileNets: config.json and model.safetensors. Imports errors and the files below it.
+"""Hugging Face's MobileNets: config.json and model.safetensors.
 
 Source: transformers, models/mobilenet_v1 and mobilenet_v2: converted from TF-Slim's checkpoints, V2 from the moving
 averages. Kernels are [out, in, height, width]; the classifier has 1001 classes, 0 is background, as TF-Slim's.

@@ -1,7 +1,4 @@
-"""What a reader found in a file, and how a module is made of it: names, network, number of classes, image size.
-
-Imports errors, architecture, catalog, labels and the module folder.
-"""
+"""What a reader found in a file, and how a module is made of it: names, network, number of classes, image size."""
 
 import re
 from collections.abc import Mapping
@@ -25,7 +22,7 @@ from mobilenet_hub.architecture import (
 from mobilenet_hub.catalog.labels import imagenet_labels
 from mobilenet_hub.catalog.published import configurations
 from mobilenet_hub.errors import InputError, InvalidModuleError
-from mobilenet_hub.module_folder import Module, ModuleConfig, check_weights
+from mobilenet_hub.module import Module, ModuleConfig, check_weights
 
 SCOPES = {"MobilenetV1": "mobilenet_v1", "MobilenetV2": "mobilenet_v2"}
 LEAVES = ("weights", "depthwise_weights", "biases", "gamma", "beta", "moving_mean", "moving_variance")

@@ -1,4 +1,4 @@
-"""Keras's files: .keras, .weights.h5, and .h5 of weights or of a whole model. Imports h5py lazily.
+"""Keras's files: .keras, .weights.h5, and .h5 of weights or of a whole model.
 
 Nothing of a file is run: configurations are read as text, arrays as numbers; there is no pickle in these formats. HDF5
 links to other files and data sets that announce more than the file holds are refused.

@@ -1,6 +1,6 @@
 """What a Keras model file says, as a TF-Slim network: its weights by name, and where its arithmetic differs.
 
-Shared by the readers of Keras's and TensorFlow.js's files. Imports errors, architecture and the files below it. The
+Shared by the readers of Keras's and TensorFlow.js's files. The
 models are those of keras.applications (mobilenet.py, mobilenet_v2.py), with their classifier, another one, or none.
 
 The layers' order says which is which: names have changed over the years. Where the file has the model's configuration,

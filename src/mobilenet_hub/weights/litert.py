@@ -1,4 +1,4 @@
-"""Float LiteRT (TensorFlow Lite) files, read without an interpreter. Imports errors and the files below it.
+"""Float LiteRT (TensorFlow Lite) files, read without an interpreter.
 
 Batch norm is folded into kernels and biases in these files, so that the module computes the same and cannot be trained:
 its gamma is 1, its beta the bias, its statistics such that nothing else happens. Field numbers and codes:

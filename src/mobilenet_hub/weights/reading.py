@@ -1,4 +1,4 @@
-"""Reading of files that are not to be trusted: errors that name the file, sizes that fit. Imports errors only.
+"""Reading of files that are not to be trusted: errors that name the file, sizes that fit.
 
 The parsers of this folder raise ValueError with what is wrong and where in the data, Unfit where the data are sound but
 of another network; `reading` adds the file once.

@@ -1,4 +1,4 @@
-"""TensorFlow.js layers models, Teachable Machine's projects among them. Imports errors and the files below it.
+"""TensorFlow.js layers models, Teachable Machine's projects among them.
 
 A model is model.json, with its configuration and a list of its weights, and the files of bytes that the list names.
 A Teachable Machine project has metadata.json besides, with its labels; its networks saw pixels as x / 127 - 1

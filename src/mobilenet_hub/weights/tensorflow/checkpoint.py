@@ -1,4 +1,4 @@
-"""TF-Slim checkpoints: which of their entries are the network. Imports errors and the files of this folder below it.
+"""TF-Slim checkpoints: which of their entries are the network.
 
 Training checkpoints hold more than the network: the step, optimizer slots (`<variable>/RMSProp`, ...) and, for V2,
 `<variable>/ExponentialMovingAverage`. TF-Slim's published V2 accuracies are those of the moving averages, its V1

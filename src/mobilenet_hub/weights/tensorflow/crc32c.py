@@ -1,4 +1,4 @@
-"""CRC-32C (Castagnoli), as TensorFlow's files carry it, in NumPy at a few hundred MB a second. Imports nothing.
+"""CRC-32C (Castagnoli), as TensorFlow's files carry it, in NumPy at a few hundred MB a second.
 
 A CRC is linear: the checksum of two pieces is that of the left one, pushed on by the length of the right one, XOR that
 of the right one. Neighbouring words are joined pairwise, all pairs of a level in one step, with the linear map

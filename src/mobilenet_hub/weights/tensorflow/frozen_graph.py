@@ -1,4 +1,4 @@
-"""Frozen TensorFlow graphs: networks whose variables have become constants. Imports the files of this folder below it.
+"""Frozen TensorFlow graphs: networks whose variables have become constants.
 
 The constants keep the variables' names (read through `<name>/read` nodes), sometimes below the scope of an import.
 """

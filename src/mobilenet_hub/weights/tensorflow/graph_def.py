@@ -1,7 +1,6 @@
 """TensorFlow graphs, read without TensorFlow: their nodes, constants, and what they say of a network.
 
-Imports errors and the parsers of this folder. Field numbers: tensorflow/core/framework/{graph,node_def,function,
-attr_value,tensor,tensor_shape}.proto.
+Field numbers: tensorflow/core/framework/{graph,node_def,function, attr_value,tensor,tensor_shape}.proto.
 """
 
 import struct

@@ -1,4 +1,4 @@
-"""The object graph of TF2 checkpoints: which numbered tensor is which variable. Imports the files below it.
+"""The object graph of TF2 checkpoints: which numbered tensor is which variable.
 
 Each variable's `full_name` is its TF-Slim name. Exports made before May 2019 have no names, or one name many times
 (tensorflow/hub issue 287): for those the order of the object's `variables` decides. Orders that do not fit the shapes

@@ -1,4 +1,4 @@
-"""The protocol buffers wire format, read without a schema. Imports nothing.
+"""The protocol buffers wire format, read without a schema.
 
 Every length is checked against the bytes that are there; nothing is copied until it is asked for. Field numbers stand
 with the readers that know them (tensorflow/core/framework and core/protobuf/*.proto).

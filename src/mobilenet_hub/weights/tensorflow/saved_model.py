@@ -1,4 +1,4 @@
-"""TF1 hub modules and TF2 SavedModels, read without TensorFlow. Imports errors and the files of this folder below it.
+"""TF1 hub modules and TF2 SavedModels, read without TensorFlow.
 
 Both are a folder with saved_model.pb and variables/; the first has tfhub_module.pb besides. A TF1 checkpoint names its
 tensors as TF-Slim does; a TF2 one numbers them, and an object graph in it says which number is which variable. Field

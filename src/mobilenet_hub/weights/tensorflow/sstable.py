@@ -1,4 +1,4 @@
-"""TensorFlow's sorted string table, the format of checkpoint indexes. Imports protobuf (varints) and crc32c.
+"""TensorFlow's sorted string table, the format of checkpoint indexes.
 
 Layout (tensorflow/core/lib/io/table_format.txt, after LevelDB): data blocks, a metaindex block, an index block and a
 footer of 48 bytes, without gaps. A block is its contents, one byte for the compression, and the masked CRC-32C of

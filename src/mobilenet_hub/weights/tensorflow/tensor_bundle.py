@@ -1,7 +1,7 @@
 """TensorFlow's checkpoint files, `<prefix>.index` and `<prefix>.data-00000-of-00001`, read without TensorFlow.
 
-Imports errors and the parsers of this folder. Source: tensorflow/core/util/tensor_bundle and
-core/protobuf/tensor_bundle.proto. Every byte of every file is covered by a checksum, or must be zero, and is checked.
+Source: tensorflow/core/util/tensor_bundle and core/protobuf/tensor_bundle.proto. Every byte of every file is covered by
+a checksum, or must be zero, and is checked.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,80 @@
+"""The rows that a batch becomes: features, or labels with scores. pyarrow on first use."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mobilenet_hub.host.files import printable
+from mobilenet_hub.images.batches import Batch
+
+if TYPE_CHECKING:
+    from pyarrow import RecordBatch, Schema
+
+
+LABEL_COLUMNS = ("path", "label", "score", "index")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the rows of a table hold, and how they are made of a batch."""
+
+    output: str  # the engine's output that they are made of: "features" or "logits"
+    schema: "Schema"
+    make: Callable[[Batch, np.ndarray], "RecordBatch"]
+
+
+def feature_rows(num_features: int, *, half: bool = False) -> Rows:
+    """Return rows of path, width, height and features, a fixed-size list of float32, or float16 if `half`."""
+    import pyarrow as pa
+
+    number, dtype = (pa.float16(), np.float16) if half else (pa.float32(), np.float32)
+    schema = pa.schema(
+        [
+            pa.field("path", pa.string(), nullable=False),
+            pa.field("width", pa.int32(), nullable=False),
+            pa.field("height", pa.int32(), nullable=False),
+            pa.field("features", pa.list_(pa.field("element", number, nullable=False), num_features), nullable=False),
+        ]
+    )
+
+    def make(batch: Batch, features: np.ndarray) -> "RecordBatch":
+        values = pa.array(features.astype(dtype, copy=False).ravel())  # shares the memory
+        heights, widths = np.array(batch.sizes, np.int32).reshape(-1, 2).T
+        lists = pa.FixedSizeListArray.from_arrays(values, type=schema.field("features").type)
+        return pa.RecordBatch.from_arrays([_paths(batch), pa.array(widths), pa.array(heights), lists], schema=schema)
+
+    return Rows("features", schema, make)
+
+
+def label_rows(labels: Sequence[str], top: int) -> Rows:
+    """Return rows of path, label, score and index: values for top 1, lists for more, the likeliest first."""
+    import pyarrow as pa
+
+    from mobilenet_hub.inference.classify import likeliest
+
+    def of(kind: pa.DataType) -> pa.DataType:
+        return kind if top == 1 else pa.list_(pa.field("element", kind, nullable=False))
+
+    kinds = (pa.string(), of(pa.string()), of(pa.float64()), of(pa.int32()))
+    schema = pa.schema([pa.field(n, kind, nullable=False) for n, kind in zip(LABEL_COLUMNS, kinds, strict=True)])
+
+    def make(batch: Batch, logits: np.ndarray) -> "RecordBatch":
+        indices, scores = likeliest(logits, top)
+        if top == 1:
+            indices, scores = indices[:, 0], scores[:, 0]
+        named = np.array(labels, object)[indices].tolist()
+        columns = [
+            pa.array(value, schema.field(name).type)
+            for name, value in zip(LABEL_COLUMNS[1:], (named, scores.tolist(), indices.tolist()), strict=True)
+        ]
+        return pa.RecordBatch.from_arrays([_paths(batch), *columns], schema=schema)
+
+    return Rows("logits", schema, make)
+
+
+def _paths(batch: Batch) -> Any:
+    import pyarrow as pa
+
+    return pa.array([printable(key) for key in batch.keys], pa.string())

@@ -1,0 +1,139 @@
+"""Finished shards put together into the one file that was asked for."""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from mobilenet_hub.bulk.part import open_parquet
+from mobilenet_hub.bulk.rows import LABEL_COLUMNS, Rows
+from mobilenet_hub.bulk.shards import (
+    MANIFEST_FILE,
+    SKIPPED_FILE,
+    Shards,
+    as_metadata,
+)
+from mobilenet_hub.errors import OutputError
+from mobilenet_hub.host.files import replacing
+
+if TYPE_CHECKING:
+    from pyarrow import RecordBatch, Schema
+
+
+_LONGEST_LINE = 1 << 20
+
+
+def endings(rows: Rows) -> tuple[str, ...]:
+    """Return the endings of file names that such rows can be written to."""
+    return (".parquet", ".npy") if rows.output == "features" else (".parquet", ".csv", ".jsonl")
+
+
+def is_label_text(output: Path) -> bool:
+    """Tell by its first line whether a text file was written here, or is empty."""
+    try:
+        with output.open("rb") as file:
+            line = file.readline(_LONGEST_LINE)
+        if output.suffix.lower() == ".csv" or not line:
+            return not line or line.startswith(",".join(LABEL_COLUMNS).encode())
+        return list(json.loads(line)) == list(LABEL_COLUMNS)
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def index_of(output: Path) -> Path:
+    """Return where the names of an NPY file's rows stand."""
+    return output.with_suffix(".index.parquet")
+
+
+def skipped_of(output: Path) -> Path:
+    """Return where the inputs stand that gave no row."""
+    return output.with_name(f"{output.name}.{SKIPPED_FILE}")
+
+
+def assemble(shards: Shards, output: Path, schema: "Schema", settings: dict[str, Any]) -> Path:
+    """Put finished shards together into one file, then remove them; return the list of what was skipped."""
+    totals = {"rows": shards.rows, "skipped": shards.skipped, "keys_sha256": shards.keys_sha256}
+    schema = schema.with_metadata(as_metadata({**settings, **totals}))
+    try:
+        if shards.skipped:
+            with replacing(skipped_of(output)) as file:
+                file.write((shards.folder / SKIPPED_FILE).read_bytes())
+        else:
+            skipped_of(output).unlink(missing_ok=True)
+        kind = output.suffix.lower()
+        if kind == ".npy":
+            narrow = schema.remove(schema.get_field_index("features"))
+            with replacing(index_of(output)) as file:
+                _write_parquet(file, shards, narrow)
+            with replacing(output) as file:
+                _write_npy(file, shards, schema)
+        else:
+            writer = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl}[kind]
+            with replacing(output) as file:
+                writer(file, shards, schema)
+        (shards.folder / MANIFEST_FILE).unlink()  # first: what is left without it is not taken for unfinished work
+        shutil.rmtree(shards.folder, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(
+            f"{output} cannot be written: {error.strerror or error}; all rows are kept in {shards.folder}: make room "
+            "and run the same command again"
+        ) from error
+    return skipped_of(output)
+
+
+def _record_batches(shards: Shards, columns: Sequence[str]) -> Iterator["RecordBatch"]:
+    from pyarrow import parquet
+
+    for path in shards.files:
+        with parquet.ParquetFile(path) as file:
+            yield from file.iter_batches(columns=list(columns))
+
+
+def _write_parquet(file: IO[bytes], shards: Shards, schema: "Schema") -> None:
+    from pyarrow import Table
+
+    with open_parquet(file, schema) as writer:
+        for batch in _record_batches(shards, schema.names):
+            writer.write_table(Table.from_batches([batch]).cast(schema), row_group_size=max(1, batch.num_rows))
+
+
+def _write_npy(file: IO[bytes], shards: Shards, schema: "Schema") -> None:
+    kind = schema.field("features").type
+    dtype = np.dtype(kind.value_type.to_pandas_dtype())
+    header = {"descr": dtype.str, "fortran_order": False, "shape": (shards.rows, kind.list_size)}
+    np.lib.format.write_array_header_1_0(file, header)
+    for batch in _record_batches(shards, ["features"]):
+        file.write(batch.column("features").flatten().to_numpy().tobytes())
+
+
+def _write_csv(file: IO[bytes], shards: Shards, schema: "Schema") -> None:
+    """Write label, score and index of the best class, then label_2, score_2, index_2 of the second, and so on."""
+    text = io.TextIOWrapper(file, "utf-8", newline="")
+    writer = csv.writer(text)
+    heading = False
+    for row in _dicts(shards, schema):
+        lists = [row[name] if isinstance(row[name], list) else [row[name]] for name in LABEL_COLUMNS[1:]]
+        if not heading:
+            ends = ["", *(f"_{rank}" for rank in range(2, len(lists[0]) + 1))]
+            writer.writerow(["path", *(f"{name}{end}" for end in ends for name in LABEL_COLUMNS[1:])])
+            heading = True
+        writer.writerow([row["path"], *(cell for ranked in zip(*lists, strict=True) for cell in ranked)])
+    if not heading:
+        writer.writerow(schema.names)
+    text.flush()
+    text.detach()
+
+
+def _write_jsonl(file: IO[bytes], shards: Shards, schema: "Schema") -> None:
+    for row in _dicts(shards, schema):
+        file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+
+
+def _dicts(shards: Shards, schema: "Schema") -> Iterator[dict[str, Any]]:
+    for batch in _record_batches(shards, schema.names):
+        yield from batch.to_pylist()

@@ -1,0 +1,188 @@
+"""A module as a value: its configuration and its weights, and the check that they fit."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobilenet_hub.architecture import (
+    BATCH_NORM_EPSILON,
+    IMAGENET_CLASSES,
+    INPUT_SCALE,
+    Architecture,
+    Padding,
+    Variable,
+    architecture,
+    height_and_width,
+)
+from mobilenet_hub.errors import InputError, InvalidModuleError, UnknownModuleError
+
+
+@dataclass(frozen=True)
+class ModuleConfig:
+    """What module.json says: the network, its labels, and where it comes from.
+
+    The fields from `batch_norm_epsilon` to `batch_norm_folded` are written only where they differ from TF-Slim:
+    networks imported from peers that compute differently.
+    """
+
+    architecture: str
+    depth_multiplier: float
+    image_size: tuple[int, int]  # (height, width) it was trained at
+    num_classes: int = 0
+    labels: tuple[str, ...] | None = None
+    handle: str | None = None
+    source: Any = None
+    license: Any = None
+    trained_on: Any = None
+    metrics: Any = None
+    batch_norm_epsilon: float = BATCH_NORM_EPSILON
+    padding: Padding = "same"
+    input_scale: float = INPUT_SCALE
+    hidden_units: int = 0
+    batch_norm_folded: bool = False  # batch norm is the identity plus a bias: inference only
+    extra: Mapping[str, Any] = field(default_factory=dict)  # keys that this version does not know; kept
+
+    @cached_property
+    def network(self) -> Architecture:
+        """The architecture that the weights belong to."""
+        base = architecture(self.architecture, self.depth_multiplier, self.num_classes)
+        return replace(
+            base,
+            batch_norm_epsilon=self.batch_norm_epsilon,
+            padding=self.padding,
+            input_scale=self.input_scale,
+            hidden_units=self.hidden_units,
+        )
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module in memory: its configuration and its float32 weights by TF-Slim name."""
+
+    config: ModuleConfig
+    weights: Mapping[str, np.ndarray]
+    path: Path | None = None
+
+
+def check_weights(network: Architecture, weights: Mapping[str, np.ndarray], source: str) -> None:
+    """Demand exactly the network's variables: names, shapes, finite values, variances that are not negative.
+
+    Args:
+        network: the architecture.
+        weights: arrays by TF-Slim name.
+        source: the file that they come from, for the error.
+
+    Raises:
+        InvalidModuleError: lists what is missing, extra, misshapen, not finite or negative.
+    """
+    expected = network.variables
+    problems = []
+    if missing := expected.keys() - weights.keys():
+        problems.append(f"missing: {_some(missing)}")
+    if extra := weights.keys() - expected.keys():
+        problems.append(f"not part of the network: {_some(extra)}")
+    problems += [
+        problem
+        for name, variable in expected.items()
+        if name in weights and (problem := _tensor_problem(variable, weights[name]))
+    ]
+    if problems:
+        what = f"{network.name} with depth multiplier {network.depth_multiplier:g} and {network.num_classes} classes"
+        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more problems" if len(problems) > 8 else "")
+        raise InvalidModuleError(f"{source} is not {what}: {shown}")
+
+
+def _tensor_problem(variable: Variable, array: np.ndarray) -> str:
+    if tuple(array.shape) != variable.shape:
+        return f"{variable.name} has shape {list(array.shape)}, not {list(variable.shape)}"
+    if not np.isfinite(array).all():
+        return f"{variable.name} holds values that are not finite"
+    if variable.name.endswith("moving_variance") and array.min() < 0:
+        return f"{variable.name} holds negative values"
+    return ""
+
+
+def _some(names: Iterable[str], limit: int = 6) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:limit]) + (f" and {len(ordered) - limit} more" if len(ordered) > limit else "")
+
+
+def check_labels(config: ModuleConfig) -> None:
+    """Demand as many labels as classes, each of one line.
+
+    Raises:
+        InvalidModuleError: another number, or a line break in a label.
+    """
+    if config.labels is None:
+        return
+    if len(config.labels) != config.num_classes:
+        raise InvalidModuleError(f"{len(config.labels)} labels do not fit {config.num_classes} classes")
+    if broken := [label for label in config.labels if {"\n", "\r"} & set(label)]:
+        raise InvalidModuleError(f"label {broken[0]!r} has a line break; labels.txt has one label a line")
+
+
+def checked_image_size(
+    config: ModuleConfig, image_size: int | tuple[int, int] | None, *, any_size: bool = False
+) -> tuple[int, int]:
+    """Return (height, width) to run a module at, if it allows it.
+
+    Published modules other than V1's versions 3 to 5 were fixed to their own size; modules of one's own are not.
+
+    Args:
+        config: the module's configuration.
+        image_size: a side or (height, width); None: the trained size.
+        any_size: allow what the published module does not.
+
+    Raises:
+        InputError: the module does not allow this size.
+
+    Example:
+        >>> handle = "google/imagenet/mobilenet_v1_025_128/feature_vector/5"
+        >>> config = ModuleConfig("mobilenet_v1", 0.25, (128, 128), handle=handle)
+        >>> checked_image_size(config, 160)
+        (160, 160)
+    """
+    if image_size is None:
+        return config.image_size
+    size = height_and_width(image_size)
+    if size != config.image_size and not any_size and _has_fixed_size(config):
+        trained = "x".join(map(str, config.image_size))
+        raise InputError(
+            f"{config.handle} takes images of {trained} pixels only, not {size[0]}x{size[1]}: leave the image size "
+            f"out, take a V1 module of version 3 to 5, or insist with any_size=True (--any-size)"
+        )
+    return size
+
+
+def _has_fixed_size(config: ModuleConfig) -> bool:
+    from mobilenet_hub.catalog.published import find_module
+
+    if config.handle is None:
+        return False
+    try:
+        return find_module(config.handle).fixed_size
+    except UnknownModuleError:
+        return False
+
+
+def drop_background(module: Module) -> Module:
+    """Return a module of 1001 ImageNet classes as one of 1000: the same logits but the first, the background's.
+
+    Raises:
+        InputError: the module has another number of classes.
+
+    Example:
+        >>> from mobilenet_hub.weights.convert import load_source
+        >>> drop_background(load_source("mobilenet_v1_0.25_128.tgz")).config.num_classes  # doctest: +SKIP
+        1000
+    """
+    config = module.config
+    if config.num_classes != IMAGENET_CLASSES:
+        raise InputError(f"the module has {config.num_classes} classes, not the {IMAGENET_CLASSES} with background")
+    classifier = {variable.name: module.weights[variable.name][..., 1:] for variable in config.network.classifier}
+    labels = config.labels[1:] if config.labels else None
+    return Module(replace(config, num_classes=IMAGENET_CLASSES - 1, labels=labels), {**module.weights, **classifier})
