@@ -9,7 +9,7 @@ import pytest
 from reference_network import forward, random_weights
 
 from mobilenet_hub.errors import InputError, InvalidModuleError
-from mobilenet_hub.inference import compiled
+from mobilenet_hub.inference import compiled, engine
 from mobilenet_hub.inference.engine import Engine, chosen_precision
 from mobilenet_hub.module import Module, ModuleConfig, checked_image_size
 from mobilenet_hub.module_folder import WEIGHTS_FILE, write_module
