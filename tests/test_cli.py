@@ -242,3 +242,21 @@ def test_progress_appears_only_when_the_work_takes_long(capsys):
         time.sleep(0.01)
         done.update(2)
     assert capsys.readouterr().err == ""
+
+
+def test_each_shared_option_is_declared_once():
+    """What several commands take is declared in cli/options.py alone; export's --precision is the file's arithmetic."""
+    import mobilenet_hub.cli
+
+    folder = Path(mobilenet_hub.cli.__file__).parent
+    shared = ("--image-size", "--any-size", "--fit", "--threads", "--engine")
+    for file in set(folder.glob("*.py")) - {folder / "options.py"}:
+        text = file.read_text("utf-8")
+        assert not [option for option in shared if f'"{option}", ' in text], file.name
+
+
+def test_threads_are_a_number_from_one(photos, module, capsys):
+    for bad in ("0", "-1", "two", "1.5"):
+        assert main(["classify", str(photos), "--module", module, f"--threads={bad}"]) == 2
+        assert f"'{bad}' is not a number of threads" in capsys.readouterr().err
+    assert main(["classify", str(photos / "a.jpg"), "--module", module, "--threads", "1"]) == 0

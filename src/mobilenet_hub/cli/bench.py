@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobilenet_hub.cli.console import note, note_cautions, print_json, progress, table
+from mobilenet_hub.cli.options import add_fit, add_precision
 from mobilenet_hub.errors import InputError, ModuleUnavailableError, OutputError
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="modules to measure (default: starter)")
     parser.add_argument("--photos", action="append", metavar="IMAGES", help="your own photos (default: made-up ones)")
-    parser.add_argument("--precision", default="auto", metavar="P", help="auto, f32, bf16, or all that this CPU has")
-    parser.add_argument("--fit", metavar="FIT", help="how images of another shape are fitted (docs/images.md)")
+    add_precision(parser, "auto, f32, bf16, or all that this CPU has")
+    add_fit(parser)
     parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="how long each figure is measured (3)")
     budget = parser.add_argument_group("which published network fits; measures all of them, without their weights")
     budget.add_argument(

@@ -4,8 +4,9 @@ import argparse
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from mobilenet_hub.cli.bulk_options import add_bulk_options, engine_precision, expected, note_precision, run_bulk
+from mobilenet_hub.cli.bulk_run import add_bulk_options, engine_precision, expected, note_precision, run_bulk
 from mobilenet_hub.cli.console import bar, is_fancy, note, print_json, progress, table
+from mobilenet_hub.cli.options import add_module
 from mobilenet_hub.errors import ImageError, InputError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ _TOP_OF_ONE = 5
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--module", default="starter", help="the module to use (default: starter)")
+    add_module(parser)
     parser.add_argument("--top", type=int, metavar="K", help="classes of each image (5; of many, or in a file: 1)")
     parser.add_argument(
         "-o", "--output", metavar="OUT", help="instead of the screen a .csv, .jsonl or .parquet, or a folder of shards"
@@ -32,7 +33,14 @@ def run(args: argparse.Namespace) -> int:
     if args.top is not None and args.top < 1:
         raise InputError(f"--top must be 1 or more, not {args.top}")
     folder = resolve(args.module)
-    classifier = Classifier(folder, engine_precision(args), args.image_size, fit=args.fit, any_size=args.any_size)
+    classifier = Classifier(
+        folder,
+        engine_precision(args),
+        args.image_size,
+        fit=args.fit,
+        threads=args.threads,
+        any_size=args.any_size,
+    )
     if args.output is None:
         return _to_screen(args, classifier)
     from mobilenet_hub.bulk.rows import label_rows

@@ -4,10 +4,8 @@ Results go to standard output; notes, warnings and progress to standard error. O
 with box characters and bold headings; in a pipe, or with NO_COLOR set, they are plain ASCII.
 """
 
-import argparse
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -85,22 +83,6 @@ def bar(fraction: float, width: int = 20, fancy: bool | None = None) -> str:
         return "#" * round(fraction * width)
     whole, eighths = divmod(round(fraction * width * 8), 8)
     return ("█" * whole + _EIGHTHS[eighths]).rstrip()
-
-
-def size(text: str) -> int | tuple[int, int]:
-    """Read the value of --image-size: a side, or height and width.
-
-    Raises:
-        argparse.ArgumentTypeError: neither of the two.
-
-    Example:
-        >>> size("224"), size("192x256")
-        (224, (192, 256))
-    """
-    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text.lower())
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels, as 224 or 192x256 (height x width)")
-    return (int(found[1]), int(found[2])) if found[2] else int(found[1])
 
 
 def print_json(value: Any) -> None:

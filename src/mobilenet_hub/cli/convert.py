@@ -3,14 +3,15 @@
 import argparse
 from pathlib import Path
 
-from mobilenet_hub.cli.console import print_json, size
+from mobilenet_hub.cli.console import print_json
+from mobilenet_hub.cli.options import add_image_size
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("source", metavar="SOURCE", help="a weights file, folder, archive, or a checkpoint's prefix")
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="the module folder to make")
-    parser.add_argument("--image-size", type=size, metavar="N|HxW", help="pixels, for files that do not say it")
+    add_image_size(parser, "pixels, for files that do not say it")
     parser.add_argument("--labels", metavar="FILE", help="a text file with one label a line, one for each class")
     parser.add_argument("--handle", help="the published module that the file is; everything it says is demanded")
     parser.add_argument("--architecture", choices=("mobilenet_v1", "mobilenet_v2"), help="demand this architecture")

@@ -2,7 +2,8 @@
 
 import argparse
 
-from mobilenet_hub.cli.bulk_options import add_bulk_options, engine_precision, run_bulk
+from mobilenet_hub.cli.bulk_run import add_bulk_options, engine_precision, run_bulk
+from mobilenet_hub.cli.options import add_module
 
 HELP_OUTPUT = "a folder of Parquet shards, or one file ending in .parquet or .npy"
 
@@ -10,7 +11,7 @@ HELP_OUTPUT = "a folder of Parquet shards, or one file ending in .parquet or .np
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help=HELP_OUTPUT)
-    parser.add_argument("--module", default="starter", help="the module to use (default: starter)")
+    add_module(parser)
     parser.add_argument("--float16", action="store_true", help="features of 16 bits: half the room, 3 decimal digits")
     add_bulk_options(parser)
 
@@ -22,6 +23,13 @@ def run(args: argparse.Namespace) -> int:
     from mobilenet_hub.store import resolve
 
     folder = resolve(args.module)
-    embedder = Embedder(folder, engine_precision(args), args.image_size, fit=args.fit, any_size=args.any_size)
+    embedder = Embedder(
+        folder,
+        engine_precision(args),
+        args.image_size,
+        fit=args.fit,
+        threads=args.threads,
+        any_size=args.any_size,
+    )
     rows = feature_rows(embedder.num_features, half=args.float16)
     return run_bulk("embed", args, embedder.engine, rows, {"dtype": "float16" if args.float16 else "float32"}, folder)

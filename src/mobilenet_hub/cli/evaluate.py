@@ -5,7 +5,15 @@ import os
 from math import isnan
 from typing import TYPE_CHECKING
 
-from mobilenet_hub.cli.console import Stages, note, note_cautions, print_json, size, table
+from mobilenet_hub.cli.console import Stages, note, note_cautions, print_json, table
+from mobilenet_hub.cli.options import (
+    MODULE_HELP,
+    add_any_size,
+    add_fit,
+    add_image_size,
+    add_labelled_folder,
+    add_precision,
+)
 
 if TYPE_CHECKING:
     from mobilenet_hub.evaluation.evaluate import Evaluation
@@ -16,16 +24,14 @@ _MAX_CLASSES = 30
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("module", metavar="MODULE", help="a module folder or any name of a module")
-    parser.add_argument(
-        "folder", metavar="FOLDER", help="a folder with a subfolder of photos for each class, or a table of path,label"
-    )
+    parser.add_argument("module", metavar="MODULE", help=MODULE_HELP)
+    add_labelled_folder(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="write the report page, report.html")
     parser.add_argument("--unseen", action="store_true", help="leave out the photos that the module was trained on")
-    parser.add_argument("--fit", metavar="FIT", help="how images of another shape are fitted (docs/images.md)")
-    parser.add_argument("--image-size", type=size, metavar="N|HxW", help="another size than the module was trained at")
-    parser.add_argument("--any-size", action="store_true", help="insist on a size that the module does not allow")
-    parser.add_argument("--precision", default="auto", metavar="P", help="auto, f32 or bf16 (default: auto)")
+    add_fit(parser)
+    add_precision(parser)
+    add_image_size(parser)
+    add_any_size(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -2,12 +2,13 @@
 
 import argparse
 
-from mobilenet_hub.cli.console import note, print_json, size, table
+from mobilenet_hub.cli.console import note, print_json, table
+from mobilenet_hub.cli.options import MODULE_HELP, add_any_size, add_image_size
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("module", metavar="MODULE", help="a module folder, a handle, a short name, or starter")
+    parser.add_argument("module", metavar="MODULE", help=MODULE_HELP)
     parser.add_argument(
         "--format",
         required=True,
@@ -18,8 +19,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", required=True, metavar="OUT", help="a file with the format's ending, or a folder"
     )
-    parser.add_argument("--image-size", type=_size, metavar="N|HxW|free", help="(tf-hub, onnx, openvino, litert)")
-    parser.add_argument("--any-size", action="store_true", help="insist on a size that the module does not allow")
+    add_image_size(parser, "(tf-hub, onnx, openvino, litert)", free=True)
+    add_any_size(parser)
     parser.add_argument("--batch", type=_batch, metavar="N|free", help="images at a time (default: free; litert: 1)")
     parser.add_argument("--uint8-input", action="store_true", help="take decoded pixels 0..255 (not in tf-hub, keras)")
     parser.add_argument(
@@ -71,13 +72,6 @@ def run(args: argparse.Namespace) -> int:
         rows.append(["same top class", f"{proof.top1_agreement:.1%}"])
     print(table(["proof", proof.format], rows))
     return 0
-
-
-def _size(text: str) -> int | tuple[int, int] | str:
-    try:
-        return "free" if text.lower() == "free" else size(text)
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of pixels (224 or 192x256) nor free") from None
 
 
 def _batch(text: str) -> int | str:

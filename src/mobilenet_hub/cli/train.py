@@ -4,7 +4,8 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from mobilenet_hub.cli.console import Stages, note, note_cautions, print_json, size, table
+from mobilenet_hub.cli.console import Stages, note, note_cautions, print_json, table
+from mobilenet_hub.cli.options import add_any_size, add_image_size, add_labelled_folder, add_precision, image_size
 from mobilenet_hub.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,23 +26,26 @@ _NOT_OF_SCRATCH = ("views", "strength")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument(
-        "folder", metavar="FOLDER", help="a folder with a subfolder of photos for each class, or a table of path,label"
-    )
+    from mobilenet_hub.evaluation.dataset import TEST_SHARE, VALIDATION_SHARE
+
+    add_labelled_folder(parser)
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="the module folder to make")
     parser.add_argument(
         "--module", help="the module whose network is used, or made anew from scratch (default: starter, or as below)"
     )
     parser.add_argument("--force", action="store_true", help="replace DIR where it is a module folder already")
     parser.add_argument("--assert-accuracy", type=float, metavar="A", help="fail, and write nothing, below this (0.9)")
-    parser.add_argument(
-        "--image-size", type=size, metavar="N|HxW", help="the size at which photos are seen (default: the module's)"
-    )
-    parser.add_argument("--any-size", action="store_true", help="insist on a size that the module does not allow")
+    add_image_size(parser, "the size at which photos are seen (default: the module's)")
+    add_any_size(parser)
     parser.add_argument("--work", metavar="DIR", help="keep what a killed run or another split can use, here")
     split = parser.add_argument_group("split")
-    split.add_argument("--validation", type=float, default=0.1, metavar="SHARE", help="chooses settings (default: 0.1)")
-    split.add_argument("--test", type=float, default=0.2, metavar="SHARE", help="measures the result (default: 0.2)")
+    for name, share, does in (
+        ("--validation", VALIDATION_SHARE, "chooses settings"),
+        ("--test", TEST_SHARE, "measures the result"),
+    ):
+        split.add_argument(
+            name, type=float, default=share, metavar="SHARE", help=f"{does} (default: %(default)s of the photos)"
+        )
     split.add_argument("--seed", type=int, default=0, help="another seed, another split (default: 0)")
     frozen = parser.add_argument_group("the classifier")
     frozen.add_argument(
@@ -49,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     frozen.add_argument("--strength", type=float, metavar="S", help="of the regularisation (default: by validation)")
     frozen.add_argument("--class-weights", default="auto", metavar="W", help="auto, balanced or none (default: auto)")
-    frozen.add_argument("--precision", default="auto", metavar="P", help="auto, f32 or bf16 (default: auto)")
+    add_precision(frozen)
     _configure_gradient(parser)
 
 
@@ -65,7 +69,7 @@ def _configure_gradient(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--learning-rate", type=float, metavar="R", help="at its highest")
     method.add_argument("--decay", type=float, metavar="SHARE", help="of the epochs, in which the rate falls to zero")
     method.add_argument(
-        "--coarse-size", type=size, metavar="N|HxW", help="image size until the rate falls: smaller is faster"
+        "--coarse-size", type=image_size, metavar="N|HxW", help="image size until the rate falls: smaller is faster"
     )
     method.add_argument("--batch-norm-momentum", type=float, metavar="M", help="of the moving statistics (0.99)")
     method.add_argument("--weight-decay", type=float, metavar="W", help="L2, of the full convolutions (4e-5)")

@@ -22,6 +22,7 @@ from mobilenet_hub.images.inputs import SUFFIXES
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2  # of the photos, where nothing else is said
 TABLE_SUFFIXES = frozenset([".csv", ".parquet"])
 
 _GIVEN_SPLITS: dict[str, Split] = {
@@ -99,7 +100,7 @@ class _Row:
 
 
 def read_dataset(
-    source: str | os.PathLike[str], *, validation: float = 0.1, test: float = 0.2, seed: int = 0
+    source: str | os.PathLike[str], *, validation: float = VALIDATION_SHARE, test: float = TEST_SHARE, seed: int = 0
 ) -> Dataset:
     """List labelled photos and split them, stably, into training, validation and test.
 

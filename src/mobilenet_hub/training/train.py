@@ -14,7 +14,7 @@ import numpy as np
 
 from mobilenet_hub.architecture import Architecture, height_and_width
 from mobilenet_hub.errors import AccuracyError, InputError, OutputError
-from mobilenet_hub.evaluation.dataset import SPLITS, Dataset, Skipped, Split, read_dataset
+from mobilenet_hub.evaluation.dataset import SPLITS, TEST_SHARE, VALIDATION_SHARE, Dataset, Skipped, Split, read_dataset
 from mobilenet_hub.evaluation.evaluate import OnProgress, outcomes_of, predict
 from mobilenet_hub.evaluation.metrics import Metrics, measure
 from mobilenet_hub.host.files import replace_folder
@@ -55,8 +55,8 @@ def train(
     *,
     module: str | os.PathLike[str] = "starter",
     method: Method = "frozen",
-    validation: float = 0.1,
-    test: float = 0.2,
+    validation: float = VALIDATION_SHARE,
+    test: float = TEST_SHARE,
     seed: int = 0,
     image_size: int | tuple[int, int] | None = None,
     frozen: FrozenOptions | None = None,

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from mobilenet_hub.cli.console import note, print_json, progress, size
+from mobilenet_hub.cli.console import note, print_json, progress
+from mobilenet_hub.cli.options import add_computing, add_images
 from mobilenet_hub.errors import InputError
 
 _MAX_NAMED = 20
@@ -20,18 +21,9 @@ if TYPE_CHECKING:
 def add_bulk_options(parser: argparse.ArgumentParser) -> None:
     """Declare IMAGES, how they are computed, and how the output is kept."""
     from mobilenet_hub.bulk.shards import DEFAULT_SHARD_SIZE
-    from mobilenet_hub.images.inputs import HELP
 
-    parser.add_argument("images", nargs="+", metavar="IMAGES", help=HELP)
-    parser.add_argument("--fit", metavar="FIT", help="how images of another shape are fitted (docs/images.md)")
-    parser.add_argument(
-        "--precision",
-        default="auto",
-        metavar="P",
-        help="auto, f32 or bf16; for an output also int8, calibrated with your first images",
-    )
-    parser.add_argument("--image-size", type=size, metavar="N|HxW", help="another size than the module was trained at")
-    parser.add_argument("--any-size", action="store_true", help="insist on a size that the module does not allow")
+    add_images(parser)
+    add_computing(parser, int8=True)
     bulk = parser.add_argument_group("for an output")
     bulk.add_argument("--limit", type=int, metavar="N", help="take only the first N images")
     bulk.add_argument(

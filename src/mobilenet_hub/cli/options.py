@@ -1,0 +1,104 @@
+"""The options that several commands share: each is declared here, once, and read here from its text.
+
+A command's `configure` calls those it takes; what one command alone takes stands in its own file.
+"""
+
+import argparse
+import re
+
+MODULE_HELP = "a module folder, a TF Hub or Kaggle handle or URL, a short name, or starter"
+LABELLED_HELP = "a folder with a subfolder of photos for each class, or a table of path,label"
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """Declare IMAGES."""
+    from mobilenet_hub.images.inputs import HELP
+
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help=HELP)
+
+
+def add_labelled_folder(parser: argparse.ArgumentParser) -> None:
+    """Declare FOLDER, of labelled photos."""
+    parser.add_argument("folder", metavar="FOLDER", help=LABELLED_HELP)
+
+
+def add_module(parser: argparse.ArgumentParser) -> None:
+    """Declare --module, which without is the starter."""
+    parser.add_argument("--module", default="starter", metavar="MODULE", help="the module to use (default: starter)")
+
+
+def add_computing(parser: argparse.ArgumentParser, *, int8: bool = False) -> None:
+    """Declare all that says how images are computed.
+
+    Args:
+        parser: the command's.
+        int8: whether --precision may be int8.
+    """
+    add_fit(parser)
+    add_precision(parser, "auto, f32 or bf16" + ("; for an output also int8, calibrated with your first images" * int8))
+    add_image_size(parser)
+    add_any_size(parser)
+    add_threads(parser)
+
+
+def add_fit(parser: argparse.ArgumentParser) -> None:
+    """Declare --fit."""
+    parser.add_argument("--fit", metavar="FIT", help="how images of another shape are fitted (docs/images.md)")
+
+
+def add_precision(parser: argparse._ActionsContainer, choices: str = "auto, f32 or bf16") -> None:
+    """Declare --precision, of the inference."""
+    parser.add_argument("--precision", default="auto", metavar="P", help=f"{choices} (default: auto)")
+
+
+def add_image_size(
+    parser: argparse.ArgumentParser, help: str = "another size than the module was trained at", *, free: bool = False
+) -> None:
+    """Declare --image-size.
+
+    Args:
+        parser: the command's.
+        help: what the size is here.
+        free: whether it may also be "free".
+    """
+    read, metavar = (_size_or_free, "N|HxW|free") if free else (image_size, "N|HxW")
+    parser.add_argument("--image-size", type=read, metavar=metavar, help=help)
+
+
+def add_any_size(parser: argparse.ArgumentParser) -> None:
+    """Declare --any-size."""
+    parser.add_argument("--any-size", action="store_true", help="insist on a size that the module does not allow")
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Declare --threads, of decoding and of computing."""
+    parser.add_argument("--threads", type=_threads, metavar="N", help="use N threads (default: one for each core)")
+
+
+def image_size(text: str) -> int | tuple[int, int]:
+    """Read an image size: a side, or height and width.
+
+    Raises:
+        argparse.ArgumentTypeError: neither of the two.
+
+    Example:
+        >>> image_size("224"), image_size("192x256")
+        (224, (192, 256))
+    """
+    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text.lower())
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels, as 224 or 192x256 (height x width)")
+    return (int(found[1]), int(found[2])) if found[2] else int(found[1])
+
+
+def _size_or_free(text: str) -> int | tuple[int, int] | str:
+    try:
+        return "free" if text.lower() == "free" else image_size(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of pixels (224 or 192x256) nor free") from None
+
+
+def _threads(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads from 1")
+    return int(text)
