@@ -6,6 +6,7 @@ import pytest
 from exported import V1_CLASSES, made_module
 
 from mobilenet_hub.cli.main import main
+from mobilenet_hub.exporting.formats import FORMATS, takers
 from mobilenet_hub.module_folder import write_module
 
 
@@ -53,6 +54,20 @@ def test_a_wrong_word_is_one_line_and_status_2(words, says, module, tmp_path, ca
     assert says in shown.err
     assert shown.out == ""
     assert not (tmp_path / "net").exists()
+
+
+@pytest.mark.parametrize(
+    "option", ["image_size", "batch_size", "uint8_input", "opset", "precision", "calibration", "handle"]
+)
+def test_help_and_refusals_name_the_formats_that_take_an_option(option, module, tmp_path, capsys):
+    flag = "--batch" if option == "batch_size" else f"--{option.replace('_', '-')}"
+    words = {"uint8_input": [], "precision": ["int8"], "handle": ["me/net/1"], "opset": ["17"]}.get(option, ["64"])
+    other = next(name for name, one in FORMATS.items() if option not in one.options)
+    assert main(["export", module, "--format", other, "-o", str(tmp_path / "net"), flag, *words]) == 2
+    refused = capsys.readouterr().err
+    assert f"{flag} means nothing for {other}; it is for {takers(option)}" in refused
+    assert main(["export", "--help"]) == 0
+    assert takers(option) in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_existing_export_needs_force(module, tmp_path, capsys):

@@ -55,7 +55,7 @@ def test_the_site_has_the_archive_under_the_handle_and_its_type(site):
 def test_what_is_published_already_is_kept(site):
     folder, _ = site
     before = (folder / V1_FEATURES).read_bytes()
-    with pytest.raises(OutputError, match="--force"):
+    with pytest.raises(OutputError, match="overwrite=True"):
         export(made_module(V1_FEATURES), "site", folder)
     with pytest.raises(OutputError, match="is a folder"):
         export(made_module(V1_FEATURES), "site", folder, handle=V1_FEATURES.rpartition("/")[0])

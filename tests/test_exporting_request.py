@@ -25,16 +25,16 @@ def request(handle, format, **options):
         ("zip", {}, "use one of tf-hub, onnx"),
         ("tfjs", {}, "tensorflowjs.*onnx"),
         ("keras", {"image_size": 96}, "means nothing for keras; it is for tf-hub, onnx"),
-        ("tf-hub", {"uint8_input": True}, "--uint8-input.*it is for onnx, openvino, litert"),
-        ("openvino", {"opset": 17}, "--opset.*it is for onnx"),
-        ("onnx", {"precision": "int8"}, "--precision.*it is for litert"),
-        ("onnx", {"handle": "me/net/1"}, "--handle.*it is for site"),
+        ("tf-hub", {"uint8_input": True}, "uint8_input.*it is for onnx, openvino, litert"),
+        ("openvino", {"opset": 17}, "opset.*it is for onnx"),
+        ("onnx", {"precision": "int8"}, "precision.*it is for litert"),
+        ("onnx", {"handle": "me/net/1"}, "handle.*it is for site"),
         ("onnx", {"opset": 9}, "13 to"),
         ("onnx", {"batch_size": 0}, "batch size must be"),
         ("onnx", {"image_size": 0}, "image size must be"),
         ("openvino", {"image_size": "free"}, "free sizes are for tf-hub and onnx"),
         ("litert", {"precision": "int4"}, "float32, float16, dynamic, int8"),
-        ("litert", {"precision": "int8"}, "--calibration"),
+        ("litert", {"precision": "int8"}, "calibration=FOLDER"),
         ("litert", {"calibration": "photos"}, "for int8 only"),
         ("onnx", {"outputs": "layer_7"}, "no output 'layer_7'"),
         ("onnx", {"outputs": "probabilites"}, "did you mean probabilities"),
@@ -51,7 +51,7 @@ def test_what_does_not_fit_is_refused_with_what_does(format, options, says, tmp_
 
 def test_a_fixed_size_is_insisted_on_or_kept():
     for options in ({"image_size": 128}, {"image_size": "free"}):
-        with pytest.raises(InputError, match=r"96x96 pixels only.*--any-size"):
+        with pytest.raises(InputError, match=r"96x96 pixels only.*any_size=True"):
             request(V2_FEATURES, "onnx", **options)
     assert request(V2_FEATURES, "onnx", image_size=128, any_size=True).image_size == (128, 128)
     assert request(V2_FEATURES, "onnx", image_size="free", any_size=True).image_size is None

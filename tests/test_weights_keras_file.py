@@ -94,7 +94,7 @@ def test_the_same_outputs_as_keras(models, tmp_path, at, form):
 
 def test_the_size_is_asked_for_where_weights_are_alone(models, tmp_path):
     model = models["mobilenet_v1", 0.25, 96, True]
-    with pytest.raises(MobileNetHubError, match="--image-size"):
+    with pytest.raises(MobileNetHubError, match="image_size="):
         load_source(saved(model, tmp_path, ".weights.h5"))
     assert load_source(saved(model, tmp_path, ".keras")).config.image_size == (96, 96)
     shutil.copy(tmp_path / "net.weights.h5", tmp_path / "mobilenet_2_5_128_tf_no_top.h5")

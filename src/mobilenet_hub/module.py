@@ -153,7 +153,7 @@ def checked_image_size(
         trained = "x".join(map(str, config.image_size))
         raise InputError(
             f"{config.handle} takes images of {trained} pixels only, not {size[0]}x{size[1]}: leave the image size "
-            f"out, take a V1 module of version 3 to 5, or insist with any_size=True (--any-size)"
+            f"out, take a V1 module of version 3 to 5, or insist with any_size=True"
         )
     return size
 

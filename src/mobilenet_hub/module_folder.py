@@ -181,7 +181,7 @@ def check_place(folder: Path, overwrite: bool) -> None:
         if not (folder / CONFIG_FILE).is_file():
             raise OutputError(f"{folder} holds something else than a module; choose another folder")
         if not overwrite:
-            raise OutputError(f"{folder} exists; choose another folder, or replace it with overwrite=True (--force)")
+            raise OutputError(f"{folder} exists; choose another folder, or replace it with overwrite=True")
 
 
 def _check_values(known: dict[str, Any], file: Path) -> None:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from mobilenet_hub.cli.console import print_json
-from mobilenet_hub.cli.options import add_image_size
+from mobilenet_hub.cli.options import add_force, add_image_size
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--architecture", choices=("mobilenet_v1", "mobilenet_v2"), help="demand this architecture")
     parser.add_argument("--depth-multiplier", type=float, metavar="M", help="demand this depth multiplier")
     parser.add_argument("--num-classes", type=int, metavar="N", help="demand N classes; 0 leaves the classifier out")
-    parser.add_argument("--force", action="store_true", help="replace DIR where it is there already")
+    add_force(parser, "replace DIR where it is there already")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         num_classes=args.num_classes,
         handle=args.handle,
         labels=_read_labels(args.labels) if args.labels else None,
-        overwrite=args.force,
+        overwrite=args.overwrite,
     )
     config = read_config(folder)
     height, width = config.image_size

@@ -3,37 +3,47 @@
 import argparse
 
 from mobilenet_hub.cli.console import note, print_json, table
-from mobilenet_hub.cli.options import MODULE_HELP, add_any_size, add_image_size
+from mobilenet_hub.cli.options import MODULE_HELP, add_any_size, add_force, add_image_size
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
+    """Declare the command's arguments; which format takes which follows from `FORMATS`."""
+    from mobilenet_hub.exporting.formats import FORMATS, OPSETS, PRECISIONS, takers
+
+    formats = "; ".join(f"{one.name}: {one.what.replace('`', '')}" for one in FORMATS.values())
+    one_by_one = ", ".join(f"{one.name}: {one.default_batch}" for one in FORMATS.values() if one.default_batch)
     parser.add_argument("module", metavar="MODULE", help=MODULE_HELP)
-    parser.add_argument(
-        "--format",
-        required=True,
-        metavar="F",
-        help="tf-hub (TF2 SavedModel), onnx, openvino, litert, keras, safetensors (module folder), or site (a static "
-        "site that tensorflow_hub and `mobilenet pull` fetch from)",
-    )
+    parser.add_argument("--format", required=True, metavar="F", help=formats)
     parser.add_argument(
         "-o", "--output", required=True, metavar="OUT", help="a file with the format's ending, or a folder"
     )
-    add_image_size(parser, "(tf-hub, onnx, openvino, litert)", free=True)
+    add_image_size(parser, f"({takers('image_size')})", free=True)
     add_any_size(parser)
-    parser.add_argument("--batch", type=_batch, metavar="N|free", help="images at a time (default: free; litert: 1)")
-    parser.add_argument("--uint8-input", action="store_true", help="take decoded pixels 0..255 (not in tf-hub, keras)")
+    parser.add_argument(
+        "--batch",
+        dest="batch_size",
+        type=_batch,
+        metavar="N|free",
+        help=f"images at a time (default: free; {one_by_one}) ({takers('batch_size')})",
+    )
+    parser.add_argument(
+        "--uint8-input", action="store_true", help=f"take decoded pixels 0..255 ({takers('uint8_input')})"
+    )
     parser.add_argument(
         "--outputs",
         nargs="+",
         metavar="NAME",
         help="logits, probabilities, features, or endpoints such as layer_7/output (default: logits, else features)",
     )
-    parser.add_argument("--opset", type=int, metavar="N", help="ONNX operator set (default: 17)")
-    parser.add_argument("--precision", metavar="P", help="litert: float32, float16, dynamic or int8")
-    parser.add_argument("--calibration", metavar="FOLDER", help="litert int8: photos like those it will see")
-    parser.add_argument("--handle", help="site: publish under this name (default: the module's own handle)")
-    parser.add_argument("--force", action="store_true", help="replace an export that is there already")
+    parser.add_argument("--opset", type=int, metavar="N", help=f"{takers('opset')}: operator set ({OPSETS[1]})")
+    parser.add_argument("--precision", metavar="P", help=f"{takers('precision')}: {', '.join(PRECISIONS)}")
+    parser.add_argument(
+        "--calibration", metavar="FOLDER", help=f"{takers('calibration')} in int8: photos like those it will see"
+    )
+    parser.add_argument(
+        "--handle", help=f"{takers('handle')}: publish under this name (default: the module's own handle)"
+    )
+    add_force(parser, "replace an export that is there already")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         args.format,
         args.output,
         image_size=args.image_size,
-        batch_size=args.batch,
+        batch_size=args.batch_size,
         uint8_input=args.uint8_input,
         outputs=args.outputs,
         opset=args.opset,
@@ -56,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         calibration=args.calibration,
         any_size=args.any_size,
         handle=args.handle,
-        force=args.force,
+        overwrite=args.overwrite,
     )
     if args.json:
         print_json(asdict(proof))

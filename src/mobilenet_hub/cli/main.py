@@ -63,10 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(unknown_command(command))
     try:
         file = import_module(f"mobilenet_hub.cli.{command}")
-        args = _parser(command, file.configure).parse_intermixed_args(options + words[1:])
+        parser = _parser(command, file.configure)
+        args = parser.parse_intermixed_args(options + words[1:])
     except SystemExit as exit_request:  # argparse's way to end: --help, or a usage error that it has printed
         return int(exit_request.code or 0)
-    return _run(file.run, args)
+    return _run(file.run, args, parser)
 
 
 def overview() -> str:
@@ -129,7 +130,7 @@ def _leave_broken_pipe() -> int:
     return _EXIT_BROKEN_PIPE
 
 
-def _run(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+def _run(run: Callable[[argparse.Namespace], int], args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     try:
         with warnings.catch_warnings():
             if not args.debug:
@@ -145,7 +146,9 @@ def _run(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> 
     except MobileNetHubError as error:
         if args.debug:
             raise
-        return _refuse(str(error))
+        from mobilenet_hub.cli.options import as_flags
+
+        return _refuse(as_flags(str(error), parser))
     except Exception as error:
         if args.debug:
             raise

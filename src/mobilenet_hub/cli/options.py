@@ -1,6 +1,7 @@
 """The options that several commands share: each is declared here, once, and read here from its text.
 
-A command's `configure` calls those it takes; what one command alone takes stands in its own file.
+A command's `configure` calls those it takes; what one command alone takes stands in its own file. The name that an
+option has in `args` is that of the Python argument which it becomes, so that `as_flags` can translate errors.
 """
 
 import argparse
@@ -70,6 +71,11 @@ def add_any_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--any-size", action="store_true", help="insist on a size that the module does not allow")
 
 
+def add_force(parser: argparse.ArgumentParser, help: str) -> None:
+    """Declare --force: replace what is there. Python's word for it is `overwrite`."""
+    parser.add_argument("--force", dest="overwrite", action="store_true", help=help)
+
+
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """Declare --threads, of decoding and of computing."""
     parser.add_argument("--threads", type=_threads, metavar="N", help="use N threads (default: one for each core)")
@@ -89,6 +95,30 @@ def image_size(text: str) -> int | tuple[int, int]:
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels, as 224 or 192x256 (height x width)")
     return (int(found[1]), int(found[2])) if found[2] else int(found[1])
+
+
+def as_flags(text: str, parser: argparse.ArgumentParser) -> str:
+    """Return an error of the library with the command's flags in place of Python's arguments.
+
+    The library writes `any_size=True`, `precision=int8`, `opset` between backquotes, or a name with an underscore.
+
+    Example:
+        >>> parser = argparse.ArgumentParser()
+        >>> add_force(parser, "replace it")
+        >>> add_image_size(parser)
+        >>> as_flags("photos/image_size is there: image_size=224, or `overwrite`, or overwrite=True", parser)
+        'photos/image_size is there: --image-size 224, or --force, or --force'
+    """
+    for action in parser._actions:
+        flag = next((option for option in action.option_strings if option.startswith("--")), None)
+        if flag is None:
+            continue
+        name = re.escape(action.dest)
+        text = re.sub(rf"`{name}`|(?<![\w/.-]){name}=True\b", flag, text)
+        text = re.sub(rf"(?<![\w/.-]){name}=(?=\w)", f"{flag} ", text)
+        if "_" in name:
+            text = re.sub(rf"(?<![\w/.'\"-]){name}(?![\w/.'\"=-])", flag, text)
+    return text
 
 
 def _size_or_free(text: str) -> int | tuple[int, int] | str:

@@ -5,7 +5,14 @@ import os
 from typing import TYPE_CHECKING
 
 from mobilenet_hub.cli.console import Stages, note, note_cautions, print_json, table
-from mobilenet_hub.cli.options import add_any_size, add_image_size, add_labelled_folder, add_precision, image_size
+from mobilenet_hub.cli.options import (
+    add_any_size,
+    add_force,
+    add_image_size,
+    add_labelled_folder,
+    add_precision,
+    image_size,
+)
 from mobilenet_hub.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,7 +25,7 @@ _ARCHITECTURE, _DEPTH_MULTIPLIER, _IMAGE_SIZE = "mobilenet_v2", 1.0, 224
 # Options that say something to one way of training only.
 _OF_GRADIENT = (
     *("epochs", "batch_size", "learning_rate", "decay", "coarse_size", "batch_norm_momentum", "weight_decay"),
-    *("label_smoothing", "crop_area", "patience"),
+    *("label_smoothing", "min_area", "patience"),
 )
 _OF_SCRATCH = ("architecture", "depth_multiplier")
 _NOT_OF_SCRATCH = ("views", "strength")
@@ -33,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--module", help="the module whose network is used, or made anew from scratch (default: starter, or as below)"
     )
-    parser.add_argument("--force", action="store_true", help="replace DIR where it is a module folder already")
+    add_force(parser, "replace DIR where it is a module folder already")
     parser.add_argument("--assert-accuracy", type=float, metavar="A", help="fail, and write nothing, below this (0.9)")
     add_image_size(parser, "the size at which photos are seen (default: the module's)")
     add_any_size(parser)
@@ -74,7 +81,9 @@ def _configure_gradient(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--batch-norm-momentum", type=float, metavar="M", help="of the moving statistics (0.99)")
     method.add_argument("--weight-decay", type=float, metavar="W", help="L2, of the full convolutions (4e-5)")
     method.add_argument("--label-smoothing", type=float, metavar="S", help="default: 0.1")
-    method.add_argument("--crop-area", type=float, metavar="SHARE", help="least of a photo that a random crop shows")
+    method.add_argument(
+        "--crop-area", dest="min_area", type=float, metavar="SHARE", help="least of a photo that a random crop shows"
+    )
     method.add_argument("--patience", type=int, metavar="N", help="stop after N epochs without progress on validation")
 
 
@@ -101,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
             network=network,
             assert_accuracy=args.assert_accuracy,
             any_size=args.any_size,
-            overwrite=args.force,
+            overwrite=args.overwrite,
             work=args.work,
             on_progress=stages,
         )
@@ -140,7 +149,7 @@ def _check_given(args: argparse.Namespace, method: "Method") -> None:
     for names, takers in others[method]:
         for name in names:
             if getattr(args, name) not in (None, False):
-                raise InputError(f"--{name.replace('_', '-')} is for {takers}")
+                raise InputError(f"`{name}` is for {takers}")
 
 
 def _gradient(args: argparse.Namespace) -> "GradientOptions":
@@ -152,7 +161,7 @@ def _gradient(args: argparse.Namespace) -> "GradientOptions":
     given = {name: getattr(args, name) for name in _OF_GRADIENT if getattr(args, name) is not None}
     if (side := given.pop("coarse_size", None)) is not None:
         given["coarse_size"] = (side, side) if isinstance(side, int) else side
-    if (area := given.pop("crop_area", None)) is not None:
+    if (area := given.pop("min_area", None)) is not None:
         given["augmentation"] = replace(defaults.augmentation, min_area=area)
     given |= {"class_weights": args.class_weights, "precision": args.precision, "seed": args.seed}
     return replace(defaults, **given)

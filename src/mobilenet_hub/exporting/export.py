@@ -1,6 +1,6 @@
 """Modules in the formats that their users run, each run again by its own runtime and compared before it is kept.
 
-Read the files in this order: request, artifact, proof, then one file for each format, then publish.
+Read the files in this order: formats, request, output, proof, then one file for each format, publish last.
 """
 
 import os
@@ -15,8 +15,6 @@ from mobilenet_hub.exporting.request import Options, make_request
 
 if TYPE_CHECKING:
     from mobilenet_hub.exporting.request import Exportable
-
-_FILES = {"tf-hub": "tf_hub", "safetensors": "safetensors_folder"}  # the others are <format>_file
 
 
 def export(
@@ -33,6 +31,7 @@ def export(
     calibration: str | os.PathLike[str] | None = None,
     any_size: bool = False,
     handle: str | None = None,
+    overwrite: bool = False,
     force: bool = False,
 ) -> Proof:
     """Write a module in another format, run it there, and keep it only if it gives what the module gives.
@@ -54,7 +53,8 @@ def export(
         calibration: a folder of photos, for int8.
         any_size: allow an image size that the published module does not.
         handle: the name to publish under, for "site"; None: the module's own.
-        force: replace an export that is there already.
+        overwrite: replace an export that is there already.
+        force: the same, as it was called before.
 
     Returns:
         What was found when the export was run; also written beside it, as <file>.proof.json or into the folder.
@@ -62,7 +62,7 @@ def export(
     Raises:
         InputError: an option that does not fit the format or the module; a name with another format's ending.
         MissingExtraError: a package is not installed; the text has the install line.
-        OutputError: the output exists and `force` is not set, or cannot be written.
+        OutputError: the output exists and `overwrite` is not set, or cannot be written.
         ProofError: the export does not give what the module gives; nothing was kept.
 
     Example:
@@ -72,13 +72,10 @@ def export(
     options = Options(image_size, batch_size, uint8_input, outputs, opset, precision, calibration, any_size, handle)
     request = make_request(module, format, options)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported: it reports every missing GPU
-    if format == "site":
-        from mobilenet_hub.exporting.publish import publish
-
-        return publish(request, output, force=force)
-    place = find_place(output, request.format.suffix, force=force)
-    file = _FILES.get(format, f"{format}_file")
-    writer = import_module(f"mobilenet_hub.exporting.{file}")
+    writer = import_module(f"mobilenet_hub.exporting.{request.format.writer}")
+    if request.format.in_site:
+        return writer.publish(request, output, overwrite=overwrite or force)
+    place = find_place(output, request.format.suffix, overwrite=overwrite or force)
     with making(place) as work:
         path = work / place.main if place.main else work
         writer.write(request, path)

@@ -26,7 +26,7 @@ class Place:
     path: Path
     main: str | None  # the main file's name; None: everything lies in a folder without one
     is_file: bool
-    force: bool  # whether something of the same kind may be replaced
+    overwrite: bool  # whether something of the same kind may be replaced
 
     def in_place(self, name: str) -> Path:
         """Return the final path of one of the export's files."""
@@ -37,13 +37,13 @@ class Place:
         return self.path.with_name(name)
 
 
-def find_place(output: str | os.PathLike[str], suffix: str | None, *, force: bool) -> Place:
+def find_place(output: str | os.PathLike[str], suffix: str | None, *, overwrite: bool) -> Place:
     """Decide whether an output's name means a file or a folder, and that it may be written.
 
     Args:
         output: the name given.
         suffix: the ending of the format's file; None for formats that are folders.
-        force: whether something of the same kind may be replaced.
+        overwrite: whether something of the same kind may be replaced.
 
     Raises:
         InputError: the name has another format's ending.
@@ -52,12 +52,12 @@ def find_place(output: str | os.PathLike[str], suffix: str | None, *, force: boo
     path = Path(output).expanduser().absolute()
     ending = path.suffix.lower()
     if suffix and ending == suffix:
-        place = Place(path, path.name, True, force)
+        place = Place(path, path.name, True, overwrite)
     elif ending in SUFFIXES:
         wanted = f"a name ending in {suffix}, or a folder's" if suffix else "a folder's name"
         raise InputError(f"{output} has the ending of something else; give {wanted}")
     else:
-        place = Place(path, f"model{suffix}" if suffix else None, False, force)
+        place = Place(path, f"model{suffix}" if suffix else None, False, overwrite)
     _check_free(place)
     return place
 
@@ -70,14 +70,14 @@ def _check_free(place: Place) -> None:
         raise OutputError(f"{path} is a {'folder' if path.is_dir() else 'file'}; choose another name")
     if not place.is_file and not any(path.iterdir()):
         return
-    if not place.force:
+    if not place.overwrite:
         raise _exists(path)
     if not place.is_file and not (path / PROOF_FILE).is_file():
         raise OutputError(f"{path} holds something else than an export (no {PROOF_FILE}); choose another name")
 
 
 def _exists(path: Path) -> OutputError:
-    return OutputError(f"{path} exists; choose another name, or replace it with force=True (--force)")
+    return OutputError(f"{path} exists; choose another name, or replace it with overwrite=True")
 
 
 @contextmanager
@@ -120,7 +120,7 @@ def _move_files(work: Path, place: Place) -> None:
         for name in names:
             target = place.in_place(name)
             new = not target.exists()
-            if not (new or place.force or name == PROOF_FILE):
+            if not (new or place.overwrite or name == PROOF_FILE):
                 raise _exists(target)
             (work / name).replace(target)
             if new:

@@ -24,13 +24,13 @@ HEADERS_FILE = "_headers"  # as Netlify and Cloudflare Pages read it
 _HANDLE = re.compile(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+)+", re.ASCII)
 
 
-def publish(request: Request, site: str | os.PathLike[str], *, force: bool = False) -> Proof:
+def publish(request: Request, site: str | os.PathLike[str], *, overwrite: bool = False) -> Proof:
     """Add a module to a site; other modules there stay.
 
     Args:
         request: the module, and the handle to publish it under (None: its own).
         site: the site's folder, made where it is missing.
-        force: replace the module where the site has it already.
+        overwrite: replace the module where the site has it already.
 
     Raises:
         InputError: the module has no handle and none was given, or it is no path.
@@ -42,9 +42,9 @@ def publish(request: Request, site: str | os.PathLike[str], *, force: bool = Fal
     archive = root / handle
     if archive.is_dir():
         raise OutputError(f"{archive} is a folder: the site has modules below that handle")
-    if archive.exists() and not force:
-        raise OutputError(f"{archive} exists; publish another version, or replace it with force=True (--force)")
-    with making(Place(archive, archive.name, is_file=True, force=force)) as work:
+    if archive.exists() and not overwrite:
+        raise OutputError(f"{archive} exists; publish another version, or replace it with overwrite=True")
+    with making(Place(archive, archive.name, is_file=True, overwrite=overwrite)) as work:
         with tempfile.TemporaryDirectory(dir=work.parent) as scratch:
             model, unpacked = Path(scratch) / "model", Path(scratch) / "unpacked"
             tf_hub.write(request, model)
@@ -62,7 +62,7 @@ def _checked_handle(request: Request) -> str:
     handle = request.handle or request.config.handle
     if handle is None:
         raise InputError(
-            "a site needs a name to publish the module under, as publisher/name/1: give it with handle (--handle)"
+            "a site needs a name to publish the module under, as publisher/name/1: give it with handle=NAME"
         )
     handle = handle.removeprefix("https://tfhub.dev/")
     if not _HANDLE.fullmatch(handle):

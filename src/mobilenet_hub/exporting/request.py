@@ -22,6 +22,7 @@ from mobilenet_hub.exporting.formats import (
     Free,
     Precision,
     find_format,
+    takers,
 )
 from mobilenet_hub.hub.contract import Contract, find_contract, open_contract
 from mobilenet_hub.images.inputs import items
@@ -153,25 +154,23 @@ def _check_given(format: Format, options: Options) -> None:
     """Refuse options that the format has no use for, and values that no module allows."""
     for name in ("image_size", "batch_size", "uint8_input", "opset", "precision", "calibration", "handle"):
         if getattr(options, name) not in (None, False) and name not in format.options:
-            takers = [one.name for one in FORMATS.values() if name in one.options]
-            flag = "--batch" if name == "batch_size" else f"--{name.replace('_', '-')}"
-            raise InputError(f"{name} ({flag}) means nothing for {format.name}; it is for {', '.join(takers)}")
+            raise InputError(f"`{name}` means nothing for {format.name}; it is for {takers(name)}")
     if options.precision not in (None, *PRECISIONS):
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {options.precision!r}")
     if (options.precision == "int8") and options.calibration is None:
-        raise InputError("int8 needs images to calibrate with: give a folder of photos with --calibration FOLDER")
+        raise InputError("int8 needs images to calibrate with: give a folder of photos with calibration=FOLDER")
     if options.calibration is not None and options.precision != "int8":
-        raise InputError("calibration images are for int8 only: add --precision int8, or leave --calibration out")
+        raise InputError("calibration images are for int8 only: add precision=int8, or leave `calibration` out")
     if options.opset is not None and not OPSETS[0] <= options.opset <= OPSETS[2]:
         raise InputError(f"opset must be {OPSETS[0]} to {OPSETS[2]}, not {options.opset!r}")
 
 
 def _check_packages(format: Format) -> None:
     purpose = f"exporting to {format.name}"
-    if format.name == "keras":
-        require_keras(purpose)
-    for package, extra in format.packages:
-        if find_spec(package) is None:
+    for package, extra in format.needs:
+        if package == "keras":
+            require_keras(purpose)  # and one of its backends
+        elif find_spec(package) is None:
             raise MissingExtraError(package, extra, purpose)
 
 
@@ -206,25 +205,24 @@ def _without_classifier(
 def _image_size(format: Format, contract: Contract, options: Options) -> tuple[int, int] | None:
     asked, fixed = options.image_size, contract.size is not None and not options.any_size
     if asked == FREE:
-        if format.name not in ("tf-hub", "onnx"):
-            raise InputError(f"{format.name} is exported for one image size; free sizes are for tf-hub and onnx")
+        if format.free_size == "never":
+            free = [one.name for one in FORMATS.values() if one.free_size != "never" and "image_size" in one.options]
+            raise InputError(f"{format.name} is exported for one image size; free sizes are for {' and '.join(free)}")
         if fixed:
             height, width = contract.config.image_size
             raise InputError(
                 f"{contract.name} takes images of {height}x{width} pixels only; for a free size take a V1 module of "
-                "version 3 to 5, or insist with any_size=True (--any-size)"
+                "version 3 to 5, or insist with any_size=True"
             )
         return None
-    if asked is None and format.suffix is None and not fixed:
-        return None
-    if asked is None and format.name == "keras":
+    if asked is None and (format.free_size == "always" or (format.free_size == "where allowed" and not fixed)):
         return None
     return checked_image_size(contract.config, asked, any_size=options.any_size)
 
 
 def _batch_size(format: Format, asked: int | Free | None) -> int | None:
     if asked is None:
-        return 1 if format.name == "litert" else None
+        return format.default_batch
     if asked == FREE:
         return None
     if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:

@@ -35,7 +35,7 @@ class Augmentation:
     def __post_init__(self):
         """Refuse what means nothing."""
         if not 0 < self.min_area <= 1:
-            raise InputError(f"min_area (--crop-area) must be a share above 0 and up to 1, not {self.min_area!r}")
+            raise InputError(f"min_area must be a share above 0 and up to 1, not {self.min_area!r}")
         if not 0 <= self.brightness < 1:
             raise InputError(f"brightness must be a number from 0 to 1, without 1, not {self.brightness!r}")
 

@@ -242,13 +242,11 @@ def _image_size(source: Source, name: str, multiplier: float, wanted: Wanted) ->
         return wanted.image_size
     if len(said) > 1:
         raise InputError(
-            f"{source.path} says {_shown(said)} pixels, by its name and inside; "
-            "say which with --image-size (Python: image_size=)"
+            f"{source.path} says {_shown(said)} pixels, by its name and inside; say which with image_size=N"
         )
     if not said:
         raise InputError(
-            f"{source.path} does not say for which image size the network was trained; "
-            "give it with --image-size, e.g. --image-size 224 (Python: image_size=224)"
+            f"{source.path} does not say for which image size the network was trained; give it, e.g. image_size=224"
         )
     if not is_image_size(size := said.pop()):
         raise InvalidModuleError(f"{source.path} says that its images have {_shown({size})} pixels")
