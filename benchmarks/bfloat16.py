@@ -38,11 +38,11 @@ def main():
         exact = forward(network, units, dense, images, len(units) + 1)
         plain = [(to_bfloat16(kernel), to_bfloat16(bias)) for kernel, bias in units[:-1]]
         plain.append((to_bfloat16(units[-1][0]), units[-1][1]))
-        ways = [("plainly", (plain, dense, 0)), ("biases corrected", prepare(network, weights, units, dense, 0))]
-        if (ours := prepare(network, weights, units, dense)).exact:
+        ways = [("plainly", (plain, 0)), ("biases corrected", prepare(network, weights, units, 0))]
+        if (ours := prepare(network, weights, units)).exact:
             ways.append(("biases corrected", ours))
-        for way, (layers, head, first) in ways:
-            features, logits = forward(network, layers, head, images, first)
+        for way, (layers, first) in ways:
+            features, logits = forward(network, layers, dense, images, first)
             answers, own = logits.argmax(1), exact[1].argmax(1)
             cosine = (exact[0] * features).sum(1) / np.linalg.norm(exact[0], axis=1) / np.linalg.norm(features, axis=1)
             right = f"{(answers == labels).sum()} of {(own == labels).sum()}" if network.num_classes == 1001 else ""
@@ -81,10 +81,9 @@ def forward(network, layers, dense, images, first):
         value = nearest(value) if first <= number < len(layers) - 1 else value
         made.append(value)
     features = value = value.mean((2, 3)).numpy()
-    in_bfloat16 = first <= len(layers)
     for number, (kernel, biases) in enumerate(dense):
         value = np.maximum(value, 0) if number else value
-        value = (to_bfloat16(value) @ to_bfloat16(kernel[0, 0]) if in_bfloat16 else value @ kernel[0, 0]) + biases
+        value = value @ kernel[0, 0] + biases  # float32 in whatever precision the network runs
     return features, value
 
 

@@ -11,7 +11,6 @@ from mobilenet_hub.architecture import mobilenet_v1, mobilenet_v2
 from mobilenet_hub.inference.bfloat16 import (
     float32_units,
     mean_inputs,
-    rounded_dense,
     rounded_layers,
     to_bfloat16,
 )
@@ -104,15 +103,6 @@ def test_rounded_layers_leave_the_mean_features_where_they_were(first):
     if first == 0:
         plainly = mean_features(network, [tuple(map(to_bfloat16, layer)) for layer in layers])
         assert np.abs(plainly - expected).max() > 0.01
-
-
-def test_a_dense_layer_keeps_its_output_of_the_mean_features():
-    random = np.random.default_rng(0)
-    kernel, biases = random.standard_normal((1, 1, 64, 1)).astype(np.float32), np.ones(1, np.float32)
-    mean = random.uniform(0, 6, 64)
-    near, moved = rounded_dense(kernel, biases, mean)
-    np.testing.assert_array_equal(near, to_bfloat16(kernel))
-    np.testing.assert_allclose(mean @ near[0, 0] + moved, mean @ kernel[0, 0] + biases, atol=1e-5)
 
 
 @pytest.mark.parametrize("noisy", [None, 0, 3, 26])

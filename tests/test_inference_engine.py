@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +12,11 @@ from reference_network import forward, random_weights
 
 from mobilenet_hub.errors import InputError, InvalidModuleError
 from mobilenet_hub.inference import compiled, engine
-from mobilenet_hub.inference.engine import Engine, chosen_precision
+from mobilenet_hub.inference.engine import Engine, chosen_precision, precision_for
+from mobilenet_hub.inference.graph import dense_layers
 from mobilenet_hub.module import Module, ModuleConfig, checked_image_size
-from mobilenet_hub.module_folder import WEIGHTS_FILE, write_module
+from mobilenet_hub.module_folder import WEIGHTS_FILE, read_module, write_module
+from mobilenet_hub.store import resolve
 from mobilenet_hub.store.cache import cache_folder
 
 RELATIVE = 1e-4  # what independent float32 implementations agree to
@@ -195,15 +199,41 @@ def test_sizes_follow_what_the_published_module_allows():
             checked_image_size(config(None), nonsense)
 
 
-def test_precision_is_what_the_cpu_has(module):
-    has_bf16 = "BF16" in engine.import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    is_fast = has_bf16 and {"amx_bf16", "avx512_bf16"} & engine.cpu_features()
-    assert chosen_precision("f32") == "f32"
-    assert chosen_precision("bf16") == ("bf16" if has_bf16 else "f32")
-    assert chosen_precision("auto") == ("bf16" if is_fast else "f32")
+@pytest.mark.parametrize(
+    ("capabilities", "instructions", "auto", "bf16"),
+    [
+        ({"FP32", "BF16"}, {"avx2", "avx512f", "avx512_bf16"}, "bf16", "bf16"),
+        ({"FP32", "BF16"}, {"avx512f", "amx_bf16"}, "bf16", "bf16"),
+        ({"FP32", "BF16"}, {"avx2", "avx512f", "avx512_vnni"}, "f32", "bf16"),  # emulated, and slower
+        ({"FP32"}, {"avx2"}, "f32", "f32"),
+        ({"FP32"}, {"avx512_bf16"}, "f32", "f32"),
+        ({"FP32", "FP16"}, set(), "f32", "f32"),
+    ],
+)
+def test_the_precision_follows_from_the_instructions(capabilities, instructions, auto, bf16):
+    assert precision_for("auto", capabilities, instructions) == auto
+    assert precision_for("bf16", capabilities, instructions) == bf16
+    assert precision_for("f32", capabilities, instructions) == "f32"
+
+
+def photos_of(size, count=4):
+    """Views of a photo, float32 in [0, 1]."""
+    from PIL import Image
+
+    photo = Image.open(Path(__file__).parents[1] / "examples" / "cat.jpg").convert("RGB")
+    views = [photo.rotate(20 * turn).resize(size[::-1], Image.Resampling.BILINEAR) for turn in range(count)]
+    return np.stack([np.asarray(view, np.float32) / 255 for view in views])
+
+
+def test_precision_is_what_the_cpu_has():
+    """With a trained network: features of random weights are noise, which rounding moves at will."""
+    capabilities = engine.import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    for asked in ("auto", "bf16", "f32"):
+        assert chosen_precision(asked) == precision_for(asked, capabilities, engine.cpu_features())
     with pytest.raises(InputError, match="auto, f32, bf16"):
         chosen_precision("fp16")
-    images = np.random.default_rng(0).random((4, 48, 40, 3), np.float32)
+    module = read_module(resolve("starter"))
+    images = photos_of(module.config.image_size)
     exact = Engine(module, ["features"], precision="f32").run(images)["features"]
     runner = Engine(module, ["features"], precision="bf16")
     value = runner.run(images)["features"]
@@ -211,6 +241,20 @@ def test_precision_is_what_the_cpu_has(module):
     assert cosine.min() > 0.999
     if runner.precision == "f32":
         np.testing.assert_array_equal(value, exact)
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+@pytest.mark.parametrize("hidden_units", [0, 20])
+def test_what_lies_behind_the_features_is_float32_in_every_precision(module, precision, hidden_units):
+    """So a classifier fitted on an engine's features gives the logits that the engine gives."""
+    config = replace(module.config, hidden_units=hidden_units)
+    module = Module(config, random_weights(config.network))
+    images = np.random.default_rng(0).random((5, 48, 40, 3), np.float32)
+    results = Engine(module, ["logits"], precision=precision).run(images)
+    value = Engine(module, ["features"], precision=precision).run(images)["features"].astype(np.float64)
+    for index, (kernel, biases) in enumerate(dense_layers(config.network, module.weights)):
+        value = (np.maximum(value, 0) if index else value) @ kernel[0, 0] + biases
+    assert np.abs(results["logits"] - value).max() < 1e-5 * np.abs(value).max()  # bf16 would be off by 4e-3
 
 
 def test_inference_opens_no_connection(folder):

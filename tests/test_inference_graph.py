@@ -160,7 +160,9 @@ def test_a_graph_for_bfloat16_marks_the_first_layers_of_noisy_networks_to_stay_f
         nodes = graph.get_ordered_ops()
         convolutions = [node for node in nodes if "Convolution" in node.get_type_name()]
         kept = [any("DisablePrecision" in key for key in node.get_rt_info()) for node in convolutions]
-        assert kept == [True] * marked + [False] * (27 - marked)
+        assert kept == [True] * marked + [False] * (27 - marked) + [True]  # the classifier
+        pooling = next(node for node in nodes if node.get_type_name() == "ReduceMean")
+        assert any("DisablePrecision" in key for key in pooling.get_rt_info())
         scaling = next(node for node in nodes if node.get_type_name() == "Multiply")
         assert any("DisablePrecision" in key for key in scaling.get_rt_info()) == bool(marked)
         assert [output.get_any_name() for output in graph.outputs] == ["logits", "features"]

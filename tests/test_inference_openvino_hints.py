@@ -9,7 +9,7 @@ from reference_network import random_weights
 
 from mobilenet_hub.architecture import mobilenet_v1, mobilenet_v2
 from mobilenet_hub.inference.graph import build_graph, import_openvino
-from mobilenet_hub.inference.openvino_hints import keep_float32, prefer_avx2_kernels
+from mobilenet_hub.inference.openvino_hints import keep_float32, names_up_to, prefer_avx2_kernels, wants_avx2_kernels
 
 
 def hinted(model, attribute):
@@ -36,13 +36,19 @@ def test_avx2_kernels_are_asked_for_in_all_convolutions_but_the_first():
         np.testing.assert_allclose(other[index], plain[index], atol=1e-5 * np.abs(plain[index]).max())
 
 
-def test_what_stays_float32_is_a_node_and_all_before_it():
+def test_what_stays_float32_is_what_is_named():
     network = mobilenet_v1(0.25, num_classes=0)
     model = build_graph(network, random_weights(network), (32, 32), ["features"], input_type="uint8")
     nodes = [node for node in model.get_ordered_ops() if node.get_type_name() not in ("Constant", "Parameter")]
     clamps = [index for index, node in enumerate(nodes) if node.get_type_name() == "Clamp"]
-    kept = keep_float32(model, nodes[clamps[2]])
+    kept = keep_float32(model, names_up_to([nodes[clamps[2]]]))
     assert hinted(kept, "DisablePrecision") == {node.get_friendly_name() for node in nodes[: clamps[2] + 1]}
+
+
+def test_avx2_kernels_are_for_cpus_with_avx2_and_nothing_wider():
+    assert wants_avx2_kernels(frozenset({"avx", "avx2", "fma"}))
+    for instructions in ({"avx"}, {"avx2", "avx512f"}, {"asimd", "bf16"}, ()):
+        assert not wants_avx2_kernels(frozenset(instructions))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as POSIX does")
@@ -61,7 +67,7 @@ model = build_graph(network, weights, (32, 32), ["features"])
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
 assert prefer_avx2_kernels(model) is None
 try:
-    keep_float32(model, model.get_results()[0])
+    keep_float32(model, [node.get_friendly_name() for node in model.get_ordered_ops()])
 except InputError as error:
     print(error)
 """

@@ -37,10 +37,9 @@ def to_bfloat16(values: np.ndarray) -> np.ndarray:
 
 
 class Prepared(NamedTuple):
-    """What to compute with instead of a network's layers."""
+    """What to compute with instead of a network's units."""
 
     units: list[Layer]
-    dense: list[Layer]
     exact: int  # of the first units, how many are to be computed in float32
 
 
@@ -48,16 +47,14 @@ def prepare(
     network: Architecture,
     weights: Mapping[str, np.ndarray],
     units: Sequence[Layer],
-    dense: Sequence[Layer],
     exact: int | None = None,
 ) -> Prepared:
-    """Prepare a network for bfloat16 arithmetic.
+    """Prepare a network for bfloat16 arithmetic; what lies behind the features is computed in float32.
 
     Args:
         network: the architecture.
         weights: float32 arrays by TF-Slim name.
         units: the units' kernels and biases, batch norm folded in.
-        dense: those of the layers behind the features.
         exact: how many of the first units are to be computed in float32; None: as many as `float32_units` says.
 
     Returns:
@@ -65,8 +62,7 @@ def prepare(
     """
     means = mean_inputs(network, weights)
     exact = float32_units(network, weights, units, means) if exact is None else exact
-    first = [rounded_dense(*dense[0], means[-1])] if dense else []
-    return Prepared(rounded_layers(network, weights, units, means, exact), [*first, *dense[1:]], exact)
+    return Prepared(rounded_layers(network, weights, units, means, exact), exact)
 
 
 def mean_inputs(network: Architecture, weights: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -142,18 +138,6 @@ def rounded_layers(
         moves = (given - wanted) * _passed(unit, weights)
         moved.append(moves if unit.adds is None else moves + moved[unit.adds + 1])
     return result
-
-
-def rounded_dense(kernel: np.ndarray, biases: np.ndarray, mean: np.ndarray) -> Layer:
-    """Round the kernel [1, 1, in, out] of a dense layer; let its biases [out] keep the output of the mean input [in].
-
-    Example:
-        >>> kernel, biases = rounded_dense(np.full((1, 1, 2, 1), 1.001, np.float32), np.zeros(1), np.ones(2))
-        >>> kernel.ravel().tolist(), biases.round(4).tolist()
-        ([1.0, 1.0], [0.0020000000949949026])
-    """
-    near = to_bfloat16(kernel)
-    return near, (biases - (_applied(near, mean) - _applied(kernel, mean))).astype(np.float32)
 
 
 def _applied(kernel: np.ndarray, values: np.ndarray, depthwise: bool = False) -> np.ndarray:

@@ -47,7 +47,7 @@ class CompiledNetwork:
         self._compiled = compiled
         self._chunk = chunk
         # By position: "logits" and "Logits" are one tensor, which OpenVINO may know by either name.
-        self._shapes = {name: tuple(o.shape)[1:] for name, o in zip(outputs, compiled.outputs, strict=True)}
+        self._shapes = {name: tuple(compiled.outputs[i].shape)[1:] for i, name in enumerate(outputs)}
         count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self._requests = [compiled.create_infer_request() for _ in range(count)]
 

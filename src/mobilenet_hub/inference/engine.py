@@ -4,7 +4,7 @@ Nothing here opens a connection: no download, no telemetry.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import log2
 from pathlib import Path
 from threading import Lock
@@ -16,7 +16,7 @@ from mobilenet_hub.errors import InputError
 from mobilenet_hub.host.cpu import cpu_features
 from mobilenet_hub.inference.compiled import CompiledNetwork, cache_key, device_settings, load_compiled, save_compiled
 from mobilenet_hub.inference.graph import Arithmetic, InputType, build_graph, checked_outputs, import_openvino
-from mobilenet_hub.inference.openvino_hints import prefer_avx2_kernels
+from mobilenet_hub.inference.openvino_hints import prefer_avx2_kernels, wants_avx2_kernels
 from mobilenet_hub.module import Module, checked_image_size
 from mobilenet_hub.module_folder import read_config, read_module
 from mobilenet_hub.store.cache import cache_folder
@@ -143,7 +143,7 @@ class Engine:
         def build() -> "tuple[CompiledModel, bool]":
             """Compile; tell whether it is as fast as it can be, and so worth keeping."""
             graph = self.graph(chunk, input_type)
-            best = prefer_avx2_kernels(graph) if cpu_features() & {"avx2", "avx512f"} == {"avx2"} else graph
+            best = prefer_avx2_kernels(graph) if wants_avx2_kernels(cpu_features()) else graph
             return core.compile_model(graph if best is None else best, "CPU", settings), best is not None
 
         if isinstance(self._module, Module):
@@ -167,9 +167,6 @@ class Engine:
 def chosen_precision(asked: Precision) -> Arithmetic:
     """Return the precision that inference really runs in on this CPU.
 
-    "auto" is bf16 where the CPU has instructions for it, else f32. "bf16" asked for on a CPU that OpenVINO cannot run
-    it on is f32 too: more exact, and the fastest there is.
-
     Raises:
         InputError: a name that is not a precision.
 
@@ -179,6 +176,29 @@ def chosen_precision(asked: Precision) -> Arithmetic:
     """
     if asked not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {asked!r}")
-    if asked == "f32" or "BF16" not in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if asked == "f32":
         return "f32"
-    return "bf16" if asked == "bf16" or _BF16_INSTRUCTIONS & cpu_features() else "f32"
+    capabilities = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return precision_for(asked, capabilities, cpu_features())
+
+
+def precision_for(asked: Precision, capabilities: Collection[str], instructions: Collection[str]) -> Arithmetic:
+    """Return what "auto", "bf16" or "f32" means on a CPU.
+
+    "auto" is bf16 where the CPU has instructions for it, else f32. "bf16" asked for on a CPU that OpenVINO cannot run
+    it on is f32 too: more exact, and the fastest there is.
+
+    Args:
+        asked: what was asked for.
+        capabilities: what OpenVINO says that it can do on the CPU ("BF16" among them or not).
+        instructions: the CPU's, as Linux names them.
+
+    Example:
+        >>> precision_for("auto", {"FP32", "BF16"}, {"avx512f", "avx512_bf16"})
+        'bf16'
+        >>> precision_for("auto", {"FP32", "BF16"}, {"avx512f"})
+        'f32'
+    """
+    if asked == "f32" or "BF16" not in capabilities:
+        return "f32"
+    return "bf16" if asked == "bf16" or not _BF16_INSTRUCTIONS.isdisjoint(instructions) else "f32"

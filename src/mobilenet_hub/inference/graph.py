@@ -14,7 +14,7 @@ import numpy as np
 from mobilenet_hub.architecture import Architecture, ConvUnit, height_and_width, pad_amounts
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.inference.bfloat16 import Layer, prepare
-from mobilenet_hub.inference.openvino_hints import keep_float32
+from mobilenet_hub.inference.openvino_hints import keep_float32, names_up_to
 
 if TYPE_CHECKING:
     from openvino import Model, Node
@@ -140,7 +140,8 @@ def build_graph(
         precision: what the graph is to be compiled for; for "bf16" it is prepared as `bfloat16` says.
 
     Returns:
-        A graph with the input "images" [n, height, width, 3] and float32 outputs that bear the names asked for.
+        A graph with the input "images" [n, height, width, 3] and float32 outputs that bear the names asked for; for
+        "bf16" the features come last, asked for or not.
 
     Raises:
         InputError: an output that the network does not have, an impossible image size, or a temporary file that "bf16"
@@ -165,16 +166,21 @@ def build_graph(
     dense = dense_layers(network, weights)
     exact = 0
     if precision == "bf16":
-        units, dense, exact = prepare(network, weights, units, dense)
+        units, exact = prepare(network, weights, units)
     made = _add_units(values, network, units, image_size)
-    _add_head(values, dense)
+    _add_head(values, dense, kept=precision != "f32")
     results = []
-    for name in outputs:
+    # As an output, the features come as float32 from the last unit; else they would be rounded on the way to the head.
+    for name in outputs if precision == "f32" else dict.fromkeys([*outputs, "features"]):
         result = opset13.result(_in_tensorflow_axes(values[name]))
         result.output(0).add_names({name})
         results.append(result)
     model = Model(results, [images], network.name)  # pyright: ignore[reportGeneralTypeIssues]
-    return keep_float32(model, made[exact - 1]) if exact else model
+    if precision == "f32":
+        return model
+    # Behind the last unit all is float32, so that a classifier says the same wherever its features are computed.
+    head = names_up_to(values.values()) - names_up_to(made)
+    return keep_float32(model, head | names_up_to(made[exact - 1 : exact] if exact else []))
 
 
 def _scaled(images: "Node", network: Architecture, input_type: InputType) -> "Node":
@@ -222,27 +228,34 @@ def _convolution(
     return opset13.convolution(value, _constant(kernel.transpose(3, 2, 0, 1)), strides, before, after, [1, 1])
 
 
-def _add_head(values: dict[str, "Node"], dense: Sequence[Layer]) -> None:
-    """Add the pooling and, with ReLU between them, the dense layers, if there are any."""
+def _add_head(values: dict[str, "Node"], dense: Sequence[Layer], *, kept: bool) -> None:
+    """Add the pooling and, with ReLU between them, the dense layers, if there are any.
+
+    Where they are to be kept float32 they are convolutions: OpenVINO forgets what a matrix product was marked with.
+    """
     from openvino import opset13
+
+    def flat(value: "Node") -> "Node":
+        return opset13.squeeze(value, _constant(np.array(_SPATIAL_AXES)))
 
     pooled = opset13.reduce_mean(values.pop("last"), _constant(np.array(_SPATIAL_AXES)), keep_dims=True)
     values["global_pool"] = pooled
-    values["features"] = value = opset13.squeeze(pooled, _constant(np.array(_SPATIAL_AXES)))
+    values["features"] = flat(pooled)
     if not dense:
         return
-    for kernel, biases in dense[:-1]:
-        value = opset13.relu(_dense(value, kernel, biases))
-    logits = _dense(value, *dense[-1])
+    value = pooled if kept else values["features"]
+    for number, (kernel, biases) in enumerate(dense):
+        value = opset13.relu(value) if number else value
+        if kept:
+            filters = _constant(kernel.transpose(3, 2, 0, 1))
+            value = opset13.convolution(value, filters, [1, 1], [0, 0], [0, 0], [1, 1])
+            value = opset13.add(value, _channels(biases))
+        else:
+            value = opset13.matmul(value, _constant(kernel[0, 0]), transpose_a=False, transpose_b=False)
+            value = opset13.add(value, _constant(biases[np.newaxis]))
+    logits = flat(value) if kept else value
     values["logits"] = values["Logits"] = logits
     values["Predictions"] = opset13.softmax(logits, axis=1)
-
-
-def _dense(value: "Node", kernel: np.ndarray, biases: np.ndarray) -> "Node":
-    from openvino import opset13
-
-    product = opset13.matmul(value, _constant(kernel[0, 0]), transpose_a=False, transpose_b=False)
-    return opset13.add(product, _constant(biases[np.newaxis]))
 
 
 def _in_tensorflow_axes(value: "Node") -> "Node":

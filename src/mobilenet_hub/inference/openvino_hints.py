@@ -6,7 +6,7 @@ errors; OpenVINO inside functions.
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,25 +22,40 @@ _FLOAT32 = (  # the name for it until OpenVINO 2026.2, and the later one; each v
 _KERNELS = '<attribute name="primitives_priority" version="0" value="cpu:{}"/>'
 
 
-def keep_float32(model: "Model", last: "Node") -> "Model":
-    """Return the model with a node and all before it marked to be computed in float32, whatever the rest is.
+def keep_float32(model: "Model", names: Collection[str]) -> "Model":
+    """Return the model with the nodes of these names marked to be computed in float32, whatever the rest is.
 
     Raises:
         InputError: the temporary folder cannot be written.
     """
-    kept, found = set(), [last]
-    while found:
-        node = found.pop()
-        if (name := node.get_friendly_name()) not in kept:
-            kept.add(name)
-            found += [value.get_source_output().get_node() for value in node.inputs()]
     try:
-        return _hinted(model, dict.fromkeys(kept, _FLOAT32))
+        return _hinted(model, dict.fromkeys(names, _FLOAT32))
     except (OSError, RuntimeError) as error:
         raise InputError(
             f"bf16 needs a temporary file in {tempfile.gettempdir()}, which cannot be written ({error}): make room, "
             f"name another folder in TMPDIR, or ask for the precision f32"
         ) from error
+
+
+def names_up_to(nodes: Iterable["Node"]) -> set[str]:
+    """Return the names of nodes and of all before them."""
+    names, found = set(), list(nodes)
+    while found:
+        node = found.pop()
+        if (name := node.get_friendly_name()) not in names:
+            names.add(name)
+            found += [value.get_source_output().get_node() for value in node.inputs()]
+    return names
+
+
+def wants_avx2_kernels(instructions: Collection[str]) -> bool:
+    """Tell whether `prefer_avx2_kernels` makes networks faster on a CPU with these instructions.
+
+    Example:
+        >>> wants_avx2_kernels({"avx2"}), wants_avx2_kernels({"avx2", "avx512f"}), wants_avx2_kernels(set())
+        (True, False, False)
+    """
+    return "avx2" in instructions and "avx512f" not in instructions
 
 
 def prefer_avx2_kernels(model: "Model") -> "Model | None":
