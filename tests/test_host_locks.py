@@ -10,7 +10,7 @@ import time
 import pytest
 
 from mobilenet_hub.errors import DownloadError, OutputError
-from mobilenet_hub.host.locks import _is_still_there, is_locked, locked
+from mobilenet_hub.host.locks import is_locked, is_still_there, locked
 
 HOLD = """
 import sys, time
@@ -109,9 +109,9 @@ def test_an_open_file_that_is_no_longer_the_lock(lock):
     """An owner removes its file; who had that file open must not take the lock of it for the lock."""
     lock.parent.mkdir()
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT)
-    assert _is_still_there(lock, descriptor)
+    assert is_still_there(lock, descriptor)
     lock.unlink()
-    assert not _is_still_there(lock, descriptor)
+    assert not is_still_there(lock, descriptor)
     lock.touch()
-    assert not _is_still_there(lock, descriptor)
+    assert not is_still_there(lock, descriptor)
     os.close(descriptor)

@@ -5,8 +5,6 @@ Every source of weights becomes one and every command takes one.
 
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from mobilenet_hub.architecture import (
     is_image_size,
 )
 from mobilenet_hub.errors import InputError, InvalidModuleError, OutputError
-from mobilenet_hub.host.files import exists, is_folder, replace_folder
+from mobilenet_hub.host.files import exists, is_folder, replacing_folder
 from mobilenet_hub.module import Module, ModuleConfig, check_labels, check_weights
 
 FORMAT = 1
@@ -120,18 +118,10 @@ def write_module(path: str | os.PathLike[str], module: Module, *, overwrite: boo
     check_labels(module.config)
     check_place(folder, overwrite)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made: {error}") from None
-    try:
-        _write_files(partial, module)
-        partial.chmod(0o755)
-        replace_folder(partial, folder)
+        with replacing_folder(folder) as new:
+            write_files(new, module)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{folder} cannot be written: {error}") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return Path(path)
 
 
@@ -224,7 +214,8 @@ def _config_json(config: ModuleConfig) -> dict[str, Any]:
     return {**config.extra, **data}
 
 
-def _write_files(folder: Path, module: Module) -> None:
+def write_files(folder: Path, module: Module) -> None:
+    """Write a module's files into a folder that is being made."""
     from safetensors.numpy import save_file
 
     weights = {name: np.ascontiguousarray(module.weights[name], np.float32) for name in module.config.network.variables}

@@ -1,23 +1,24 @@
 """One shard while it is written, under a temporary name, and how its Parquet is encoded."""
 
-import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from mobilenet_hub.host.files import flush
+from mobilenet_hub.host.files import replacing
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, Schema
     from pyarrow.parquet import ParquetWriter
 
 
-PARTIAL = ".partial"
-
 _ROW_GROUP = 1024  # rows held until they are written
 
 _UNCOMPRESSED = "features.list.element"  # float32 features hardly shrink, and are read faster as they are
+
+
+class _Unfinished(Exception):
+    """What a shard that is given up leaves its place with."""
 
 
 class Part:
@@ -29,9 +30,8 @@ class Part:
         self.skipped: list[tuple[str, str]] = []
         self._held: list[RecordBatch] = []
         self._schema = schema
-        self._partial = path.with_name(path.name + PARTIAL)
-        self._file = self._partial.open("wb")
-        self._writer = open_parquet(self._file, schema)
+        self._place = replacing(path)
+        self._writer = open_parquet(self._place.__enter__(), schema)
 
     def add(self, rows: "RecordBatch", inputs: Sequence[str], skipped: Iterable[tuple[str, str]]) -> None:
         """Add the rows of some inputs, and (name, reason) of those without one."""
@@ -47,22 +47,16 @@ class Part:
         try:
             self._write_held()
             self._writer.close()
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._partial.replace(self.path)
-            flush(self.path.parent)
         except BaseException:
             self.discard()
             raise
+        self._place.__exit__(None, None, None)
 
     def discard(self) -> None:
         """Leave nothing of it."""
         with suppress(OSError):
             self._writer.close()
-        with suppress(OSError):
-            self._file.close()
-        self._partial.unlink(missing_ok=True)
+        self._place.__exit__(_Unfinished, _Unfinished(), None)
 
     def _write_held(self) -> None:
         from pyarrow import Table

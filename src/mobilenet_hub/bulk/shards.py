@@ -6,7 +6,6 @@ so a run killed at any moment goes on from the last shard it lists and ends with
 """
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
@@ -14,13 +13,15 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from mobilenet_hub.bulk.part import PARTIAL, Part
+from mobilenet_hub.bulk.part import Part
 from mobilenet_hub.errors import InputError, OutputError
-from mobilenet_hub.host.files import printable, replacing
+from mobilenet_hub.host.files import PARTIAL, printable, replacing
+from mobilenet_hub.host.locks import LOCK_FILE, claimed
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, Schema
@@ -29,7 +30,10 @@ FORMAT = 1
 MANIFEST_FILE, SKIPPED_FILE = "manifest.json", "skipped.csv"
 DEFAULT_SHARD_SIZE = 4096
 METADATA_PREFIX = "mobilenet_hub."
-_LEFTOVER = re.compile(rf"part-\d+\.parquet|{re.escape(SKIPPED_FILE)}|.*{re.escape(PARTIAL)}")
+# What a killed run may leave without a manifest, finished or under a name of `replacing`.
+_UNFINISHED = re.compile(rf"\.?(part-\d+\.parquet|{MANIFEST_FILE}|{SKIPPED_FILE})(\..*)?{PARTIAL}")
+_LEFTOVER = re.compile(rf"part-\d+\.parquet|{SKIPPED_FILE}|{LOCK_FILE}|{_UNFINISHED.pattern}")
+_FIRST = re.compile(rf"part-00000\.parquet|{SKIPPED_FILE}|{LOCK_FILE}|{_UNFINISHED.pattern}")
 
 
 class Keyed(Protocol):
@@ -76,17 +80,17 @@ class Shards:
         self._hash = hashlib.sha256()
         self._skipped_bytes = 0
         self._part: Part | None = None
+        self._open = ExitStack()
         self.complete = False
         with _explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(folder, os.O_RDONLY)
+            self._open.enter_context(claimed(folder / LOCK_FILE, folder))
         try:
-            self._claim()
             with _explained(folder):
                 self._read_manifest()
                 self._clear()
         except BaseException:
-            os.close(self._lock)
+            self._open.close()
             raise
 
     def __enter__(self) -> "Shards":
@@ -95,7 +99,7 @@ class Shards:
     def __exit__(self, *_: object) -> None:
         if self._part is not None:
             self._part.discard()
-        os.close(self._lock)
+        self._open.close()
 
     @property
     def inputs(self) -> int:
@@ -189,21 +193,11 @@ class Shards:
         self._shards.append({"file": part.path.name, **counts, "keys_sha256": self._hash.hexdigest()})
         self._write_manifest()
 
-    def _claim(self) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputError(
-                f"another process is writing {self.folder}; wait for it, or choose another output"
-            ) from None
-        except OSError:
-            pass  # a file system without locks
-
     def _read_manifest(self) -> None:
         file = self.folder / MANIFEST_FILE
         if not file.exists():
-            others = [entry.name for entry in self.folder.iterdir() if not entry.name.endswith(PARTIAL)]
-            if set(others) - {SKIPPED_FILE, "part-00000.parquet"}:
+            others = [entry.name for entry in self.folder.iterdir() if not _FIRST.fullmatch(entry.name)]
+            if others:
                 raise InputError(f"{self.folder} holds something else ({sorted(others)[0]}); choose a new folder")
             with replacing(self.folder / SKIPPED_FILE) as file:
                 file.write(_csv_lines([("path", "reason")]))
@@ -225,8 +219,9 @@ class Shards:
     def _clear(self) -> None:
         """Remove what a killed run left that the manifest does not list."""
         os.truncate(self.folder / SKIPPED_FILE, self._skipped_bytes)
-        for left in self.folder.glob(f"*{PARTIAL}"):
-            left.unlink()
+        for left in self.folder.iterdir():
+            if _UNFINISHED.fullmatch(left.name):
+                left.unlink()
         (self.folder / f"part-{len(self._shards):05d}.parquet").unlink(missing_ok=True)
 
     def _write_manifest(self) -> None:

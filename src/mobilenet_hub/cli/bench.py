@@ -125,9 +125,11 @@ def _bench_catalog(args: argparse.Namespace) -> int:
     fitting = best_within(speeds, budget_ms=args.budget_ms, images_per_s=args.budget_rate)
     if args.plot:
         from mobilenet_hub.evaluation.speed_chart import speed_chart
+        from mobilenet_hub.host.files import replacing
 
         try:
-            Path(args.plot).write_text(speed_chart(speeds, _machine(), args.budget_ms), encoding="utf-8")
+            with replacing(Path(args.plot)) as file:
+                file.write(speed_chart(speeds, _machine(), args.budget_ms).encode())
         except OSError as error:
             raise OutputError(f"--plot {args.plot} cannot be written: {error.strerror or error}") from None
     if args.json:

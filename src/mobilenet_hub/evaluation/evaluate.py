@@ -19,7 +19,7 @@ from mobilenet_hub.evaluation.dataset import Example, Skipped, read_examples
 from mobilenet_hub.evaluation.metrics import Metrics, Outcome, measure
 from mobilenet_hub.evaluation.provenance import environment, fingerprint
 from mobilenet_hub.evaluation.report import Report, render
-from mobilenet_hub.host.files import sha256_of
+from mobilenet_hub.host.files import replacing, sha256_of
 from mobilenet_hub.images.batches import batches
 from mobilenet_hub.images.fit import Fit, checked_fit
 from mobilenet_hub.inference.classify import labels_of, softmax
@@ -77,7 +77,8 @@ class Evaluation:
             left_out=[(skip.path.name, skip.reason) for skip in self.skipped],
         )
         try:
-            Path(path).write_text(render(report), "utf-8", "backslashreplace")
+            with replacing(Path(path)) as file:
+                file.write(render(report).encode("utf-8", "backslashreplace"))
         except OSError as error:
             raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
 

@@ -5,15 +5,13 @@ file, with what belongs to it beside; any other name is a folder.
 """
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from mobilenet_hub.errors import InputError, MobileNetHubError, OutputError
-from mobilenet_hub.host.files import flush, replace_folder
+from mobilenet_hub.host.files import beside, replace_files, replacing_folder
 
 PROOF_FILE = "proof.json"
 SUFFIXES = (".onnx", ".xml", ".bin", ".tflite", ".keras", ".safetensors", ".pb", ".json", ".zip", ".tar", ".tgz", ".gz")
@@ -87,48 +85,31 @@ def making(place: Place) -> Iterator[Path]:
     Raises:
         OutputError: the place cannot be written.
     """
-    path = place.path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
-    try:
-        work = partial / "new"
-        work.mkdir()
-        yield work
         if place.is_file:
-            for file in work.iterdir():
-                flush(file)
-            _move_files(work, place)
-            flush(path.parent)
+            with beside(place.path) as work:
+                new, aside = work / "files", work / "aside"
+                new.mkdir()
+                aside.mkdir()
+                yield new
+                _move_files(new, place, aside)
         else:
-            replace_folder(work, path)
+            with replacing_folder(place.path) as new:
+                yield new
     except MobileNetHubError:
         raise
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        raise OutputError(f"{place.path} cannot be written: {error.strerror or error}") from error
 
 
-def _move_files(work: Path, place: Place) -> None:
+def _move_files(made: Path, place: Place, aside: Path) -> None:
     """Move the companions, then the main file: what loads is there only once everything is."""
-    names = sorted((file.name for file in work.iterdir()), key=lambda name: name == place.main)
-    made = []
-    try:
-        for name in names:
-            target = place.in_place(name)
-            new = not target.exists()
-            if not (new or place.overwrite or name == PROOF_FILE):
-                raise _exists(target)
-            (work / name).replace(target)
-            if new:
-                made.append(target)
-    except BaseException:
-        for target in made:
-            target.unlink(missing_ok=True)
-        raise
+    names = sorted((file.name for file in made.iterdir()), key=lambda name: name == place.main)
+    for name in names:
+        target = place.in_place(name)
+        if target.exists() and not (place.overwrite or name == PROOF_FILE):
+            raise _exists(target)
+    replace_files([(made / name, place.in_place(name)) for name in names], aside)
 
 
 def size_of(folder: Path) -> int:

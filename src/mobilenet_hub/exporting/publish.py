@@ -18,6 +18,7 @@ from mobilenet_hub.exporting import tf_hub
 from mobilenet_hub.exporting.output import PROOF_FILE, Place, making
 from mobilenet_hub.exporting.proof import Proof, prove
 from mobilenet_hub.exporting.request import Request
+from mobilenet_hub.host.files import replacing
 from mobilenet_hub.weights.archive import unpack
 
 HEADERS_FILE = "_headers"  # as Netlify and Cloudflare Pages read it
@@ -88,7 +89,12 @@ def _packed(folder: Path) -> bytes:
 
 def _add_headers(file: Path, handle: str) -> None:
     """Have hosts that read such a file send the archive as what it is: its name has no ending to tell it by."""
-    rule = f"/{handle}\n  Content-Type: application/gzip\n"
-    there = file.read_text("utf-8") if file.exists() else ""
-    if rule not in there:
-        file.write_text(there + rule, "utf-8")
+    rule = f"/{handle}\n  Content-Type: application/gzip\n".encode()
+    try:
+        there = file.read_bytes() if file.exists() else b""
+        if rule not in there:
+            gap = b"" if not there or there.endswith(b"\n") else b"\n"
+            with replacing(file) as stream:
+                stream.write(there + gap + rule)
+    except OSError as error:
+        raise OutputError(f"{file} cannot be written: {error.strerror or error}") from None

@@ -16,12 +16,22 @@ from pathlib import Path
 from mobilenet_hub.errors import DownloadError, OutputError
 
 LIMIT_S = 900.0
+LOCK_FILE = ".lock"  # in a folder that one process at a time writes
+_AT_ONCE_S = 0.2  # for an owner that is about to end
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.5
+
+
+class _BusyError(Exception):
+    """Another process holds the lock; says which."""
+
+
+class _NoLocksError(Exception):
+    """The file system has no locks."""
 
 
 @contextmanager
 def locked(path: Path, limit_s: float = LIMIT_S, done: Callable[[], bool] | None = None) -> Iterator[bool]:
-    """Hold the lock of a file for the length of a `with` block; threads of one process exclude each other too.
+    """Hold the lock of a module in the cache for a `with` block; threads of one process exclude each other too.
 
     Args:
         path: the lock file; its folder is made where it is missing, and removed in the end where it is empty.
@@ -41,18 +51,64 @@ def locked(path: Path, limit_s: float = LIMIT_S, done: Callable[[], bool] | None
         ...     held
         True
     """
-    descriptor = _acquire(path, limit_s, done)
+    try:
+        descriptor = _acquire(path, limit_s, done)
+    except _BusyError as owner:
+        raise DownloadError(
+            f"{owner} has been working on this module for more than {limit_s:g} s; wait for it or end it, "
+            f"then try again (its lock is {path})"
+        ) from None
+    except _NoLocksError as error:
+        raise OutputError(
+            f"the cache's file system has no file locks ({error}); set MOBILENET_HUB_CACHE to a folder on a local disk"
+        ) from None
+    except OSError as error:
+        raise OutputError(
+            f"the cache cannot be written: {error}; set MOBILENET_HUB_CACHE to a folder that can"
+        ) from None
     if descriptor is None:
         yield False
         return
     try:
         yield True
     finally:
-        with suppress(OSError):  # Windows keeps a file that a waiter has open; the last owner removes it
-            path.unlink()
-        os.close(descriptor)
-        with suppress(OSError):
-            path.parent.rmdir()
+        _release(path, descriptor)
+
+
+@contextmanager
+def claimed(lock: Path, place: Path) -> Iterator[None]:
+    """Hold a place that one process at a time writes, for a `with` block; a second one is refused at once.
+
+    A file system without locks is written without one: there is no other way to write there.
+
+    Args:
+        lock: the lock file; in the place, or beside it.
+        place: what is written, for the error's text.
+
+    Raises:
+        OutputError: another process is writing there.
+        OSError: the lock file cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with claimed(folder / LOCK_FILE, folder):
+        ...     (folder / LOCK_FILE).exists()
+        True
+    """
+    try:
+        descriptor = _acquire(lock, _AT_ONCE_S, None)
+    except _BusyError:
+        raise OutputError(f"another process is writing {place}; wait for it, or choose another output") from None
+    except _NoLocksError:
+        lock.unlink(missing_ok=True)
+        yield
+        return
+    assert descriptor is not None
+    try:
+        yield
+    finally:
+        _release(lock, descriptor)
 
 
 def is_locked(path: Path) -> bool:
@@ -68,9 +124,44 @@ def is_locked(path: Path) -> bool:
     except OSError:
         return False
     try:
-        return not _try_lock(descriptor)
+        return not try_lock(descriptor)
+    except OSError:
+        return False
     finally:
         os.close(descriptor)
+
+
+def is_still_there(path: Path, descriptor: int) -> bool:
+    """Tell whether the path still leads to the open file: its last owner removed the file that it had locked."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file if nobody else has; its closing, and its owner's death, free it.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    if os.name == "nt":
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
+        except OSError:
+            return False
+        return True
+    try:
+        import fcntl
+    except ImportError:
+        raise OSError("this system has no fcntl") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _acquire(path: Path, limit_s: float, done: Callable[[], bool] | None) -> int | None:
@@ -79,19 +170,34 @@ def _acquire(path: Path, limit_s: float, done: Callable[[], bool] | None) -> int
     while not (done and done()):
         descriptor = _open(path)
         if descriptor is not None:
-            if _try_lock(descriptor) and _is_still_there(path, descriptor):
+            if _locks(descriptor) and is_still_there(path, descriptor):
                 os.truncate(path, 0)
                 os.write(descriptor, f"{socket.gethostname()} process {os.getpid()}".encode())
                 return descriptor
             os.close(descriptor)
         if time.monotonic() > give_up_at:
-            raise DownloadError(
-                f"{_owner(path)} has been working on this module for more than {limit_s:g} s; wait for it or end it, "
-                f"then try again (its lock is {path})"
-            )
+            raise _BusyError(_owner(path))
         time.sleep(pause_s * random.uniform(0.5, 1.0))
         pause_s = min(1.5 * pause_s, _LONGEST_PAUSE_S)
     return None
+
+
+def _release(path: Path, descriptor: int) -> None:
+    try:
+        with suppress(OSError):  # Windows keeps a file that a waiter has open; the last owner removes it
+            path.unlink()
+    finally:
+        os.close(descriptor)
+    with suppress(OSError):
+        path.parent.rmdir()
+
+
+def _locks(descriptor: int) -> bool:
+    try:
+        return try_lock(descriptor)
+    except OSError as error:
+        os.close(descriptor)
+        raise _NoLocksError(str(error)) from None
 
 
 def _open(path: Path) -> int | None:
@@ -101,20 +207,10 @@ def _open(path: Path) -> int | None:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        if isinstance(error, FileExistsError) and (path.parent.is_dir() or not os.path.lexists(path.parent)):
+    except FileExistsError:
+        if path.parent.is_dir() or not os.path.lexists(path.parent):
             return None  # it was there, then not, and perhaps is again
-        raise OutputError(
-            f"the cache cannot be written: {error}; set MOBILENET_HUB_CACHE to a folder that can"
-        ) from None
-
-
-def _is_still_there(path: Path, descriptor: int) -> bool:
-    """Tell whether the path still leads to the open file: its last owner removed the file that it had locked."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+        raise
 
 
 def _owner(path: Path) -> str:
@@ -122,29 +218,3 @@ def _owner(path: Path) -> str:
         return path.read_text("utf-8") or "another process"
     except (OSError, UnicodeDecodeError):
         return "another process"
-
-
-if os.name == "nt":
-    import msvcrt
-
-    def _try_lock(descriptor: int) -> bool:
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _try_lock(descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            raise OutputError(
-                f"the cache's file system has no file locks ({error}); set MOBILENET_HUB_CACHE to a folder on a "
-                "local disk"
-            ) from None
-        return True

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from mobilenet_hub.errors import ImageError, InputError
@@ -198,11 +199,17 @@ class _OpenFile:
     """A file that stays open as long as an item may still read from it."""
 
     def __init__(self, path: str):
-        self.descriptor = os.open(path, os.O_RDONLY)
+        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._turn = Lock()
 
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes of the file; safe from several threads."""
-        data = os.pread(self.descriptor, length, offset)
+        if hasattr(os, "pread"):
+            data = os.pread(self.descriptor, length, offset)
+        else:  # Windows
+            with self._turn:
+                os.lseek(self.descriptor, offset, os.SEEK_SET)
+                data = os.read(self.descriptor, length)
         if len(data) < length:
             raise ImageError("the archive ends within this file")
         return data

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mobilenet_hub.host.cpu import cpu_features
-from mobilenet_hub.host.files import sha256_of
+from mobilenet_hub.host.files import replacing, sha256_of
 from mobilenet_hub.inference.graph import import_openvino
 from mobilenet_hub.module import ModuleConfig
 from mobilenet_hub.module_folder import WEIGHTS_FILE
@@ -121,15 +120,9 @@ def save_compiled(file: Path, compiled: "CompiledModel") -> None:
     blob = exported.getbuffer()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as stream:
-            try:
-                stream.write(_HEADER + hashlib.sha256(blob).digest())
-                stream.write(blob)
-                stream.close()
-                Path(stream.name).replace(file)
-            except BaseException:
-                Path(stream.name).unlink(missing_ok=True)
-                raise
+        with replacing(file) as stream:
+            stream.write(_HEADER + hashlib.sha256(blob).digest())
+            stream.write(blob)
         _prune(file.parent)
     except OSError:
         pass

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilenet_hub.errors import DownloadError, InvalidModuleError, OutputError
-from mobilenet_hub.host.files import flush, is_file, sha256_of
+from mobilenet_hub.host.files import is_file, sha256_of, swap_folder
 from mobilenet_hub.host.locks import is_locked, locked
 from mobilenet_hub.module_folder import CONFIG_FILE, WEIGHTS_FILE, read_module
 
@@ -199,16 +199,10 @@ def install(staged: Path, origin: Origin) -> Path:
     Returns:
         The entry's folder: the new one whole, or the old one, at any moment and after a crash.
     """
-    record = staged / ORIGIN_FILE
-    record.write_text(json.dumps(asdict(origin), indent=2) + "\n", "utf-8")
-    for path in (record, staged):
-        flush(path)
+    (staged / ORIGIN_FILE).write_text(json.dumps(asdict(origin), indent=2) + "\n", "utf-8")
     entry = entry_folder(origin.handle)
     entry.parent.mkdir(parents=True, exist_ok=True)
-    if entry.exists():
-        entry.rename(Path(tempfile.mkdtemp(prefix="old.", dir=staged.parent)) / entry.name)
-    staged.rename(entry)
-    flush(entry.parent)
+    swap_folder(staged, entry, Path(tempfile.mkdtemp(prefix="old.", dir=staged.parent)) / entry.name)
     return entry
 
 

@@ -4,10 +4,13 @@ What a step sees depends on the seed and the step's number alone, so that a run 
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -15,6 +18,7 @@ from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.evaluation.dataset import Example, Skipped
 from mobilenet_hub.evaluation.evaluate import OnProgress
 from mobilenet_hub.host.cpu import available_cores
+from mobilenet_hub.host.files import replacing
 from mobilenet_hub.images.fit import DEFAULT_FIT
 from mobilenet_hub.images.load import load_image
 from mobilenet_hub.images.resample import resample
@@ -52,35 +56,55 @@ def decode_pictures(
         on_progress: told how far it is.
 
     Returns:
-        uint8 [photos, height, width, 3] in the order of `examples`, read from the disk as it is used; and the files
-        that are no photos, whose pixels are zero.
+        uint8 [photos, height, width, 3] in the order of `examples`, read from the disk as it is used. Where some of the
+        files are no photos: those files, and no pixels.
     """
     names = "\n".join([repr((size, DEFAULT_FIT)), *(example.digest for example in examples)])
     file = work / f"pixels-{hashlib.sha256(names.encode()).hexdigest()[:16]}.npy"
-    if file.exists():
-        return np.load(file, mmap_mode="r"), ()
-    work.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(examples), *size, 3))
-    skipped: list[Skipped] = []
+    if not file.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        skipped: list[Skipped] = []
+        with suppress(_NotPhotosError), replacing(file) as stream:
+            pixels = _memory_of(stream, (len(examples), *size, 3))
+            skipped = _decode_into(pixels, examples, size, on_progress)
+            if skipped:
+                raise _NotPhotosError  # the caller asks again without them
+        if skipped:
+            return np.empty((0, *size, 3), np.uint8), tuple(skipped)
+    return np.load(file, mmap_mode="r"), ()
 
-    def decode(index: int) -> None:
+
+class _NotPhotosError(Exception):
+    """Some of the files are no photos, so the pixels are not those of the photos that will be trained on."""
+
+
+def _memory_of(stream: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
+    """Return uint8 zeros [*shape] that are kept in a file, as NPY."""
+    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    start = stream.tell()
+    stream.truncate(start + math.prod(shape))
+    return np.memmap(stream, np.uint8, "r+", start, shape) if math.prod(shape) else np.empty(shape, np.uint8)
+
+
+def _decode_into(
+    pixels: np.ndarray, examples: Sequence[Example], size: tuple[int, int], on_progress: OnProgress
+) -> list[Skipped]:
+    """Decode photos with all cores; return those that are none."""
+
+    def decode(index: int) -> Skipped | None:
         try:
             pixels[index] = load_image(examples[index].path, size)
         except ImageError as error:
-            skipped.append(Skipped(examples[index].path, str(error)))
+            return Skipped(examples[index].path, error.reason)
+        return None
 
+    skipped: list[Skipped | None] = []
     with ThreadPoolExecutor(available_cores()) as pool:
         for start in range(0, len(examples), _CHUNK):
             end = min(start + _CHUNK, len(examples))
-            list(pool.map(decode, range(start, end)))
+            skipped += pool.map(decode, range(start, end))
             on_progress("photos", end, len(examples))
-    pixels.flush()
-    if skipped:  # the caller asks again without them
-        partial.unlink()
-        return pixels, tuple(sorted(skipped, key=lambda skip: skip.path))
-    partial.replace(file)
-    return np.load(file, mmap_mode="r"), ()
+    return [skip for skip in skipped if skip is not None]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Feature vectors of a data set's photos, each photo decoded once, kept on disk so that a killed run goes on."""
 
 import hashlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from mobilenet_hub.errors import ImageError
 from mobilenet_hub.evaluation.dataset import Example, Skipped
 from mobilenet_hub.evaluation.evaluate import OnProgress
 from mobilenet_hub.host.cpu import available_cores
+from mobilenet_hub.host.files import replacing
 from mobilenet_hub.images.load import load_image
 from mobilenet_hub.images.resample import resample
 from mobilenet_hub.inference.engine import Engine
@@ -144,7 +144,6 @@ def _write_shard(work: Path, key: str, shard: dict[str, np.ndarray]) -> None:
     """Write vectors to a file of their own, whole or not at all."""
     digests = list(shard)
     name = hashlib.sha1("".join(digests).encode()).hexdigest()[:12]
-    with tempfile.NamedTemporaryFile(dir=work, suffix=".partial", delete=False) as stream:
-        counts = [len(shard[digest]) for digest in digests]
+    counts = [len(shard[digest]) for digest in digests]
+    with replacing(work / f"features-{key}-{name}.npz") as stream:
         np.savez(stream, digests=digests, counts=counts, rows=np.concatenate(list(shard.values())))
-    Path(stream.name).replace(work / f"features-{key}-{name}.npz")

@@ -1,14 +1,14 @@
 """The state of a training run on disk, whole or not at all, so that a killed run goes on where it was."""
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from mobilenet_hub.host.files import replacing
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,10 @@ class Checkpoint:
 
 
 def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
-    """Write to a temporary name beside it, flush it to the disk, then rename: a kill leaves the old state or the new.
+    """Write the state; a kill leaves the old one or the new.
 
     Example:
+        >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "state.safetensors"
         >>> write_checkpoint(file, Checkpoint("a run", {"w": np.ones(2, np.float32)}, {"step": 3}))
         >>> read_checkpoint(file, "a run").state["step"]
@@ -34,15 +35,8 @@ def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
     arrays = {name: np.asarray(array, order="C") for name, array in checkpoint.arrays.items()}
     data = save(arrays, {"key": checkpoint.key, "state": json.dumps(checkpoint.state)})
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as stream:
-        try:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        except OSError:
-            Path(stream.name).unlink()
-            raise
-    Path(stream.name).replace(file)
+    with replacing(file) as stream:
+        stream.write(data)
 
 
 def read_checkpoint(file: Path, key: str) -> Checkpoint | None:

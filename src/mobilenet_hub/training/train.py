@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from mobilenet_hub.errors import AccuracyError, InputError, OutputError
 from mobilenet_hub.evaluation.dataset import SPLITS, TEST_SHARE, VALIDATION_SHARE, Dataset, Skipped, Split, read_dataset
 from mobilenet_hub.evaluation.evaluate import OnProgress, outcomes_of, predict
 from mobilenet_hub.evaluation.metrics import Metrics, measure
-from mobilenet_hub.host.files import replace_folder
+from mobilenet_hub.host.files import replacing_folder
 from mobilenet_hub.inference.engine import Engine
 from mobilenet_hub.module import checked_image_size
 from mobilenet_hub.module_folder import check_place
@@ -225,9 +224,8 @@ def _measure(dataset: Dataset, probabilities: Mapping[Split, np.ndarray]) -> dic
 def _move(staged: Path, folder: Path) -> None:
     """Put the finished folder in its place, whole or not at all, also from another disk."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent) as beside:
-            replace_folder(Path(shutil.copytree(staged, Path(beside) / "new")), folder)
+        with replacing_folder(folder) as new:
+            shutil.copytree(staged, new, dirs_exist_ok=True)
         shutil.rmtree(staged, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}; the result is in {staged}") from None
