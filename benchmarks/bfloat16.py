@@ -68,7 +68,9 @@ def forward(network, layers, dense, images, first):
     value, made = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1, []
     for number, (unit, (kernel, bias)) in enumerate(zip(network.units, layers, strict=True)):
         value = nearest(value) if number == first else value
-        height, width = (pad_amounts(n, unit.kernel_size, unit.stride, network.padding) for n in value.shape[2:])
+        height, width = (
+            pad_amounts(n, unit.kernel_size, unit.stride, network.variant.padding) for n in value.shape[2:]
+        )
         value = functional.conv2d(
             functional.pad(value, (*width, *height)),
             torch.from_numpy(kernel.transpose(2, 3, 0, 1) if unit.depthwise else kernel.transpose(3, 2, 0, 1)),

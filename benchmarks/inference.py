@@ -46,7 +46,7 @@ def torch_network(module: Module):
     import torch
 
     network, weights = module.config.network, module.weights
-    assert network.padding == "same"
+    assert network.variant.padding == "same"
 
     class Network(torch.nn.Module):
         def __init__(self):
@@ -61,7 +61,7 @@ def torch_network(module: Module):
                 kernel = weights[unit.kernel.name].transpose(2, 3, 0, 1) if unit.depthwise else (
                     weights[unit.kernel.name].transpose(3, 2, 0, 1))  # fmt: skip
                 convolution.weight.data = torch.from_numpy(np.ascontiguousarray(kernel))
-                norm = torch.nn.BatchNorm2d(unit.out_channels, eps=network.batch_norm_epsilon)
+                norm = torch.nn.BatchNorm2d(unit.out_channels, eps=network.variant.batch_norm_epsilon)
                 names = dict(zip(BATCH_NORM_LEAVES, ("weight", "bias", "running_mean", "running_var"), strict=True))
                 for variable in unit.batch_norm:
                     getattr(norm, names[variable.name.rsplit("/", 1)[1]]).data = torch.from_numpy(

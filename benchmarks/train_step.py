@@ -56,7 +56,7 @@ def native_torch_step(network: Architecture, precision: str, images: np.ndarray,
             self.conv = nn.Conv2d(
                 unit.in_channels, unit.out_channels, unit.kernel_size, unit.stride, groups=groups, bias=False
             )
-            self.norm = nn.BatchNorm2d(unit.out_channels, network.batch_norm_epsilon)
+            self.norm = nn.BatchNorm2d(unit.out_channels, network.variant.batch_norm_epsilon)
 
         def forward(self, x):
             rows, columns = (pad_amounts(n, self.unit.kernel_size, self.unit.stride) for n in x.shape[2:])

@@ -41,15 +41,15 @@ def convolve(x, kernel, stride, depthwise, padding):
 def forward(network, weights, images):
     """Every endpoint by slim's name, and "features" and "logits", in float64."""
     w = {name: array.astype(np.float64) for name, array in weights.items()}
-    padding = PADDINGS[network.padding]
-    x = images.astype(np.float64) * network.input_scale - 1
+    padding = PADDINGS[network.variant.padding]
+    x = images.astype(np.float64) * network.variant.input_scale + network.variant.input_offset
     ends, outputs = {}, []
     for unit in network.units:
         x = convolve(x, w[unit.kernel.name], unit.stride, unit.depthwise, padding)
         norm = {
             leaf: w[f"{unit.scope}/BatchNorm/{leaf}"] for leaf in ("gamma", "beta", "moving_mean", "moving_variance")
         }
-        x = (x - norm["moving_mean"]) / np.sqrt(norm["moving_variance"] + network.batch_norm_epsilon)
+        x = (x - norm["moving_mean"]) / np.sqrt(norm["moving_variance"] + network.variant.batch_norm_epsilon)
         x = x * norm["gamma"] + norm["beta"]
         if unit.relu6:
             x = np.clip(x, 0, 6)
@@ -60,8 +60,7 @@ def forward(network, weights, images):
     ends["global_pool"] = x.mean(axis=(1, 2), keepdims=True)
     ends["features"] = x = x.mean(axis=(1, 2))
     if network.num_classes:
-        if network.hidden_units:
-            kernel, bias = (w[variable.name] for variable in network.hidden)
+        for kernel, bias in ((w[k.name], w[b.name]) for k, b in network.hidden):
             x = np.maximum(x @ kernel[0, 0] + bias, 0)
         kernel, bias = (w[variable.name] for variable in network.classifier)
         ends["logits"] = ends["Logits"] = x = x @ kernel[0, 0] + bias

@@ -1,14 +1,14 @@
 """Writes small TensorFlow files for the readers' tests: checkpoints, graphs, SavedModels, in any state of disorder.
 
 An encoder of its own, so that the tests need neither TensorFlow nor the reference data. Imports the checksum that the
-files carry, which test_weights_tensorflow_crc32c.py checks against published values.
+files carry, which test_weights_tensorflow_sstable.py checks against published values.
 """
 
 import struct
 
 import numpy as np
 
-from mobilenet_hub.weights.tensorflow.crc32c import crc32c, masked
+from mobilenet_hub.weights.tensorflow.sstable import masked_crc32c
 
 DTYPES = {"float32": 1, "float64": 2, "int32": 3, "int64": 9, "float16": 19, "uint16": 14}  # uint16: as bfloat16
 STRING = 7
@@ -52,7 +52,7 @@ def shape(sizes):
 def block(contents, compress=None):
     kind = b"\0" if compress is None else b"\1"
     contents = contents if compress is None else compress(contents)
-    return contents + kind + struct.pack("<I", masked(crc32c(contents + kind)))
+    return contents + kind + struct.pack("<I", masked_crc32c(contents + kind))
 
 
 def entries(pairs):
@@ -84,9 +84,9 @@ def table(pairs, per_block=5, compress=None):
 
 def string_tensor(strings):
     lengths = b"".join(struct.pack("<I", len(s)) for s in strings)
-    check = struct.pack("<I", masked(crc32c(lengths)))
+    check = struct.pack("<I", masked_crc32c(lengths))
     data = b"".join(varint(len(s)) for s in strings) + check + b"".join(strings)
-    return data, masked(crc32c(lengths + check + b"".join(strings)))
+    return data, masked_crc32c(lengths + check + b"".join(strings))
 
 
 def write_bundle(prefix, tensors, compress=None, gap=0):
@@ -99,7 +99,7 @@ def write_bundle(prefix, tensors, compress=None, gap=0):
             (raw, crc), dtype, sizes = string_tensor([value]), STRING, ()
         else:
             raw, dtype, sizes = value.tobytes(), DTYPES[value.dtype.name], value.shape
-            crc = masked(crc32c(raw))
+            crc = masked_crc32c(raw)
         rows[name.encode()] = (
             number(1, dtype) + blob(2, shape(sizes)) + number(4, len(data)) + number(5, len(raw)) + fixed32(6, crc)
         )

@@ -9,7 +9,7 @@ import pytest
 from exported import HANDLES, MAX_DIFFERENCE, V1_CLASSES, V2_CLASSES, V2_FEATURES, made_module
 from reference_network import forward, random_weights
 
-from mobilenet_hub.architecture import mobilenet_v1
+from mobilenet_hub.architecture import Variant, mobilenet_v1
 from mobilenet_hub.errors import CorruptFileError, InputError, ProofError
 from mobilenet_hub.exporting.export import export
 from mobilenet_hub.inference.graph import import_openvino
@@ -134,9 +134,7 @@ def test_pixels_in_and_several_outputs_out_of_a_fixed_batch(format, tmp_path):
 @pytest.mark.parametrize("padding", ["symmetric", "bottom_right"])
 def test_networks_of_peers_keep_their_arithmetic(format, padding, tmp_path):
     need(format)
-    config = ModuleConfig(
-        "mobilenet_v1", 0.25, (64, 64), 3, padding=padding, hidden_units=5, input_scale=1.9, batch_norm_epsilon=0.01
-    )
+    config = ModuleConfig("mobilenet_v1", 0.25, (64, 64), 3, variant=Variant(0.01, padding, 1.9, -0.8, (5, 4)))
     module = Module(config, random_weights(config.network))
     assert config.network != mobilenet_v1(0.25, 3)
     size = "free" if format == "onnx" else None

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from reference_network import forward, random_weights
 
-from mobilenet_hub.architecture import architecture, mobilenet_v1, mobilenet_v2
+from mobilenet_hub.architecture import Variant, architecture, mobilenet_v1, mobilenet_v2
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.images.load import load_batch
 from mobilenet_hub.inference.graph import build_graph, fold_batch_norm, import_openvino, output_names
@@ -86,21 +86,24 @@ def test_unusual_multipliers_follow_the_reference(name, multiplier):
 @pytest.mark.parametrize("size", [(64, 64), (65, 47)])
 @pytest.mark.parametrize("padding", ["symmetric", "bottom_right"])
 def test_paddings_of_peers_follow_the_reference(padding, size):
-    network = replace(mobilenet_v1(0.25, num_classes=3), padding=padding)
+    network = replace(mobilenet_v1(0.25, num_classes=3), variant=Variant(padding=padding))
     weights = random_weights(network)
     images = np.random.default_rng(4).random((1, *size, 3), np.float32)
     value = run(network, weights, images, ["Conv2d_2_depthwise", "logits"])
     expected = forward(network, weights, images)
     assert all(difference(v, expected[k]) < RELATIVE for k, v in value.items())
     if padding == "symmetric" or size != (64, 64):  # of an even size, bottom_right is same
-        other = forward(replace(network, padding="same"), weights, images)["Conv2d_2_depthwise"]
+        other = forward(replace(network, variant=Variant()), weights, images)["Conv2d_2_depthwise"]
         assert (
             other.shape != expected["Conv2d_2_depthwise"].shape or difference(value["Conv2d_2_depthwise"], other) > 0.01
         )
 
 
 def test_hidden_layer_scale_and_epsilon_of_peers_follow_the_reference():
-    network = replace(mobilenet_v2(0.35, num_classes=2), hidden_units=20, input_scale=1.7, batch_norm_epsilon=0.1)
+    network = replace(
+        mobilenet_v2(0.35, num_classes=2),
+        variant=Variant(0.1, input_scale=1.7, input_offset=-0.7, hidden_units=(20, 9)),
+    )
     weights = random_weights(network)
     images = np.random.default_rng(5).random((2, 48, 48, 3), np.float32)
     value = run(network, weights, images, ["logits"])["logits"]
@@ -121,7 +124,7 @@ def test_folding_rounds_once():
     for unit in network.units[:2]:
         kernel, bias = fold_batch_norm(network, unit, weights)
         gamma, beta, mean, variance = (weights[v.name].astype(np.longdouble) for v in unit.batch_norm)
-        scale = gamma / np.sqrt(variance + network.batch_norm_epsilon)
+        scale = gamma / np.sqrt(variance + network.variant.batch_norm_epsilon)
         exact = weights[unit.kernel.name] * (scale[:, None] if unit.depthwise else scale)
         half_a_step = np.finfo(np.float32).eps / 2 * 1.000001
         assert (np.abs(kernel - exact) <= half_a_step * np.abs(exact)).all()

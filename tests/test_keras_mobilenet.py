@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from reference_network import forward, random_weights
 
-from mobilenet_hub.architecture import WEIGHT_DECAY, architecture, mobilenet_v1, mobilenet_v2
+from mobilenet_hub.architecture import WEIGHT_DECAY, Variant, architecture, mobilenet_v1, mobilenet_v2
 from mobilenet_hub.errors import InvalidModuleError
 
 pytestmark = pytest.mark.keras_backend
@@ -217,14 +217,12 @@ def test_any_image_size(network, size):
 def test_networks_that_compute_differently(padding):
     from dataclasses import replace
 
-    network = replace(
-        mobilenet_v2(0.35, num_classes=4), padding=padding, batch_norm_epsilon=1e-5, input_scale=1.7, hidden_units=7
-    )
+    network = replace(mobilenet_v2(0.35, num_classes=4), variant=Variant(1e-5, padding, 1.7, -0.7, (7, 6)))
     weights = random_weights(network)
     images = np.random.default_rng(1).random((2, 64, 64, 3), np.float32)
     want = forward(network, weights, images)["logits"]
     assert_close(compiled(build(network, weights))(images), want)
-    plain = forward(replace(network, padding="same"), weights, images)["logits"]
+    plain = forward(replace(network, variant=replace(network.variant, padding="same")), weights, images)["logits"]
     assert np.abs(plain - want).max() > 100 * RTOL * np.abs(want).max() or padding == "bottom_right"  # even sizes
 
 
@@ -331,7 +329,9 @@ def test_the_config_makes_the_same_network_again():
 
     from mobilenet_hub.keras.mobilenet import MobileNet
 
-    network = replace(mobilenet_v1(0.3, num_classes=4), padding="symmetric", hidden_units=5, input_scale=1.9)
+    network = replace(
+        mobilenet_v1(0.3, num_classes=4), variant=Variant(padding="symmetric", hidden_units=(5,), input_scale=1.9)
+    )
     model = MobileNet(network, 0.9, 1e-3, 0.25, name="backbone", trainable=False, dtype="mixed_bfloat16")
     again = MobileNet.from_config(model.get_config())
     assert again.network == network

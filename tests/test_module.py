@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tensorflow_files import some_weights
 
-from mobilenet_hub.architecture import mobilenet_v1
+from mobilenet_hub.architecture import Variant, mobilenet_v1
 from mobilenet_hub.catalog.labels import imagenet_labels, imagenet_labels_1000
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.inference.engine import Engine
@@ -25,3 +25,11 @@ def test_all_logits_but_the_background_stay(tmp_path):
 def test_another_number_of_classes_is_refused():
     with pytest.raises(InputError, match="3 classes, not the 1001"):
         drop_background(Module(ModuleConfig("mobilenet_v1", 0.25, (64, 64), 3), some_weights(mobilenet_v1(0.25, 3))))
+
+
+def test_without_classifier_gives_features_only():
+    config = ModuleConfig("mobilenet_v1", 0.25, (64, 64), 2, ("a", "b"), variant=Variant(1e-5, hidden_units=(5, 4)))
+    features = Module(config, some_weights(config.network)).without_classifier()
+    assert (features.config.num_classes, features.config.labels) == (0, None)
+    assert features.config.variant == Variant(1e-5)
+    assert features.weights.keys() == features.config.network.variables.keys()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from tensorflow_files import some_weights
 
-from mobilenet_hub.architecture import mobilenet_v1
+from mobilenet_hub.architecture import Variant, mobilenet_v1
 from mobilenet_hub.errors import InvalidModuleError, OutputError
 from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.module_folder import read_config, read_module, write_module
@@ -37,14 +37,15 @@ def edit(folder, **changes):
         {"labels": None},
         {"num_classes": 0, "labels": None},
         {"handle": "google/x", "source": {"a": [1]}, "license": "MIT", "trained_on": "cats", "metrics": {"top1": 0.5}},
-        {"batch_norm_epsilon": 1e-5, "padding": "symmetric", "input_scale": 255 / 127, "batch_norm_folded": True},
-        {"hidden_units": 10},
+        {"variant": Variant(1e-5, "symmetric", 255 / 127, -0.5), "batch_norm_folded": True},
+        {"variant": Variant(hidden_units=(10,))},
+        {"variant": Variant(hidden_units=(10, 4))},
         {"extra": {"unknown": [1, {"kept": True}]}},
     ],
 )
 def test_a_module_comes_back_as_it_was(tmp_path, changes):
     config = replace(CONFIG, **changes)
-    network = replace(mobilenet_v1(0.25, config.num_classes), hidden_units=config.hidden_units)
+    network = replace(mobilenet_v1(0.25, config.num_classes), variant=config.variant)
     weights = some_weights(network)
     module = read_module(write_module(tmp_path / "m", Module(config, weights)))
     assert module.config == config
@@ -95,6 +96,10 @@ def test_float16_is_widened_and_other_types_are_refused(folder):
         ({"padding": "valid"}, "padding must be one of"),
         ({"handle": 7}, "handle must be a string"),
         ({"hidden_units": 1.5}, "hidden_units must be"),
+        ({"hidden_units": [4, 0]}, "hidden_units must be"),
+        ({"hidden_units": [4] * 17}, "hidden_units must be"),
+        ({"input_scale": 0}, "input_scale must be"),
+        ({"input_offset": float("inf")}, "input_offset must be"),
     ],
 )
 def test_wrong_values_are_named(folder, changes, words):

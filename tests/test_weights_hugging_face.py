@@ -49,7 +49,7 @@ def test_every_tensor_finds_its_name(tmp_path, name, multiplier, classes):
     for path in (tmp_path, tmp_path / "config.json", tmp_path / "model.safetensors"):
         module = load_source(path)
         assert (module.config.depth_multiplier, module.config.num_classes) == (multiplier, classes)
-        assert (module.config.image_size, module.config.padding) == ((96, 96), "same")
+        assert (module.config.image_size, module.config.variant.padding) == ((96, 96), "same")
         for key, array in weights.items():
             np.testing.assert_array_equal(module.weights[key], array, err_msg=key)
 
@@ -57,7 +57,7 @@ def test_every_tensor_finds_its_name(tmp_path, name, multiplier, classes):
 def test_other_arithmetic_and_labels_are_recorded(tmp_path):
     write(tmp_path, tf_padding=False, layer_norm_eps=1e-5, id2label={"0": "a", "1": "b\nc", "2": "d"})
     config = load_source(tmp_path).config
-    assert (config.padding, config.batch_norm_epsilon) == ("symmetric", 1e-5)
+    assert (config.variant.padding, config.variant.batch_norm_epsilon) == ("symmetric", 1e-5)
     assert config.labels == ("a", "b c", "d")
     write(tmp_path, id2label={"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"})
     assert load_source(tmp_path).config.labels is None

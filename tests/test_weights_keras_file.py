@@ -88,7 +88,7 @@ def test_the_same_outputs_as_keras(models, tmp_path, at, form):
     assert (config.architecture, config.depth_multiplier) == (name, alpha)
     assert config.num_classes == (1000 if top else 0)
     assert config.labels == (imagenet_labels_1000() if top else None)
-    assert config.padding == ("bottom_right" if name == "mobilenet_v1" else "same")
+    assert config.variant.padding == ("bottom_right" if name == "mobilenet_v1" else "same")
     same_outputs(model, module, "logits" if top else "features")
 
 
@@ -110,7 +110,7 @@ def test_a_model_with_another_head(models, tmp_path, form):
     head = [keras.layers.Dropout(0.2), keras.layers.Dense(4, activation="softmax")]
     model = keras.Sequential([features, keras.layers.GlobalAveragePooling2D(), *head])
     module = load_source(saved(model, tmp_path, form), image_size=96)
-    assert (module.config.num_classes, module.config.hidden_units) == (4, 0)
+    assert (module.config.num_classes, module.config.variant.hidden_units) == (4, ())
     model.layers[-1].activation = keras.activations.linear
     same_outputs(model, module, "logits")
 
@@ -120,7 +120,7 @@ def test_a_hidden_layer(models, tmp_path):
     head = [keras.layers.Dense(7, activation="relu"), keras.layers.Dense(2, use_bias=False)]
     model = keras.Sequential([backbone, *head])
     module = load_source(saved(model, tmp_path, ".h5"))
-    assert (module.config.num_classes, module.config.hidden_units) == (2, 7)
+    assert (module.config.num_classes, module.config.variant.hidden_units) == (2, (7,))
     same_outputs(model, module, "logits")
 
 
@@ -169,7 +169,7 @@ def test_another_epsilon_is_recorded(models, tmp_path):
                 one["config"]["epsilon"] = 1e-5
 
     file = changed(saved(models["mobilenet_v2", 0.35, 96, True], tmp_path, ".keras"), change)
-    assert load_source(file).config.batch_norm_epsilon == 1e-5
+    assert load_source(file).config.variant.batch_norm_epsilon == 1e-5
 
 
 @settings(max_examples=30, deadline=None)

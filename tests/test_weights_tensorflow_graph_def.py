@@ -31,14 +31,14 @@ def test_image_size_epsilon_and_variables():
         conv(),
     )
     assert found.image_size == (96, 128)
-    assert found.batch_norm_epsilon == pytest.approx(0.002)
+    assert found.variant.batch_norm_epsilon == pytest.approx(0.002)
     assert found.variables == {"MobilenetV2/Conv/weights": (3, 3, 3, 16)}
 
 
 def test_what_a_graph_does_not_say_is_slims():
     assert facts(placeholder((-1, -1, -1, 3))).image_size is None
-    assert facts(node("norm", "FusedBatchNorm", epsilon=epsilon(0.001))).batch_norm_epsilon == 0.001
-    assert facts(constant("a/batchnorm/add/y", np.array(0.001, np.float32))).batch_norm_epsilon == 0.001
+    assert facts(node("norm", "FusedBatchNorm", epsilon=epsilon(0.001))).variant.batch_norm_epsilon == 0.001
+    assert facts(constant("a/batchnorm/add/y", np.array(0.001, np.float32))).variant.batch_norm_epsilon == 0.001
 
 
 def test_two_sizes_are_none():

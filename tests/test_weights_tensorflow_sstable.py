@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow_files import MAGIC, block, entries, table, varint
 
-from mobilenet_hub.weights.tensorflow.sstable import read_table
+from mobilenet_hub.weights.tensorflow.sstable import masked_crc32c, read_table
 
 PAIRS = {f"MobilenetV1/Conv2d_{i}/weights".encode(): bytes([i]) * i for i in range(23)} | {b"": b"header"}
 
@@ -109,3 +109,19 @@ def test_a_key_that_grows_without_end_is_refused():
     long = b"k" * 2000
     with pytest.raises(ValueError, match="does not fit its block"):
         read_table(table({long: b""}))
+
+
+@pytest.mark.parametrize(
+    ("data", "crc"),
+    [  # RFC 3720, appendix B.4
+        (bytes(32), 0x8A9136AA),
+        (b"\xff" * 32, 0x62A8AB43),
+        (bytes(range(32)), 0x46DD794E),
+        (bytes(range(31, -1, -1)), 0x113FDB5C),
+        (b"123456789", 0xE3069283),
+        (b"", 0),
+    ],
+)
+def test_checksums_are_crc_32c_under_tensorflows_mask(data, crc):
+    want = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    assert masked_crc32c(data) == masked_crc32c(memoryview(data)) == want

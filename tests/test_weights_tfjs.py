@@ -38,8 +38,8 @@ def test_a_project_becomes_a_module_that_classifies(project, tmp_path):
     module = read_module(write_module(tmp_path / "module", load_source(project)))
     config = module.config
     assert (config.architecture, config.depth_multiplier, config.image_size) == ("mobilenet_v2", 0.35, (224, 224))
-    assert (config.num_classes, config.labels, config.hidden_units) == (2, ("twin1", "twin2"), 100)
-    assert config.input_scale == pytest.approx(255 / 127)
+    assert (config.num_classes, config.labels, config.variant.hidden_units) == (2, ("twin1", "twin2"), (100,))
+    assert config.variant.input_scale == pytest.approx(255 / 127)
     arrays = stored(project)
     np.testing.assert_array_equal(module.weights["MobilenetV2/Conv/weights"], arrays["Conv1/kernel"])
     np.testing.assert_array_equal(

@@ -8,11 +8,12 @@ Sources: tensorflow/models research/slim nets/mobilenet_v1.py, nets/mobilenet/mo
 arXiv 1704.04861 (table 1) and 1801.04381 (table 2).
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from functools import cached_property
+from itertools import chain, pairwise
 from math import isfinite, prod
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from mobilenet_hub.errors import InputError
 
@@ -21,11 +22,12 @@ BATCH_NORM_MOMENTUM = 0.99  # of the published modules since version 3; 1 minus 
 WEIGHT_DECAY = 4e-5  # on full convolutions only; slim's term is WEIGHT_DECAY * sum(w**2) / 2
 WEIGHT_STDDEV = 0.09  # truncated normal initializer of every kernel
 INPUT_CHANNELS = 3
-INPUT_SCALE = 2.0
+INPUT_SCALE, INPUT_OFFSET = 2.0, -1.0  # images in [0, 1] enter the first unit as [-1, 1]
 MAX_IMAGE_SIZE = 16_384  # beyond this a float32 image alone needs 3 GiB
 IMAGENET_CLASSES = 1001  # index 0 is background
 
 Padding = Literal["same", "symmetric", "bottom_right"]
+_MAX_HIDDEN_LAYERS, _MAX_UNITS = 16, 1_000_000  # a forged number must not fill the memory
 BATCH_NORM_LEAVES = ("gamma", "beta", "moving_mean", "moving_variance")
 STATISTICS = ("moving_mean", "moving_variance")
 
@@ -74,6 +76,59 @@ def height_and_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
             f"the image size must be a side or (height, width), each 1 to {MAX_IMAGE_SIZE} pixels, not {image_size!r}"
         )
     return size[0], size[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """How a network computes where it differs from TF-Slim's: those imported from peers, or with a head of their own.
+
+    The one place that names these fields: module.json and Keras's saved configurations hold what `stated` returns.
+    """
+
+    batch_norm_epsilon: float = BATCH_NORM_EPSILON
+    padding: Padding = "same"
+    input_scale: float = INPUT_SCALE
+    input_offset: float = INPUT_OFFSET  # images in [0, 1] enter the first unit as images * input_scale + input_offset
+    hidden_units: tuple[int, ...] = ()  # widths of the dense ReLU layers between the features and the classifier
+
+    @classmethod
+    def of(cls, stated: Mapping[str, Any]) -> "Variant":
+        """Return the variant of what `stated` gave, its fields among other keys; a lone hidden layer may be a number.
+
+        Raises:
+            InputError: a value that no network can have; names the key.
+
+        Example:
+            >>> Variant.of({"padding": "symmetric", "hidden_units": 100}).hidden_units
+            (100,)
+        """
+        given = {name: stated[name] for name in VARIANT_KEYS if name in stated}
+        units = given.get("hidden_units", ())
+        if _is_count(units):  # 0 where there is none
+            units = (units,) if units else ()
+        listed = isinstance(units, tuple | list) and len(units) <= _MAX_HIDDEN_LAYERS
+        rules = {
+            "batch_norm_epsilon": (_is_positive, "a number above 0"),
+            "padding": (lambda value: value in get_args(Padding), f"one of {', '.join(get_args(Padding))}"),
+            "input_scale": (_is_positive, "a number above 0"),
+            "input_offset": (_is_number, "a number"),
+            "hidden_units": (
+                lambda _: listed and all(_is_count(n) and n for n in units),
+                f"a number of units or a list, each up to {_MAX_UNITS}",
+            ),
+        }
+        if wrong := [name for name in given if not rules[name][0](given[name])]:
+            raise InputError(f"{wrong[0]} must be {rules[wrong[0]][1]}, not {given[wrong[0]]!r}")
+        return cls(**{**given, "hidden_units": tuple(units)})
+
+    def stated(self) -> dict[str, Any]:
+        """Return the fields that differ from TF-Slim's, as JSON can hold them."""
+        found = {name: getattr(self, name) for name in VARIANT_KEYS}
+        found["hidden_units"] = self.hidden_units[0] if len(self.hidden_units) == 1 else list(self.hidden_units)
+        return {name: value for name, value in found.items() if value not in (getattr(Variant(), name), [])}
+
+
+VARIANT_KEYS = tuple(one.name for one in fields(Variant))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +184,7 @@ class Architecture:
     num_classes: int  # 0 where there is no classifier
     units: tuple[ConvUnit, ...]
     dropout_rate: float  # before the classifier, in training only
-    # What follows differs from TF-Slim only in networks imported from peers that compute differently.
-    batch_norm_epsilon: float = BATCH_NORM_EPSILON
-    padding: Padding = "same"
-    input_scale: float = INPUT_SCALE  # images in [0, 1] enter the first unit as images * input_scale - 1
-    hidden_units: int = 0  # width of a dense ReLU layer between the features and the classifier; 0: none
+    variant: Variant = field(default_factory=Variant)
 
     @property
     def num_features(self) -> int:
@@ -141,18 +192,24 @@ class Architecture:
         return self.units[-1].out_channels
 
     @property
-    def hidden(self) -> tuple[Variable, ...]:
-        """The hidden layer's weights [1, 1, features, hidden units] and biases [hidden units]; empty: there is none."""
-        return self._dense("Hidden", self.num_features, self.hidden_units) if self.num_classes else ()
+    def hidden(self) -> tuple[tuple[Variable, Variable], ...]:
+        """The weights [1, 1, inputs, units] and biases [units] of each hidden layer, in order; ReLU follows each."""
+        widths = (self.num_features, *self.variant.hidden_units) if self.num_classes else (0,)
+        names = (f"Hidden_{at}" if at else "Hidden" for at in range(len(widths) - 1))
+        return tuple(self._dense(name, *sizes) for name, sizes in zip(names, pairwise(widths), strict=True))
 
     @property
     def classifier(self) -> tuple[Variable, ...]:
         """The classifier's weights [1, 1, inputs, classes] and biases [classes]; empty where there is none."""
-        return self._dense("Conv2d_1c_1x1", self.hidden_units or self.num_features, self.num_classes)
+        inputs = (self.num_features, *self.variant.hidden_units)[-1]
+        return self._dense("Conv2d_1c_1x1", inputs, self.num_classes) if self.num_classes else ()
 
-    def _dense(self, layer: str, inputs: int, outputs: int) -> tuple[Variable, ...]:
-        if not outputs:
-            return ()
+    @property
+    def dense(self) -> tuple[tuple[Variable, ...], ...]:
+        """The weights and biases of every layer behind the features: the hidden ones', then the classifier's."""
+        return (*self.hidden, self.classifier) if self.num_classes else ()
+
+    def _dense(self, layer: str, inputs: int, outputs: int) -> tuple[Variable, Variable]:
         scope = f"{self.scope}/Logits/{layer}"
         return (
             Variable(f"{scope}/weights", (1, 1, inputs, outputs), trainable=True, regularized=True),
@@ -163,7 +220,7 @@ class Architecture:
     def variables(self) -> dict[str, Variable]:
         """Every variable by its TF-Slim name, in the order in which TF-Slim makes them."""
         units = (variable for unit in self.units for variable in (unit.kernel, *unit.batch_norm))
-        return {variable.name: variable for variable in (*units, *self.hidden, *self.classifier)}
+        return {variable.name: variable for variable in (*units, *chain.from_iterable(self.dense))}
 
     @cached_property
     def endpoints(self) -> tuple[str, ...]:
@@ -175,8 +232,8 @@ class Architecture:
         """Return (height, width) after each unit for images of that size."""
         sizes = []
         for unit in self.units:
-            height = output_size(height, unit.kernel_size, unit.stride, self.padding)
-            width = output_size(width, unit.kernel_size, unit.stride, self.padding)
+            height = output_size(height, unit.kernel_size, unit.stride, self.variant.padding)
+            width = output_size(width, unit.kernel_size, unit.stride, self.variant.padding)
             sizes.append((height, width))
         return tuple(sizes)
 
@@ -192,7 +249,7 @@ class Architecture:
 
     def macs(self, height: int, width: int) -> int:
         """Return the multiply-accumulates of one image's convolutions and, where there is one, the classifier."""
-        total = sum(prod(v.shape) for v in (*self.hidden, *self.classifier) if v.regularized)
+        total = sum(prod(v.shape) for v in chain.from_iterable(self.dense) if v.regularized)
         for unit, (out_height, out_width) in zip(self.units, self.output_sizes(height, width), strict=True):
             total += out_height * out_width * prod(unit.kernel.shape)
         return total
@@ -200,15 +257,6 @@ class Architecture:
     def parameters(self, trainable: bool | None = None) -> int:
         """Return the number of parameters: all, the trainable ones (True), or the moving statistics (False)."""
         return sum(prod(v.shape) for v in self.variables.values() if trainable in (None, v.trainable))
-
-    def published_parameters(self) -> int:
-        """Count parameters as the README tables of TF-Slim do, for comparison with their Mparams columns.
-
-        V2 counts kernels and the classifier. V1 counts beta and the moving statistics besides, but not gamma:
-        its figures come from a scope with scale=False.
-        """
-        skipped = {"mobilenet_v1": ("gamma",), "mobilenet_v2": BATCH_NORM_LEAVES}[self.name]
-        return sum(prod(v.shape) for v in self.variables.values() if not v.name.endswith(skipped))
 
 
 def mobilenet_v1(depth_multiplier: float = 1.0, num_classes: int = IMAGENET_CLASSES) -> Architecture:
@@ -308,17 +356,40 @@ def pad_amounts(size: int, kernel_size: int, stride: int, padding: Padding = "sa
     "same" is TensorFlow's rule: ceil(size / stride) outputs, the odd zero after. "symmetric" is PyTorch's
     (kernel - 1) // 2 on both sides; "bottom_right" is keras.applications' V1: like "same" of an even size, always.
     """
+    if padding == "same":
+        total = max((-(-size // stride) - 1) * stride + kernel_size - size, 0)
+        return total // 2, total - total // 2
+    return fixed_pad_amounts(kernel_size, stride, padding)
+
+
+def fixed_pad_amounts(kernel_size: int, stride: int, padding: Padding) -> tuple[int, int]:
+    """Return the zeros (before, after) an axis of any length, by a rule that does not depend on it: all but "same".
+
+    Example:
+        >>> fixed_pad_amounts(3, 2, "symmetric"), fixed_pad_amounts(3, 2, "bottom_right")
+        ((1, 1), (0, 1))
+    """
     if padding == "symmetric":
         return (kernel_size - 1) // 2, (kernel_size - 1) // 2
-    if padding == "bottom_right" and stride > 1:
-        size -= size % stride
-    total = max((-(-size // stride) - 1) * stride + kernel_size - size, 0)
+    total = max(kernel_size - stride, 0)
     return total // 2, total - total // 2
 
 
 def output_size(size: int, kernel_size: int, stride: int, padding: Padding = "same") -> int:
     """Return the length of one axis after a convolution."""
     return (size + sum(pad_amounts(size, kernel_size, stride, padding)) - kernel_size) // stride + 1
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and _is_number(value) and value > 0
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_UNITS
 
 
 def _check(depth_multiplier: float, num_classes: int) -> None:

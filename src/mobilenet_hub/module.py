@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 
 from mobilenet_hub.architecture import (
-    BATCH_NORM_EPSILON,
     IMAGENET_CLASSES,
-    INPUT_SCALE,
     Architecture,
-    Padding,
     Variable,
+    Variant,
     architecture,
     height_and_width,
 )
@@ -25,8 +23,8 @@ from mobilenet_hub.errors import InputError, InvalidModuleError, UnknownModuleEr
 class ModuleConfig:
     """What module.json says: the network, its labels, and where it comes from.
 
-    The fields from `batch_norm_epsilon` to `batch_norm_folded` are written only where they differ from TF-Slim:
-    networks imported from peers that compute differently.
+    `variant` and `batch_norm_folded` are written only where they differ from TF-Slim: networks imported from peers
+    that compute differently.
     """
 
     architecture: str
@@ -39,10 +37,7 @@ class ModuleConfig:
     license: Any = None
     trained_on: Any = None
     metrics: Any = None
-    batch_norm_epsilon: float = BATCH_NORM_EPSILON
-    padding: Padding = "same"
-    input_scale: float = INPUT_SCALE
-    hidden_units: int = 0
+    variant: Variant = field(default_factory=Variant)
     batch_norm_folded: bool = False  # batch norm is the identity plus a bias: inference only
     extra: Mapping[str, Any] = field(default_factory=dict)  # keys that this version does not know; kept
 
@@ -50,13 +45,7 @@ class ModuleConfig:
     def network(self) -> Architecture:
         """The architecture that the weights belong to."""
         base = architecture(self.architecture, self.depth_multiplier, self.num_classes)
-        return replace(
-            base,
-            batch_norm_epsilon=self.batch_norm_epsilon,
-            padding=self.padding,
-            input_scale=self.input_scale,
-            hidden_units=self.hidden_units,
-        )
+        return replace(base, variant=self.variant)
 
 
 @dataclass(frozen=True)
@@ -66,6 +55,11 @@ class Module:
     config: ModuleConfig
     weights: Mapping[str, np.ndarray]
     path: Path | None = None
+
+    def without_classifier(self) -> "Module":
+        """Return the module that gives features only: no classifier, hidden layers or labels."""
+        config = replace(self.config, num_classes=0, labels=None, variant=replace(self.config.variant, hidden_units=()))
+        return Module(config, {name: self.weights[name] for name in config.network.variables}, self.path)
 
 
 def check_weights(network: Architecture, weights: Mapping[str, np.ndarray], source: str) -> None:

@@ -10,12 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mobilenet_hub.architecture import (
-    BATCH_NORM_EPSILON,
-    INPUT_SCALE,
-    MAX_IMAGE_SIZE,
-    is_image_size,
-)
+from mobilenet_hub.architecture import MAX_IMAGE_SIZE, VARIANT_KEYS, Variant, is_image_size
 from mobilenet_hub.errors import InputError, InvalidModuleError, OutputError
 from mobilenet_hub.host.files import exists, is_folder, replacing_folder
 from mobilenet_hub.module import Module, ModuleConfig, check_labels, check_weights
@@ -23,19 +18,10 @@ from mobilenet_hub.module import Module, ModuleConfig, check_labels, check_weigh
 FORMAT = 1
 _MAX_CLASSES = 1_000_000  # a forged number must not fill the memory with labels
 CONFIG_FILE, WEIGHTS_FILE, LABELS_FILE = "module.json", "weights.safetensors", "labels.txt"
-_PADDINGS = ("same", "symmetric", "bottom_right")
-
-
 _ALWAYS = ("architecture", "depth_multiplier", "image_size", "num_classes")
 _WHERE_KNOWN = ("handle", "source", "license", "trained_on", "metrics")
-_WHERE_DIFFERENT = {
-    "batch_norm_epsilon": BATCH_NORM_EPSILON,
-    "padding": "same",
-    "input_scale": INPUT_SCALE,
-    "hidden_units": 0,
-    "batch_norm_folded": False,
-}
-_KEYS = ("format", *_ALWAYS, "labels", *_WHERE_KNOWN, *_WHERE_DIFFERENT)
+_FOLDED = "batch_norm_folded"
+_KEYS = ("format", *_ALWAYS, "labels", *_WHERE_KNOWN, *VARIANT_KEYS, _FOLDED)
 
 
 def read_module(path: str | os.PathLike[str]) -> Module:
@@ -77,13 +63,13 @@ def read_config(path: str | os.PathLike[str]) -> ModuleConfig:
         raise InvalidModuleError(f"{file} is not a module description of format {FORMAT}")
     if missing := [key for key in _ALWAYS if key not in data]:
         raise InvalidModuleError(f"{file} lacks {', '.join(missing)}")
-    known = {key: data[key] for key in (*_ALWAYS, *_WHERE_KNOWN, *_WHERE_DIFFERENT) if key in data}
+    known = {key: data[key] for key in (*_ALWAYS, *_WHERE_KNOWN, _FOLDED) if key in data}
     extra = {key: value for key, value in data.items() if key not in _KEYS}
     _check_values(known, file)
     known["image_size"] = tuple(known["image_size"])
     labels = _read_labels(folder, data)
-    config = ModuleConfig(**known, labels=labels, extra=extra)
     try:
+        config = ModuleConfig(**known, labels=labels, variant=Variant.of(data), extra=extra)
         _ = config.network
     except (InputError, OverflowError) as error:
         raise InvalidModuleError(f"{file}: {error}") from None
@@ -190,11 +176,7 @@ def _check_values(known: dict[str, Any], file: Path) -> None:
             f"[height, width], each 1 to {MAX_IMAGE_SIZE} pixels",
         ),
         "num_classes": (count, f"0 or a number of classes, up to {_MAX_CLASSES}"),
-        "batch_norm_epsilon": (number, "a number above 0"),
-        "input_scale": (number, "a number above 0"),
-        "padding": (lambda v: v in _PADDINGS, f"one of {', '.join(_PADDINGS)}"),
-        "hidden_units": (count, f"0 or a number of units, up to {_MAX_CLASSES}"),
-        "batch_norm_folded": (lambda v: isinstance(v, bool), "true or false"),
+        _FOLDED: (lambda v: isinstance(v, bool), "true or false"),
         "handle": (lambda v: v is None or isinstance(v, str), "a string"),
     }
     for key, (fits, wanted) in rules.items():
@@ -210,7 +192,9 @@ def _config_json(config: ModuleConfig) -> dict[str, Any]:
     data["image_size"] = list(config.image_size)
     data["labels"] = LABELS_FILE if config.labels is not None else None
     data.update({key: getattr(config, key) for key in _WHERE_KNOWN if getattr(config, key) is not None})
-    data.update({key: getattr(config, key) for key, usual in _WHERE_DIFFERENT.items() if getattr(config, key) != usual})
+    data.update(config.variant.stated())
+    if config.batch_norm_folded:
+        data[_FOLDED] = True
     return {**config.extra, **data}
 
 

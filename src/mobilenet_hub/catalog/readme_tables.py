@@ -10,7 +10,7 @@ class Figures(NamedTuple):
     """One row of TF-Slim's README tables, as printed there (some V1 MACs are wrong: figures.misprinted_macs)."""
 
     mmacs: int  # millions of multiply-accumulates
-    mparams: float  # millions of parameters, counted as Architecture.published_parameters does
+    mparams: float  # millions of parameters, counted as test_architecture.py does
     top1: float  # percent of the ImageNet validation set
     top5: float
     quantized_top1: float | None = None  # of the 8-bit checkpoint; V1 only

@@ -12,7 +12,7 @@ from mobilenet_hub.exporting.litert_metadata import add_metadata, attach_labels
 from mobilenet_hub.exporting.proof import Run
 from mobilenet_hub.exporting.request import Request
 from mobilenet_hub.exporting.tensorflow_network import convolve, dense
-from mobilenet_hub.inference.graph import INPUT, fold_batch_norm
+from mobilenet_hub.inference.graph import INPUT, dense_layers, fold_batch_norm
 
 _SIGNATURE = "serving_default"
 _DEPRECATED = r"\s*Warning: tf\.lite\.Interpreter is deprecated"
@@ -58,13 +58,13 @@ def _function(request: Request) -> Any:
     spec = tf.TensorSpec([request.batch_size, *request.usual_size, 3], image_type, name=INPUT)
 
     def infer(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        scale = network.input_scale
+        scale = network.variant.input_scale
         if image_type == tf.uint8:
             images, scale = tf.cast(images, tf.float32), scale / 255
-        x, made, values = images * scale - 1.0, [], {}
+        x, made, values = images * scale + network.variant.input_offset, [], {}
         for unit in network.units:
             kernel, bias = map(tf.constant, fold_batch_norm(network, unit, request.weights))
-            x = convolve(x, kernel, unit, network.padding) + bias
+            x = convolve(x, kernel, unit, network.variant.padding) + bias
             x = tf.nn.relu6(x) if unit.relu6 else x
             x = x if unit.adds is None else x + made[unit.adds]
             made.append(x)
@@ -72,9 +72,10 @@ def _function(request: Request) -> Any:
         values["global_pool"] = tf.reduce_mean(x, (1, 2), keepdims=True)
         values["features"] = x = tf.reduce_mean(x, (1, 2))
         if network.num_classes:
-            if network.hidden:
-                x = tf.nn.relu(dense(x, *(tf.constant(request.weights[variable.name]) for variable in network.hidden)))
-            x = dense(x, *(tf.constant(request.weights[variable.name]) for variable in network.classifier))
+            *hidden, logits = dense_layers(network, request.weights)
+            for weights, biases in hidden:
+                x = tf.nn.relu(dense(x, tf.constant(weights), tf.constant(biases)))
+            x = dense(x, *map(tf.constant, logits))
             values |= {"logits": x, "Logits": x, "Predictions": tf.nn.softmax(x)}
         return {_key(name): values[end] for name, end in zip(request.outputs, request.endpoints, strict=True)}
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobilenet_hub.architecture import INPUT_CHANNELS, ConvUnit, pad_amounts
+from mobilenet_hub.architecture import INPUT_CHANNELS, ConvUnit, fixed_pad_amounts, pad_amounts
 from mobilenet_hub.errors import InputError, ProofError
 from mobilenet_hub.exporting.proof import Run
 from mobilenet_hub.exporting.request import Request
@@ -142,11 +142,12 @@ class _Graph:
         """Take [0, 1] or 0..255 to [-1, 1] before any padding, and put channels first."""
         from onnx import TensorProto
 
-        x, scale = INPUT, request.config.network.input_scale
+        x, variant = INPUT, request.config.variant
+        scale = variant.input_scale
         if request.uint8_input:
             x, scale = self.add("Cast", [x], "images_as_float", to=TensorProto.FLOAT), scale / 255
         x = self.add("Mul", [x, self.constant("input_scale", scale)], "scaled")
-        x = self.add("Sub", [x, self.constant("input_offset", 1.0)], "shifted")
+        x = self.add("Add", [x, self.constant("input_offset", variant.input_offset)], "shifted")
         return self.add("Transpose", [x], "channels_first", perm=[0, 3, 1, 2])
 
     def _add_units(self, request: Request, x: str) -> None:
@@ -179,9 +180,9 @@ class _Graph:
         self.values["features"] = x = self.add("Flatten", [pooled], f"{scope}/features", axis=1)
         if not network.num_classes:
             return
-        if network.hidden:
-            names = tuple(variable.name for variable in network.hidden)
-            x = self.add("Relu", [self._dense(x, names, request.weights)], f"{scope}/hidden")
+        for at, (kernel, biases) in enumerate(network.hidden):
+            x = self._dense(x, (kernel.name, biases.name), request.weights)
+            x = self.add("Relu", [x], f"{scope}/hidden_{at}")
         logits = self._dense(x, tuple(variable.name for variable in network.classifier), request.weights)
         self.values["logits"] = self.values["Logits"] = logits
         self.values["Predictions"] = self.add("Softmax", [logits], f"{scope}/softmax", axis=1)
@@ -194,7 +195,7 @@ class _Graph:
 
 def _convolution(request: Request, unit: ConvUnit, size: tuple[int, int] | None) -> dict[str, Any]:
     """Return the attributes of a Conv; for a free size TensorFlow's rule is ONNX's SAME_UPPER."""
-    padding = request.config.network.padding
+    padding = request.config.variant.padding
     attributes: dict[str, Any] = {
         "kernel_shape": [unit.kernel_size] * 2,
         "strides": [unit.stride] * 2,
@@ -202,6 +203,8 @@ def _convolution(request: Request, unit: ConvUnit, size: tuple[int, int] | None)
     }
     if size is None and padding == "same":
         return {**attributes, "auto_pad": "SAME_UPPER"}
-    # The other two rules do not depend on the image's size.
-    height, width = (pad_amounts(n, unit.kernel_size, unit.stride, padding) for n in size or (64, 64))
+    if size is None:
+        height = width = fixed_pad_amounts(unit.kernel_size, unit.stride, padding)
+    else:
+        height, width = (pad_amounts(n, unit.kernel_size, unit.stride, padding) for n in size)
     return {**attributes, "pads": [height[0], width[0], height[1], width[1]]}

@@ -122,7 +122,8 @@ def make_request(module: "Exportable", format: str, options: Options) -> Request
     contract, weights = _opened(module)
     outputs = _outputs(chosen, contract.config, options.outputs)
     if not chosen.any_output and outputs == ("features",) and contract.config.num_classes:
-        contract, weights = _without_classifier(contract, weights)
+        features = Module(contract.config, weights).without_classifier()
+        contract, weights = replace(contract, config=features.config), features.weights
     image_size = _image_size(chosen, contract, options)
     request = Request(
         format=chosen,
@@ -193,13 +194,6 @@ def _outputs(format: Format, config: ModuleConfig, asked: str | Sequence[str] | 
             f"every endpoint); outputs can only be {own}{'' if own == 'features' else ' or features'} there"
         )
     return names
-
-
-def _without_classifier(
-    contract: Contract, weights: Mapping[str, np.ndarray]
-) -> tuple[Contract, Mapping[str, np.ndarray]]:
-    config = replace(contract.config, num_classes=0, hidden_units=0, labels=None)
-    return replace(contract, config=config), {name: weights[name] for name in config.network.variables}
 
 
 def _image_size(format: Format, contract: Contract, options: Options) -> tuple[int, int] | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf  # noqa: TID253 (this file is itself imported only where TensorFlow is wanted)
 
-from mobilenet_hub.architecture import WEIGHT_DECAY, ConvUnit, Padding, pad_amounts
+from mobilenet_hub.architecture import WEIGHT_DECAY, ConvUnit, Padding, fixed_pad_amounts
 from mobilenet_hub.module import ModuleConfig
 
 
@@ -30,12 +30,12 @@ class TensorFlowNetwork:
         In training, batch norm uses the batch's statistics and moves the moving ones towards them as this is called.
         """
         network = self.network
-        x = images * network.input_scale - 1.0
+        x = images * network.variant.input_scale + network.variant.input_offset
         made: list[tf.Tensor] = []
         endpoints: dict[str, tf.Tensor] = {}
         for unit in network.units:
             with tf.name_scope(unit.scope):
-                x = convolve(x, self.variables[unit.kernel.name], unit, network.padding)
+                x = convolve(x, self.variables[unit.kernel.name], unit, network.variant.padding)
                 x = self._normalize(x, unit, training and not self.frozen, momentum)
                 x = tf.nn.relu6(x) if unit.relu6 else x
                 x = x if unit.adds is None else x + made[unit.adds]
@@ -49,7 +49,7 @@ class TensorFlowNetwork:
 
     def _normalize(self, x: tf.Tensor, unit: ConvUnit, training: bool, momentum: tf.Tensor | float) -> tf.Tensor:
         gamma, beta, mean, variance = (self.variables[variable.name] for variable in unit.batch_norm)
-        settings = {"x": x, "scale": gamma, "offset": beta, "epsilon": self.network.batch_norm_epsilon}
+        settings = {"x": x, "scale": gamma, "offset": beta, "epsilon": self.network.variant.batch_norm_epsilon}
         if not training:
             return tf.raw_ops.FusedBatchNormV3(mean=mean, variance=variance, is_training=False, **settings).y
         # Factor 1 makes the kernel report the batch's own statistics, the variance Bessel-corrected.
@@ -63,9 +63,8 @@ class TensorFlowNetwork:
         x = tf.squeeze(pooled, (1, 2))
         if not self.network.num_classes:
             return x
-        if self.network.hidden:
-            weights, biases = (self.variables[variable.name] for variable in self.network.hidden)
-            x = tf.nn.relu(dense(x, weights, biases))
+        for weights, biases in self.network.hidden:
+            x = tf.nn.relu(dense(x, self.variables[weights.name], self.variables[biases.name]))
         if training:
             x = tf.nn.dropout(x, self.network.dropout_rate)
         return dense(x, *(self.variables[variable.name] for variable in self.network.classifier))
@@ -85,7 +84,7 @@ def convolve(x: tf.Tensor, kernel: tf.Tensor | tf.Variable, unit: ConvUnit, padd
     """Convolve [batch, height, width, in] as a unit does, before its batch norm."""
     mode = "SAME"
     if padding != "same":  # the other two rules do not depend on the image's size, which may be unknown here
-        amounts = pad_amounts(64, unit.kernel_size, unit.stride, padding)
+        amounts = fixed_pad_amounts(unit.kernel_size, unit.stride, padding)
         x, mode = tf.pad(x, ((0, 0), amounts, amounts, (0, 0))), "VALID"
     operation = tf.nn.depthwise_conv2d if unit.depthwise else tf.nn.conv2d
     return operation(x, kernel, (1, unit.stride, unit.stride, 1), mode)

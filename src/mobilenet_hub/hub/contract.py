@@ -203,8 +203,8 @@ def open_contract(name: str | os.PathLike[str], *, fetch: bool = True) -> tuple[
     module = open_module(name, fetch=fetch)
     contract = find_contract(name, module.config)
     if contract.published and contract.published.kind == "feature_vector" and module.config.num_classes:
-        config = replace(module.config, num_classes=0, hidden_units=0, labels=None)
-        return replace(contract, config=config), {key: module.weights[key] for key in config.network.variables}
+        module = module.without_classifier()
+        contract = replace(contract, config=module.config)
     return contract, module.weights
 
 

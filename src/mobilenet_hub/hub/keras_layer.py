@@ -14,6 +14,7 @@ import keras  # noqa: TID253 (this file is itself imported only where Keras is w
 import numpy as np
 from keras import ops  # noqa: TID253
 
+from mobilenet_hub.architecture import Variant
 from mobilenet_hub.errors import InputError, MobileNetHubError, ModuleUnavailableError
 from mobilenet_hub.hub.contract import SERVING, Contract, check_tags, find_contract, open_contract, signature_inputs
 from mobilenet_hub.hub.load import LoadedModule
@@ -31,19 +32,8 @@ class _Described:
 
 
 _ARGUMENTS = ("batch_norm_momentum", "return_endpoints")
-# The fields of a module's configuration that the network, its variables and its contract follow from.
-_DESCRIPTION = (
-    "architecture",
-    "depth_multiplier",
-    "image_size",
-    "num_classes",
-    "handle",
-    "batch_norm_epsilon",
-    "padding",
-    "input_scale",
-    "hidden_units",
-    "batch_norm_folded",
-)
+# The fields of a module's configuration that, beside its variant, its network, variables and contract follow from.
+_DESCRIPTION = ("architecture", "depth_multiplier", "image_size", "num_classes", "handle", "batch_norm_folded")
 
 
 @keras.saving.register_keras_serializable(package="mobilenet_hub")
@@ -228,6 +218,7 @@ class KerasLayer(keras.layers.Layer):
         """Return the arguments that make this layer again, and a description of the network."""
         config = {key: value for key, value in super().get_config().items() if key != "autocast"}
         description = {key: getattr(self.contract.config, key) for key in _DESCRIPTION}
+        description |= self.contract.config.variant.stated()
         return {
             **config,
             "handle": self.contract.name,
@@ -250,9 +241,10 @@ class KerasLayer(keras.layers.Layer):
         if "module" not in config:  # of tensorflow_hub's own layer
             return cls(**config)
         description = dict(config.pop("module"))
-        description["image_size"] = tuple(description["image_size"])
+        fields = {key: description[key] for key in _DESCRIPTION}
+        fields["image_size"] = tuple(fields["image_size"])
         handle = config.pop("handle")
-        contract = find_contract(handle, ModuleConfig(**description))
+        contract = find_contract(handle, ModuleConfig(**fields, variant=Variant.of(description)))
         if isinstance(config.get("dtype"), Mapping):
             config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
         weights = _weights_here(contract)

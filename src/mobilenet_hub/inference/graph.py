@@ -73,21 +73,21 @@ def fold_batch_norm(
         ((3, 3, 3, 8), (8,))
     """
     gamma, beta, mean, variance = (weights[variable.name].astype(np.float64) for variable in unit.batch_norm)
-    scale = gamma / np.sqrt(variance + network.batch_norm_epsilon)
+    scale = gamma / np.sqrt(variance + network.variant.batch_norm_epsilon)
     per_output = scale[:, np.newaxis] if unit.depthwise else scale  # a depthwise kernel's outputs are its third axis
     kernel = weights[unit.kernel.name].astype(np.float64) * per_output
     return kernel.astype(np.float32), (beta - mean * scale).astype(np.float32)
 
 
 def dense_layers(network: Architecture, weights: Mapping[str, np.ndarray]) -> list[Layer]:
-    """Return the kernels and biases of the layers behind the features: none, the classifier, or a hidden one before it.
+    """Return the kernels and biases of the layers behind the features: none, the classifier, or hidden ones before it.
 
     Example:
         >>> from mobilenet_hub.architecture import mobilenet_v1
         >>> dense_layers(mobilenet_v1(0.25, num_classes=0), {})
         []
     """
-    return [(weights[k.name], weights[b.name]) for k, b in filter(None, (network.hidden, network.classifier))]
+    return [(weights[k.name], weights[b.name]) for k, b in network.dense]
 
 
 def output_names(network: Architecture) -> tuple[str, ...]:
@@ -187,10 +187,10 @@ def _scaled(images: "Node", network: Architecture, input_type: InputType) -> "No
     """Take [0, 1] or 0..255 to [-1, 1], before any padding: TensorFlow pads with zeros *after* scaling."""
     from openvino import opset13
 
-    scale = network.input_scale
+    scale, offset = network.variant.input_scale, network.variant.input_offset
     if input_type == "uint8":
         images, scale = opset13.convert(images, np.float32), scale / 255
-    scaled = opset13.subtract(opset13.multiply(images, _constant(np.float32(scale))), _constant(np.float32(1)))
+    scaled = opset13.add(opset13.multiply(images, _constant(np.float32(scale))), _constant(np.float32(offset)))
     return opset13.transpose(scaled, _constant(np.array([0, 3, 1, 2])))
 
 
@@ -220,7 +220,7 @@ def _convolution(
 ) -> "Node":
     from openvino import opset13
 
-    height, width = (pad_amounts(n, unit.kernel_size, unit.stride, network.padding) for n in size)
+    height, width = (pad_amounts(n, unit.kernel_size, unit.stride, network.variant.padding) for n in size)
     strides, before, after = [unit.stride] * 2, [height[0], width[0]], [height[1], width[1]]
     if unit.depthwise:  # [k, k, in, 1] -> [groups, out / groups, in / groups, k, k]
         filters = _constant(kernel.transpose(2, 3, 0, 1)[:, :, np.newaxis])

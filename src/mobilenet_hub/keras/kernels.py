@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import keras  # noqa: TID253 (this file is itself imported only where Keras is wanted)
 from keras import ops  # noqa: TID253
 
-from mobilenet_hub.architecture import Padding, pad_amounts
+from mobilenet_hub.architecture import Padding, fixed_pad_amounts, pad_amounts
 
 Tensor = Any  # a tensor of the active backend
 
@@ -33,7 +33,7 @@ def convolve(x: Tensor, kernel: Tensor, stride: int, padding: Padding, depthwise
         return _torch_convolve(x, kernel, stride, padding, depthwise)
     mode = "same"
     if padding != "same":  # the other two rules do not depend on the image's size, which may be unknown here
-        amounts = pad_amounts(64, kernel.shape[0], stride, padding)
+        amounts = fixed_pad_amounts(kernel.shape[0], stride, padding)
         x, mode = ops.pad(x, ((0, 0), amounts, amounts, (0, 0))), "valid"
     operation = ops.depthwise_conv if depthwise else ops.conv
     return operation(x, kernel, strides=stride, padding=mode, data_format="channels_last")

@@ -15,6 +15,7 @@ from mobilenet_hub.architecture import (
     WEIGHT_DECAY,
     Architecture,
     Variable,
+    Variant,
     architecture,
 )
 from mobilenet_hub.errors import InvalidModuleError
@@ -60,8 +61,8 @@ class MobileNet(keras.Model):
         self.units = [
             ConvBatchNorm(
                 unit,
-                network.padding,
-                network.batch_norm_epsilon,
+                network.variant.padding,
+                network.variant.batch_norm_epsilon,
                 batch_norm_momentum,
                 weight_decay,
                 name=_layer_name(network, unit.scope),
@@ -69,16 +70,15 @@ class MobileNet(keras.Model):
             )
             for unit in network.units
         ]
-        self.hidden = self._dense(network.hidden, "relu")
-        self.classifier = self._dense(network.classifier, None)
+        for name, variables in zip(self._hidden_names, network.hidden, strict=True):
+            setattr(self, name, self._dense(variables, "relu"))  # saved files name a layer by its attribute
+        self.classifier = self._dense(network.classifier, None) if network.classifier else None
         # A Dropout has a variable, the state of its generator: none where nothing is dropped.
         drops = self.classifier is not None and self.dropout_rate > 0
         self.dropout = keras.layers.Dropout(self.dropout_rate, dtype=self.dtype_policy) if drops else None
 
-    def _dense(self, variables: tuple[Variable, ...], activation: str | None) -> keras.layers.Layer | None:
-        """Return a 1x1 convolution with bias (TF-Slim's fully connected layer), or None where there is none."""
-        if not variables:
-            return None
+    def _dense(self, variables: tuple[Variable, ...], activation: str | None) -> keras.layers.Layer:
+        """Return a 1x1 convolution with bias (TF-Slim's fully connected layer)."""
         weights = variables[0]
         return keras.layers.Conv2D(
             weights.shape[-1],
@@ -92,15 +92,24 @@ class MobileNet(keras.Model):
             dtype=self.dtype_policy,
         )
 
+    @property
+    def _hidden_names(self) -> list[str]:
+        return [f"hidden_{at}" if at else "hidden" for at in range(len(self.network.hidden))]
+
+    @property
+    def _dense_layers(self) -> list[Any]:
+        if self.classifier is None:
+            return []
+        return [*(getattr(self, name) for name in self._hidden_names), self.classifier]
+
     def build(self, input_shape: tuple[int | None, ...] | None = None) -> None:
         """Make every variable; nothing depends on the size of the images."""
         for unit in self.units:
             unit.build()
         width = self.network.num_features
-        for dense in (self.hidden, self.classifier):
-            if dense is not None:
-                dense.build((None, 1, 1, width))
-                width = dense.filters
+        for layer, (_, biases) in zip(self._dense_layers, self.network.dense, strict=True):
+            layer.build((None, 1, 1, width))
+            width = biases.shape[0]
 
     def call(
         self,
@@ -114,7 +123,9 @@ class MobileNet(keras.Model):
         With `return_endpoints`, a dict instead: that output as "default", and every endpoint of TF-Slim with the
         network's scope before it, e.g. "MobilenetV2/layer_7/output", "MobilenetV1/global_pool".
         """
-        x = ops.cast(ops.cast(images, "float32") * self.network.input_scale - 1.0, self.compute_dtype)
+        variant = self.network.variant
+        x = ops.cast(images, "float32") * variant.input_scale + variant.input_offset
+        x = ops.cast(x, self.compute_dtype)
         added = {unit.adds for unit in self.network.units}
         kept: dict[int, Tensor] = {}
         endpoints: dict[str, Tensor] = {}
@@ -137,12 +148,10 @@ class MobileNet(keras.Model):
 
     def _head(self, pooled: Tensor, training: bool) -> Tensor:
         """Return [batch, features or classes] of the pooled features [batch, 1, 1, features]."""
-        if self.classifier is not None:
-            if self.hidden is not None:
-                pooled = self.hidden(pooled)
-            if self.dropout is not None:
+        for layer in self._dense_layers:
+            if layer is self.classifier and self.dropout is not None:
                 pooled = self.dropout(pooled, training=training)
-            pooled = self.classifier(pooled)
+            pooled = layer(pooled)
         return ops.squeeze(pooled, axis=(1, 2))
 
     @property
@@ -153,9 +162,8 @@ class MobileNet(keras.Model):
         variables: list[keras.Variable] = []
         for unit in self.units:
             variables += [unit.kernel, *(getattr(unit.batch_norm, leaf) for leaf in BATCH_NORM_LEAVES)]
-        for dense in (self.hidden, self.classifier):
-            if dense is not None:
-                variables += [dense.kernel, dense.bias]
+        for layer in self._dense_layers:
+            variables += [layer.kernel, layer.bias]
         return dict(zip(self.network.variables, variables, strict=True))
 
     def slim_weights(self) -> dict[str, np.ndarray]:
@@ -206,7 +214,7 @@ class MobileNet(keras.Model):
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this model again; the network as the fields that set it apart."""
         return {
-            "network": {key: getattr(self.network, key) for key in (*_BUILT_FROM, *_REPLACED)},
+            "network": {key: getattr(self.network, key) for key in _BUILT_FROM} | self.network.variant.stated(),
             "batch_norm_momentum": self.batch_norm_momentum,
             "weight_decay": self.weight_decay,
             "dropout_rate": self.dropout_rate,
@@ -220,13 +228,12 @@ class MobileNet(keras.Model):
         """Make the model of `get_config`, untrained."""
         fields = config["network"]
         base = architecture(*(fields[key] for key in _BUILT_FROM))
-        network = replace(base, **{key: fields[key] for key in _REPLACED})
+        network = replace(base, variant=Variant.of(fields))
         dtype = keras.dtype_policies.deserialize(config["dtype"])
         return cls(**{**config, "network": network, "dtype": dtype})
 
 
 _BUILT_FROM = ("name", "depth_multiplier", "num_classes")
-_REPLACED = ("batch_norm_epsilon", "padding", "input_scale", "hidden_units")
 
 
 def _layer_name(network: Architecture, scope: str) -> str:

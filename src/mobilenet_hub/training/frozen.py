@@ -150,16 +150,11 @@ def choose_class_weights(dataset: Dataset, wanted: ClassWeights) -> tuple[np.nda
 
 
 def _with_head(base: Module, head: Head, labels: tuple[str, ...], image_size: tuple[int, int]) -> Module:
-    config = replace(
-        base.config,
-        num_classes=len(labels),
-        labels=labels,
-        image_size=image_size,
-        hidden_units=0,
-    )
+    features = base.without_classifier()
+    config = replace(features.config, num_classes=len(labels), labels=labels, image_size=image_size)
     kernel, bias = config.network.classifier
     classifier = {kernel.name: head.weights.reshape(kernel.shape), bias.name: head.biases}
-    return Module(config, {n: classifier.get(n, base.weights.get(n)) for n in config.network.variables})
+    return Module(config, {**features.weights, **classifier})
 
 
 def _curves(head: Head) -> tuple[Curve, ...]:

@@ -195,10 +195,7 @@ def _adjusted(module: Module, wanted: Wanted) -> Module:
         module.weights,
         config.image_size,
         config.labels,
-        config.batch_norm_epsilon,
-        config.padding,
-        config.input_scale,
-        config.hidden_units,
+        config.variant,
         config.batch_norm_folded,
         config.extra,
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mobilenet_hub.architecture import BATCH_NORM_EPSILON, BUILDERS, Architecture, architecture
+from mobilenet_hub.architecture import BATCH_NORM_EPSILON, BUILDERS, Architecture, Variant, architecture
 from mobilenet_hub.errors import InvalidModuleError
 from mobilenet_hub.weights.identify import Source
 from mobilenet_hub.weights.reading import Unfit, as_float32, reading
@@ -54,8 +54,10 @@ def read_hugging_face(folder: Path) -> Source:
         weights,
         (size, size),
         labels,
-        BATCH_NORM_EPSILON if isclose(epsilon, BATCH_NORM_EPSILON) else epsilon,
-        "same" if config.get("tf_padding", True) else "symmetric",
+        Variant(
+            BATCH_NORM_EPSILON if isclose(epsilon, BATCH_NORM_EPSILON) else epsilon,
+            "same" if config.get("tf_padding", True) else "symmetric",
+        ),
     )
 
 

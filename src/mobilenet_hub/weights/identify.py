@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import ceil, isclose
 from pathlib import Path
@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 
 from mobilenet_hub.architecture import (
-    BATCH_NORM_EPSILON,
     IMAGENET_CLASSES,
-    INPUT_SCALE,
-    Padding,
+    Variant,
     architecture,
     height_and_width,
     is_image_size,
@@ -41,10 +39,7 @@ class Source:
     weights: Mapping[str, np.ndarray]
     image_size: tuple[int, int] | None = None  # (height, width), where the file says it
     labels: tuple[str, ...] | None = None
-    batch_norm_epsilon: float = BATCH_NORM_EPSILON
-    padding: Padding = "same"
-    input_scale: float = INPUT_SCALE
-    hidden_units: int = 0
+    variant: Variant = field(default_factory=Variant)
     batch_norm_folded: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -91,19 +86,12 @@ def to_module(source: Source, wanted: Wanted) -> Module:
     name, num_classes = _architecture_of(source), _classes_of(source)
     if wanted.architecture not in (None, name):
         raise InvalidModuleError(f"{source.path} holds {name}, not {wanted.architecture}")
-    weights = dict(source.weights)
-    if wanted.num_classes == 0 and num_classes:
-        weights = {key: array for key, array in weights.items() if "/Logits/" not in key}
-        num_classes = 0
-    if wanted.num_classes not in (None, num_classes):
+    weights = source.weights
+    if wanted.num_classes not in (None, 0, num_classes):
         has = f"a classifier of {num_classes} classes" if num_classes else "no classifier"
         raise InvalidModuleError(f"{source.path} has {has}, not one of {wanted.num_classes}")
     multiplier = wanted.depth_multiplier or fitting_multiplier(weights, name, source.path)
     multiplier = multiplier or _nearest_multiplier(weights, name)
-    hidden_units = source.hidden_units if num_classes else 0
-    check_weights(
-        replace(architecture(name, multiplier, num_classes), hidden_units=hidden_units), weights, str(source.path)
-    )
     config = ModuleConfig(
         architecture=name,
         depth_multiplier=multiplier,
@@ -112,14 +100,13 @@ def to_module(source: Source, wanted: Wanted) -> Module:
         labels=_labels(source, num_classes),
         handle=wanted.handle,
         source={"format": source.kind, "file": source.path.name},
-        batch_norm_epsilon=source.batch_norm_epsilon,
-        padding=source.padding,
-        input_scale=source.input_scale,
-        hidden_units=hidden_units,
+        variant=source.variant,
         batch_norm_folded=source.batch_norm_folded,
         extra=source.extra,
     )
-    return Module(config, weights)
+    check_weights(config.network, weights, str(source.path))
+    module = Module(config, weights)
+    return module.without_classifier() if wanted.num_classes == 0 else module
 
 
 def _architecture_of(source: Source) -> str:

@@ -22,6 +22,7 @@ from mobilenet_hub.architecture import (
     Architecture,
     ConvUnit,
     Padding,
+    Variant,
     architecture,
     output_size,
     pad_amounts,
@@ -62,9 +63,7 @@ class KerasNetwork:
     weights: dict[str, np.ndarray]
     image_size: tuple[int, int] | None
     labels: tuple[str, ...] | None
-    batch_norm_epsilon: float
-    padding: Padding
-    hidden_units: int
+    variant: Variant
 
 
 def read_network(layers: Sequence[Arrays], config: Any, size: tuple[int, int] | None) -> KerasNetwork:
@@ -93,9 +92,11 @@ def read_network(layers: Sequence[Arrays], config: Any, size: tuple[int, int] | 
         weights,
         size,
         imagenet_labels_1000() if num_classes == len(imagenet_labels_1000()) else None,
-        facts.epsilons.pop() if facts.epsilons else BATCH_NORM_EPSILON,
-        _padding(network, facts.pads, size),
-        int(np.shape(heads[0]["kernel"])[-1]) if len(heads) == 2 else 0,
+        Variant(
+            facts.epsilons.pop() if facts.epsilons else BATCH_NORM_EPSILON,
+            _padding(network, facts.pads, size),
+            hidden_units=tuple(int(np.shape(one["kernel"])[-1]) for one in heads[:-1]),
+        ),
     )
 
 

@@ -6,13 +6,13 @@ A Teachable Machine project has metadata.json besides, with its labels; its netw
 """
 
 import json
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mobilenet_hub.architecture import INPUT_SCALE
 from mobilenet_hub.weights.identify import Source
 from mobilenet_hub.weights.keras_network import Arrays, read_network
 from mobilenet_hub.weights.reading import array_from, reading
@@ -40,11 +40,12 @@ def read_tfjs(file: Path, size: tuple[int, int] | None = None) -> Source:
             raise ValueError("it is a graph model; only layers models say which weights are which")
         layers = _read_layers(model.get("weightsManifest"), file.parent)
         network = read_network(layers, topology.get("model_config", topology), size)
-    found = vars(network)
-    labels, scale = _read_metadata(file.with_name(METADATA_FILE))
+    labels = _read_metadata(file.with_name(METADATA_FILE))
     if labels is not None:
-        found = {**found, "labels": labels}
-    return Source(file, "TensorFlow.js layers model", input_scale=scale, **found)
+        network = replace(
+            network, labels=labels, variant=replace(network.variant, input_scale=_TEACHABLE_MACHINE_SCALE)
+        )
+    return Source(file, "TensorFlow.js layers model", **vars(network))
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -54,9 +55,9 @@ def _json(file: Path) -> dict[str, Any]:
     return value
 
 
-def _read_metadata(file: Path) -> tuple[tuple[str, ...] | None, float]:
+def _read_metadata(file: Path) -> tuple[str, ...] | None:
     if not file.is_file():
-        return None, INPUT_SCALE
+        return None
     with reading(file, "the description of a Teachable Machine project"):
         data = _json(file)
         if data.get("packageName") != _TEACHABLE_MACHINE:
@@ -66,7 +67,7 @@ def _read_metadata(file: Path) -> tuple[tuple[str, ...] | None, float]:
         labels = data.get("labels")
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise ValueError("it has no list of labels")
-        return tuple(" ".join(label.split()) for label in labels), _TEACHABLE_MACHINE_SCALE
+        return tuple(" ".join(label.split()) for label in labels)
 
 
 def _read_layers(manifest: Any, folder: Path) -> list[Arrays]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilenet_hub.architecture import BATCH_NORM_EPSILON, STATISTICS
+from mobilenet_hub.architecture import STATISTICS, Variant
 from mobilenet_hub.errors import CorruptFileError, InvalidModuleError
 from mobilenet_hub.weights.identify import LEAVES, Source, is_slim, slim_name
 from mobilenet_hub.weights.reading import as_float32, reading
@@ -35,7 +35,7 @@ def read_checkpoint(prefix: Path) -> Source:
     with reading(prefix, "a checkpoint of MobileNet weights"):
         weights = network_weights(tensors, prefix)
     facts = _read_meta(prefix.with_name(f"{prefix.name}.meta"), tensors)
-    return Source(prefix, "TF-Slim checkpoint", weights, facts.image_size, batch_norm_epsilon=facts.batch_norm_epsilon)
+    return Source(prefix, "TF-Slim checkpoint", weights, facts.image_size, variant=facts.variant)
 
 
 def network_weights(tensors: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
@@ -93,7 +93,7 @@ def _is_extra(name: str, array: np.ndarray, variables: set[str]) -> bool:
 
 def _read_meta(file: Path, tensors: Mapping[str, np.ndarray]) -> GraphFacts:
     if not file.is_file():
-        return GraphFacts(None, BATCH_NORM_EPSILON, {})
+        return GraphFacts(None, Variant(), {})
     with reading(file, "a checkpoint's graph"):
         graph = Message(file.read_bytes()).message(2)
         facts = facts_of(nodes_of(graph))

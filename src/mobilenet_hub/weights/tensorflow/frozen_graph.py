@@ -39,7 +39,7 @@ def read_frozen_graph(file: Path) -> Source:
             raise InvalidModuleError(
                 f"{file} has no constants named as TF-Slim's variables (MobilenetV1/... or MobilenetV2/...)"
             )
-    return Source(file, "frozen graph", weights, facts.image_size, batch_norm_epsilon=facts.batch_norm_epsilon)
+    return Source(file, "frozen graph", weights, facts.image_size, variant=facts.variant)
 
 
 def _constants(nodes: list[Node]) -> dict[str, np.ndarray]:

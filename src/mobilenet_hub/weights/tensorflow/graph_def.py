@@ -11,7 +11,7 @@ from math import isclose, prod
 
 import numpy as np
 
-from mobilenet_hub.architecture import BATCH_NORM_EPSILON, INPUT_CHANNELS
+from mobilenet_hub.architecture import BATCH_NORM_EPSILON, INPUT_CHANNELS, Variant
 from mobilenet_hub.weights.reading import Unfit, array_from
 from mobilenet_hub.weights.tensorflow.protobuf import Message
 
@@ -58,7 +58,7 @@ class GraphFacts:
     """What a graph says beyond its weights."""
 
     image_size: tuple[int, int] | None  # (height, width) of its image placeholder, where it is fixed
-    batch_norm_epsilon: float
+    variant: Variant  # with its batch norm's epsilon
     variables: dict[str, tuple[int, ...]]  # shapes of its variables by name
 
 
@@ -95,7 +95,7 @@ def facts_of(nodes: Iterable[Node]) -> GraphFacts:
         elif node.op in ("Conv2D", "DepthwiseConv2dNative"):
             _check_padding(node)
     sizes.discard(None)
-    return GraphFacts(sizes.pop() if len(sizes) == 1 else None, _one_epsilon(epsilons), variables)
+    return GraphFacts(sizes.pop() if len(sizes) == 1 else None, Variant(_one_epsilon(epsilons)), variables)
 
 
 def image_size_of(shape: tuple[int, ...] | None) -> tuple[int, int] | None:

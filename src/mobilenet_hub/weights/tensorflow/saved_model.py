@@ -67,7 +67,7 @@ def read_saved_model(folder: Path) -> Source:
         weights,
         stated_size or (sizes.pop() if len(sizes) == 1 else None),
         labels,
-        batch_norm_epsilon=facts.batch_norm_epsilon,
+        variant=facts.variant,
     )
 
 

@@ -7,9 +7,11 @@ both. Everything is checked: a table read here has no byte that is not covered b
 
 from collections.abc import Iterator
 
-from mobilenet_hub.weights.tensorflow.crc32c import crc32c, masked
+import google_crc32c
+
 from mobilenet_hub.weights.tensorflow.protobuf import read_varint
 
+_MASK_DELTA = 0xA282EAD8  # tensorflow/core/lib/hash/crc32c.h
 _FOOTER_BYTES, _MAGIC = 48, (0xDB4775248B80FB57).to_bytes(8, "little")
 _TRAILER_BYTES = 5
 _PLAIN, _SNAPPY = 0, 1
@@ -64,12 +66,23 @@ def _check_no_gaps(handles: list[tuple[int, int]], end: int) -> None:
         raise ValueError(f"its blocks end at byte {at}, not {end}")
 
 
+def masked_crc32c(data: bytes | memoryview) -> int:
+    """Return the CRC-32C of bytes as TensorFlow stores it: rotated and shifted, so that a CRC of CRCs is harmless.
+
+    Example:
+        >>> hex(masked_crc32c(b""))
+        '0xa282ead8'
+    """
+    crc = google_crc32c.value(bytes(data))
+    return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
+
+
 def _block(body: memoryview, handle: tuple[int, int]) -> memoryview:
     offset, size = handle
     if offset + size + _TRAILER_BYTES > len(body):
         raise ValueError(f"the block at byte {offset} is cut off")
     stored = int.from_bytes(body[offset + size + 1 : offset + size + _TRAILER_BYTES], "little")
-    if masked(crc32c(body[offset : offset + size + 1])) != stored:
+    if masked_crc32c(body[offset : offset + size + 1]) != stored:
         raise ValueError(f"the checksum of the block at byte {offset} is wrong")
     contents, compression = body[offset : offset + size], body[offset + size]
     if compression == _PLAIN:

@@ -12,9 +12,8 @@ import numpy as np
 
 from mobilenet_hub.errors import CorruptFileError
 from mobilenet_hub.weights.reading import array_from, reading
-from mobilenet_hub.weights.tensorflow.crc32c import crc32c, masked
 from mobilenet_hub.weights.tensorflow.protobuf import Message, read_varint
-from mobilenet_hub.weights.tensorflow.sstable import read_table
+from mobilenet_hub.weights.tensorflow.sstable import masked_crc32c, read_table
 
 WHAT = "a TensorFlow checkpoint"
 _DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 6: "i1", 9: "<i8", 10: "?", 19: "<f2"}  # types.proto
@@ -122,7 +121,7 @@ def _read_tensor(data: bytes, entry: _Entry) -> np.ndarray | tuple[bytes, ...] |
         strings, checked = _read_strings(data, entry)
     else:
         strings, checked = None, data
-    if masked(crc32c(checked)) != entry.crc:
+    if masked_crc32c(checked) != entry.crc:
         raise ValueError(f"the checksum of {entry.name} is wrong")
     if strings is not None:
         return strings
@@ -150,7 +149,7 @@ def _read_strings(data: bytes, entry: _Entry) -> tuple[tuple[bytes, ...], bytes]
     covered = b"".join(n.to_bytes(4 if n < 1 << 32 else 8, "little") for n in lengths)
     stored = data[at : at + 4]
     at += 4
-    if at + sum(lengths) != len(data) or masked(crc32c(covered)) != int.from_bytes(stored, "little"):
+    if at + sum(lengths) != len(data) or masked_crc32c(covered) != int.from_bytes(stored, "little"):
         raise ValueError(f"the lengths of the strings of {entry.name} are damaged")
     strings = []
     for length in lengths:
