@@ -20,4 +20,4 @@ test:
 	pytest -n 2
 
 docs:
-	mobilenet models --markdown > docs/modules.md
+	python recipes/make_docs.py

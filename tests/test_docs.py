@@ -1,6 +1,8 @@
 """The Python blocks of the documents run as they stand, one document in one process of thought."""
 
 import re
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,9 @@ def test_links_between_documents_lead_somewhere():
     for file in [*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")]:
         for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", file.read_text(encoding="utf-8")):
             assert (file.parent / target).exists(), f"{file.name} links to {target}, which does not exist"
+
+
+def test_what_follows_from_the_code_is_as_the_code_says(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(DOCS.parent / "recipes"), *sys.path])
+    for page, text in import_module("make_docs").pages().items():
+        assert page.read_text(encoding="utf-8") == text, f"{page.name} is stale: run `make docs`"

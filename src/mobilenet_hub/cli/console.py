@@ -5,11 +5,12 @@ with box characters and bold headings; in a pipe, or with NO_COLOR set, they are
 """
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol, TextIO
+
+from mobilenet_hub.host.environment import setting
 
 PROGRESS_DELAY_S = 2.0
 _MAX_LISTED = 10  # files left out that are named; of more, the number
@@ -32,7 +33,7 @@ class Progress(Protocol):
 def is_fancy() -> bool:
     """Tell whether standard output takes box characters and bold type."""
     stream = sys.stdout
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
+    if setting("NO_COLOR") or setting("TERM") == "dumb" or not stream.isatty():
         return False
     return _is_utf8(stream)
 

@@ -75,6 +75,7 @@ def _cpu() -> dict[str, Any]:
 
 
 def _cache() -> dict[str, Any]:
+    from mobilenet_hub.host.environment import is_offline
     from mobilenet_hub.host.files import exists, is_folder
     from mobilenet_hub.store.cache import cache_folder, entries
 
@@ -87,7 +88,7 @@ def _cache() -> dict[str, Any]:
         "modules": sum(1 for _ in entries()) if is_folder(folder) else 0,
         "compiled_models": len(compiled),
         "compiled_bytes": sum(compiled),
-        "offline": os.environ.get("MOBILENET_HUB_OFFLINE") == "1",
+        "offline": is_offline(),
     }
 
 
@@ -105,5 +106,5 @@ def _rows(facts: dict[str, Any]) -> "list[tuple[str, object]]":
         ("cache", cache["path"] + ("" if cache["writable"] else " (not writable)")),
         ("cached modules", cache["modules"]),
         ("compiled models", f"{cache['compiled_models']}, {cache['compiled_bytes'] / 1e6:.0f} MB"),
-        ("network", "off (MOBILENET_HUB_OFFLINE=1)" if cache["offline"] else "only to fetch modules asked for"),
+        ("network", "off (MOBILENET_HUB_OFFLINE)" if cache["offline"] else "only to fetch modules asked for"),
     ]

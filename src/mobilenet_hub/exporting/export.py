@@ -12,6 +12,7 @@ from mobilenet_hub.exporting.formats import Free, Precision
 from mobilenet_hub.exporting.output import PROOF_FILE, find_place, making, size_of
 from mobilenet_hub.exporting.proof import Proof, prove
 from mobilenet_hub.exporting.request import Options, make_request
+from mobilenet_hub.host.environment import set_variable
 
 if TYPE_CHECKING:
     from mobilenet_hub.exporting.request import Exportable
@@ -71,7 +72,7 @@ def export(
     """
     options = Options(image_size, batch_size, uint8_input, outputs, opset, precision, calibration, any_size, handle)
     request = make_request(module, format, options)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported: it reports every missing GPU
+    set_variable("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported: it reports every missing GPU
     writer = import_module(f"mobilenet_hub.exporting.{request.format.writer}")
     if request.format.in_site:
         return writer.publish(request, output, overwrite=overwrite or force)

@@ -1,12 +1,12 @@
 """Which Keras backend runs here: found without importing it, and the install line where there is none."""
 
 import json
-import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 from mobilenet_hub.errors import InputError, MissingExtraError
+from mobilenet_hub.host.environment import set_variable, setting
 
 BACKENDS = ("tensorflow", "torch", "jax")  # each is also the name of the extra that installs it
 
@@ -37,12 +37,12 @@ def require_keras(purpose: str) -> str:
     if (keras := sys.modules.get("keras")) is not None and hasattr(keras, "backend"):
         return keras.backend.backend()
     installed = installed_backends()
-    backend = os.environ.get("KERAS_BACKEND")
+    backend = setting("KERAS_BACKEND")
     if not backend:
         configured = _configured_backend()
         usable = configured in installed or configured not in (None, *BACKENDS)  # what nobody knows is refused below
         backend = configured if configured and usable else (*installed, BACKENDS[0])[0]
-        os.environ["KERAS_BACKEND"] = backend
+        set_variable("KERAS_BACKEND", backend)
     if backend not in BACKENDS:
         raise InputError(f"KERAS_BACKEND is {backend!r}; use one of {', '.join(BACKENDS)}")
     for package in ("keras", backend):
@@ -60,7 +60,7 @@ def _is_installed(package: str) -> bool:
 
 
 def _configured_backend() -> str | None:
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    home = Path(setting("KERAS_HOME") or Path.home() / ".keras")
     try:
         return json.loads((home / "keras.json").read_text(encoding="utf-8"))["backend"]
     except (OSError, ValueError, KeyError, TypeError):

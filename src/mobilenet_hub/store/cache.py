@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilenet_hub.errors import DownloadError, InvalidModuleError, OutputError
+from mobilenet_hub.host.environment import setting
 from mobilenet_hub.host.files import is_file, sha256_of, swap_folder
 from mobilenet_hub.host.locks import is_locked, locked
 from mobilenet_hub.module_folder import CONFIG_FILE, WEIGHTS_FILE, read_module
@@ -68,14 +69,14 @@ def cache_folder() -> Path:
         >>> cache_folder().is_absolute()
         True
     """
-    if chosen := os.environ.get("MOBILENET_HUB_CACHE"):
+    if chosen := setting("MOBILENET_HUB_CACHE"):
         return Path(chosen).expanduser().absolute()
     if sys.platform == "darwin":
         base = Path.home() / "Library" / "Caches"
     elif os.name == "nt":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        base = Path(setting("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        base = Path(setting("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "mobilenet-hub"
 
 

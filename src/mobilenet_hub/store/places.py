@@ -5,7 +5,6 @@
 """
 
 import hashlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,7 @@ from urllib.parse import urlsplit
 
 from mobilenet_hub.catalog.published import PublishedModule
 from mobilenet_hub.errors import InputError
-
-MIRROR_VARIABLE, SOURCES_VARIABLE = "MOBILENET_HUB_MIRROR", "MOBILENET_HUB_SOURCES"
+from mobilenet_hub.host.environment import setting
 
 # name -> default address, in order. TF Hub's and Kaggle's caches of this machine come first: they cost nothing.
 SOURCES: dict[str, str] = {
@@ -84,14 +82,14 @@ def configured_sources() -> dict[str, str]:
         >>> list(configured_sources())[-1]
         'slim'
     """
-    chosen = os.environ.get(SOURCES_VARIABLE, "").replace(",", " ").split()
+    chosen = setting("MOBILENET_HUB_SOURCES").replace(",", " ").split()
     if not chosen:
         return dict(SOURCES)
     configured = {}
     for item in chosen:
         name, _, base = item.partition("=")
         if name not in SOURCES:
-            raise InputError(f"{SOURCES_VARIABLE} names {name!r}; the sources are {', '.join(SOURCES)}")
+            raise InputError(f"MOBILENET_HUB_SOURCES names {name!r}; the sources are {', '.join(SOURCES)}")
         configured[name] = base.rstrip("/") or SOURCES[name]
     return configured
 
@@ -103,7 +101,7 @@ def mirror() -> str | Path | None:
         >>> mirror() is None
         True
     """
-    chosen = os.environ.get(MIRROR_VARIABLE, "").strip()
+    chosen = setting("MOBILENET_HUB_MIRROR")
     if not chosen:
         return None
     if urlsplit(chosen).scheme in ("http", "https"):
@@ -133,7 +131,7 @@ def _address(source: str, base: str, module: PublishedModule) -> str:
 
 
 def _in_tfhub_cache(module: PublishedModule) -> Iterator[Path]:
-    if not (root := os.environ.get("TFHUB_CACHE_DIR")):
+    if not (root := setting("TFHUB_CACHE_DIR")):
         return
     names = [prefix + module.handle for prefix in _TFHUB_PREFIXES]
     for handle in _kaggle_spellings(module):
@@ -147,7 +145,7 @@ def _in_tfhub_cache(module: PublishedModule) -> Iterator[Path]:
 
 
 def _in_kagglehub_cache(module: PublishedModule) -> Iterator[Path]:
-    root = Path(os.environ.get("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub").expanduser() / "models"
+    root = Path(setting("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub").expanduser() / "models"
     for handle in _kaggle_spellings(module):
         folder = root / handle
         if folder.is_dir() and any(folder.iterdir()):

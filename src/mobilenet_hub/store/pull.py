@@ -22,6 +22,7 @@ from mobilenet_hub.errors import (
     ModuleUnavailableError,
     OfflineError,
 )
+from mobilenet_hub.host.environment import is_offline
 from mobilenet_hub.host.locks import locked
 from mobilenet_hub.module import Module
 from mobilenet_hub.module_folder import write_module
@@ -36,22 +37,11 @@ from mobilenet_hub.store.cache import (
     work_folder,
 )
 from mobilenet_hub.store.download import PATIENT, Policy, UnreachableError, download
-from mobilenet_hub.store.places import MIRROR_VARIABLE, Candidate, candidates, mirror
+from mobilenet_hub.store.places import Candidate, candidates, mirror
 from mobilenet_hub.weights.archive import unpack
 from mobilenet_hub.weights.convert import load_source
 
-OFFLINE_VARIABLE = "MOBILENET_HUB_OFFLINE"
 _log = logging.getLogger("mobilenet_hub")
-
-
-def is_offline() -> bool:
-    """Tell whether MOBILENET_HUB_OFFLINE forbids connections.
-
-    Example:
-        >>> is_offline()
-        True
-    """
-    return os.environ.get(OFFLINE_VARIABLE, "").strip().lower() not in ("", "0", "false", "no")
 
 
 def pull(name: str, *, force: bool = False, progress: bool | None = None, policy: Policy = PATIENT) -> Path:
@@ -136,8 +126,8 @@ def _fetch(module: PublishedModule, progress: bool, policy: Policy) -> None:
 
 def _how_to_fill(module: PublishedModule) -> str:
     folder = mirror()
-    archives = folder if isinstance(folder, Path) else f"a folder that {MIRROR_VARIABLE} names"
-    forbids = f", and {OFFLINE_VARIABLE}=1 forbids to fetch it" if is_offline() else ""
+    archives = folder if isinstance(folder, Path) else "a folder that MOBILENET_HUB_MIRROR names"
+    forbids = ", and MOBILENET_HUB_OFFLINE=1 forbids to fetch it" if is_offline() else ""
     return (
         f"{module.handle} is not on this machine{forbids}. Put its module folder (module.json, weights.safetensors "
         f"and, where there are classes, labels.txt) at {entry_folder(module.handle)}, or its archive as "

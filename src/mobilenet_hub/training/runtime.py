@@ -1,10 +1,10 @@
 """What makes training steps fast on this machine: the arithmetic, and the settings of the process."""
 
 import ctypes
-import os
 import sys
 
 from mobilenet_hub.host.cpu import cpu_features
+from mobilenet_hub.host.environment import set_variable
 from mobilenet_hub.inference.engine import Precision
 
 
@@ -29,7 +29,7 @@ def prepare_process(backend: str) -> None:
     except (OSError, AttributeError):
         pass  # another C library
     if backend == "tensorflow" and "tensorflow" not in sys.modules:
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+        set_variable("TF_ENABLE_ONEDNN_OPTS", "1")
     if backend == "torch":
         import torch
 

@@ -1,0 +1,72 @@
+"""The parts of the documentation that follow from the code: `make docs` writes them, a test compares them.
+
+A part of a page stands between `<!-- made: NAME -->` and `<!-- end -->`; docs/modules.md is made whole.
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from mobilenet_hub.catalog.published import configurations
+from mobilenet_hub.cli.models import markdown
+from mobilenet_hub.exporting.formats import FORMATS, Format
+from mobilenet_hub.host.environment import VARIABLES
+
+ROOT = Path(__file__).resolve().parents[1]
+_PART = re.compile(r"(?<=<!-- made: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+def formats() -> str:
+    """Return the table of the formats to export to."""
+    header = "| format | OUT | what it is | needs | image size | batch |\n|---|---|---|---|---|---|\n"
+    return header + "".join(_row(one) for one in FORMATS.values()).replace("|  ", "| ")
+
+
+def _row(one: Format) -> str:
+    extras = list(dict.fromkeys(f"`{extra}`" for _, extra in one.needs))
+    needs = "a Keras backend" if ("keras", "torch") in one.needs else ", ".join(extras)
+    out = f"`{one.suffix}` or a folder" if one.suffix else "a folder"
+    sizes = {
+        "never": "trained or N",
+        "on request": "trained, N, or `free`",
+        "where allowed": "free where the module allows it" if "image_size" in one.options else "",
+        "always": "free",
+    }
+    batch = (one.default_batch or "free") if one.options & {"batch_size"} or one.suffix else ""
+    return f"| `{one.name}` | {out} | {one.what} | {needs} | {sizes[one.free_size]} | {batch} |\n"
+
+
+def environment() -> str:
+    """Return the table of the environment variables."""
+    rows = "".join(f"| `{name}` | {does} |\n" for name, does in VARIABLES.items())
+    return f"| variable | |\n|---|---|\n{rows}"
+
+
+PARTS: dict[str, Callable[[], str]] = {"formats": formats, "environment": environment}
+
+
+def made(text: str) -> str:
+    """Return a page with its made parts as they should be."""
+    return _PART.sub(lambda found: f"{found[1]}{found[2]}{PARTS[found[1]]()}", text)
+
+
+def pages() -> dict[Path, str]:
+    """Return every page that is made or has a made part, as it should be."""
+    found = {page: made(page.read_text("utf-8")) for page in sorted(ROOT.glob("docs/**/*.md"))}
+    return {page: text for page, text in found.items() if _PART.search(text)} | {
+        ROOT / "docs/modules.md": markdown(configurations())
+    }
+
+
+def main() -> int:
+    """Write the pages that are not as they should be, and name them."""
+    for page, text in pages().items():
+        if page.read_text("utf-8") != text:
+            page.write_text(text, "utf-8")
+            print(page.relative_to(ROOT))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""Every environment variable that this package reads or sets, and the one way to read each."""
+
+import os
+
+# Name -> what it does, in Markdown: docs/environment.md is made from this.
+VARIABLES: dict[str, str] = {
+    "MOBILENET_HUB_CACHE": "the folder of fetched modules and compiled networks (default: the platform's own for "
+    "caches, then `mobilenet-hub`)",
+    "MOBILENET_HUB_OFFLINE": "`1`, `true`, `yes` or `on`: no connection is made, whatever is asked for; unset, empty, "
+    "`0`, `false`, `no` or `off`: modules that are asked for are fetched",
+    "MOBILENET_HUB_MIRROR": "your own server, or a folder of archives, asked before the others for modules",
+    "MOBILENET_HUB_SOURCES": "where modules are asked for, in which order and at which addresses",
+    "TFHUB_CACHE_DIR": "tensorflow_hub's cache: modules are taken from it, nothing is written there",
+    "KAGGLEHUB_CACHE": "kagglehub's cache: modules are taken from it, nothing is written there",
+    "XDG_CACHE_HOME": "on Linux the place for caches (default: `~/.cache`)",
+    "LOCALAPPDATA": "on Windows the place for caches",
+    "KERAS_BACKEND": "`tensorflow`, `torch` or `jax`: what Keras runs on; where it is unset, one that is installed",
+    "KERAS_HOME": "the folder of Keras' own configuration, which is asked after `KERAS_BACKEND`",
+    "NO_COLOR": "not empty: tables are plain ASCII on a terminal, too",
+    "TERM": "`dumb`: the same",
+    "TF_CPP_MIN_LOG_LEVEL": "what TensorFlow reports; set to `3`, errors only, before an export where it is unset",
+    "TF_ENABLE_ONEDNN_OPTS": "TensorFlow's faster kernels; set to `1` before training where it is unset",
+}
+_OFF = frozenset(["", "0", "false", "no", "off"])
+
+
+def setting(name: str) -> str:
+    """Return a variable's value without the blanks around it; "" where it is unset.
+
+    Example:
+        >>> setting("TERM") == setting("TERM").strip()
+        True
+    """
+    assert name in VARIABLES, f"{name} is not listed"
+    return os.environ.get(name, "").strip()
+
+
+def set_variable(name: str, value: str) -> None:
+    """Set a variable that is unset or empty, for the libraries that this process will import."""
+    if not setting(name):
+        os.environ[name] = value
+
+
+def is_offline() -> bool:
+    """Tell whether MOBILENET_HUB_OFFLINE forbids connections: whatever it holds, in any case of letters, but an "off".
+
+    Example:
+        >>> is_offline() in (True, False)
+        True
+    """
+    return setting("MOBILENET_HUB_OFFLINE").lower() not in _OFF
