@@ -12,7 +12,6 @@ from PIL import Image, ImageOps
 
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.images import decode as images
-from mobilenet_hub.images.fit import FITS
 
 
 def encoded(image, kind="JPEG", **options):
@@ -144,16 +143,17 @@ def test_every_source_gives_the_same_pixels(tmp_path):
     data = encoded(Image.fromarray(scene()), "PNG")
     path = tmp_path / "a picture.png"
     path.write_bytes(data)
-    for source in (path, str(path), data, bytearray(data), memoryview(data), Image.open(path), scene()):
-        assert np.array_equal(images.decode_image(source), scene())
+    with Image.open(path) as opened:
+        for source in (path, str(path), data, bytearray(data), memoryview(data), opened, scene()):
+            assert np.array_equal(images.decode_image(source), scene())
     with pytest.raises(InputError, match="int is not a picture"):
         images.decode_image(7)
 
 
 def test_one_pixel_is_a_picture():
     for kind in ("JPEG", "PNG"):
-        pixels = images.load_image(encoded(Image.new("RGB", (1, 1), (250, 10, 10)), kind), 32)
-        assert pixels.shape == (32, 32, 3)
+        pixels = images.decode_image(encoded(Image.new("RGB", (1, 1), (250, 10, 10)), kind))
+        assert pixels.shape == (1, 1, 3)
         assert (pixels == pixels[0, 0]).all()
 
 
@@ -203,8 +203,6 @@ def test_a_scaled_jpeg_shows_the_same():
     large = np.asarray(Image.fromarray(scene()).resize((2880, 1920)))
     data = encoded(Image.fromarray(large), quality=92)
     assert images.decode_image(data, min_size=(224, 224)).shape == (240, 360, 3)
-    for fit in FITS:
-        assert distance(images.load_image(data, 224, fit), images.load_image(large, 224, fit)) < 3
 
 
 # What does not decode
@@ -215,7 +213,7 @@ def test_what_is_no_file_is_named(tmp_path):
     assert reason(tmp_path / "none.jpg") == "no such file"
     assert reason("a\0b.jpg").startswith("cannot be read")
     with pytest.raises(ImageError, match=r"none\.jpg: no such file"):
-        images.load_image(tmp_path / "none.jpg", 32)
+        images.decode_image(tmp_path / "none.jpg")
     assert reason("/dev/zero") == "not a regular file"
     with (tmp_path / "huge.jpg").open("wb") as file:
         file.truncate(2**30)  # sparse: takes no room
@@ -302,124 +300,3 @@ def test_bombs_are_refused_from_the_header(side, kind):
         assert tracemalloc.get_traced_memory()[1] < 5e6
     finally:
         tracemalloc.stop()
-
-
-# Fits
-
-
-@pytest.mark.parametrize("fit", FITS)
-@pytest.mark.parametrize("shape", [(60, 90), (90, 60), (1, 300), (300, 1), (64, 64), (700, 20)])
-def test_every_fit_fills_every_size(fit, shape):
-    flat = np.full((*shape, 3), 37, np.uint8)
-    fitted = images.load_image(flat, (48, 64), fit)
-    assert fitted.shape == (48, 64, 3)
-    assert fitted.dtype == np.uint8
-    assert set(np.unique(fitted)) <= ({37, 128} if fit == "pad" else {37})
-
-
-def test_each_fit_takes_its_part_of_the_picture():
-    wide = np.zeros((80, 160, 3), np.uint8)
-    wide[:, :40], wide[:, 120:] = 255, 255  # white outside the central square
-    shares = {fit: (images.load_image(wide, 80, fit)[40] > 128).mean() for fit in FITS}
-    assert shares["center"] == 0
-    assert shares["squash"] == 0.5
-    assert shares["pad"] == 0.5
-    assert shares["crop"] == pytest.approx(1 - 0.5 / 0.875, abs=0.03)
-    assert shares["slim"] == pytest.approx(1 - 0.5 / 0.875, abs=0.03)
-    padded = images.load_image(wide, 80, "pad")
-    assert (padded[:20] == 128).all() and (padded[60:] == 128).all()
-
-
-def test_a_picture_of_the_right_size_is_left_alone():
-    for fit in ("center", "squash", "pad"):
-        assert np.array_equal(images.load_image(scene(48, 64), (48, 64), fit), scene(48, 64))
-
-
-def test_an_unknown_fit_or_size_is_refused():
-    with pytest.raises(InputError, match="center, crop, squash, pad, slim"):
-        images.load_image(scene(), 32, "stretch")
-    for size in (0, (3, 4, 5), (3.5, 4)):
-        with pytest.raises(InputError, match="image size"):
-            images.load_image(scene(), size)
-
-
-def test_a_batch_is_its_images():
-    batch = images.load_batch([scene(), scene()[::-1]], 32, "squash")
-    assert batch.dtype == np.uint8
-    assert np.array_equal(batch[1], images.load_image(scene()[::-1], 32, "squash"))
-    assert images.load_batch([], 32).shape == (0, 32, 32, 3)
-
-
-# Batches taken as they are
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_a_good_batch_is_taken_as_it_is(dtype):
-    batch = np.linspace(0, 1, 2 * 4 * 5 * 3).reshape(2, 4, 5, 3).astype(dtype)
-    assert np.array_equal(images.check_batch(batch), batch.astype(np.float32))
-    assert images.check_batch(np.zeros((0, 4, 5, 3), dtype)).shape == (0, 4, 5, 3)
-
-
-@pytest.mark.parametrize(
-    ("batch", "fix"),
-    [
-        (np.full((1, 4, 4, 3), 200.0), "images / 255"),
-        (np.full((1, 4, 4, 3), -0.5), r"\(images \+ 1\) / 2"),
-        (np.full((1, 4, 4, 3), -2.1), "undo the normalization"),
-        (np.full((1, 4, 4, 3), np.nan), "not finite"),
-        (np.zeros((1, 4, 4, 3), np.uint8), "uint8"),
-        (np.zeros((1, 4, 4, 3), np.int64), "int64"),
-        (np.zeros((1, 3, 4, 4)), r"transpose\(0, 2, 3, 1\)"),
-        (np.zeros((4, 4, 3)), "newaxis"),
-        (np.zeros((1, 4, 4, 1)), r"float64 \[1, 4, 4, 1\]"),
-        (np.zeros((4, 4)), "RGB"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_another_batch_is_refused_with_the_fix(batch, fix):
-    with pytest.raises(InputError, match=fix):
-        images.check_batch(batch)
-
-
-def test_a_batch_of_another_size_is_refused():
-    with pytest.raises(InputError, match="224x224"):
-        images.check_batch(np.zeros((1, 4, 4, 3)), (224, 224))
-
-
-# What the published networks say
-
-PRETRAINED = {128: "mobilenet_v1_0.25_128_frozen.pb", 224: "mobilenet_v1_0.25_224_frozen.tgz"}
-
-
-@pytest.fixture(scope="module", params=PRETRAINED)
-def pretrained(request, shared, tmp_path_factory):
-    """A published network, the photos, their classes, and the logits of the original pipeline."""
-    from mobilenet_hub.inference.classify import Classifier
-    from mobilenet_hub.weights.convert import convert
-
-    size = request.param
-    weights = shared("weights/slim_frozen") / PRETRAINED[size]
-    with np.load(shared("golden/pretrained_v1_025.npz")) as reference:
-        files, labels, logits = reference["files"], reference["labels"], reference[f"{size}/photo_logits"]
-    photos = [(shared("photos/imagenet_samples") / name).read_bytes() for name in files]
-    return Classifier(convert(weights, tmp_path_factory.mktemp("module") / "m"), "f32"), photos, labels, logits
-
-
-def right(logits, labels):
-    return int((logits.argmax(axis=1) == labels).sum())
-
-
-def test_slim_is_the_original_pipeline(pretrained):
-    classifier, photos, labels, original = pretrained
-    logits = classifier.logits([images.load_image(photo, classifier.image_size, "slim") for photo in photos])
-    # What rounding the resized pixels to 8 bits costs; with another transform in the decoder it is four times as much.
-    assert np.abs(logits - original).max() < 0.25
-    assert right(logits, labels) == right(original, labels)
-
-
-def test_the_default_fit_is_as_accurate_as_the_original_scaled_or_not(pretrained):
-    classifier, photos, labels, original = pretrained
-    scaled = right(classifier.logits(photos), labels)
-    whole = right(classifier.logits([images.decode_image(photo) for photo in photos]), labels)
-    assert min(scaled, whole) >= right(original, labels) - 1
-    assert abs(scaled - whole) <= 1

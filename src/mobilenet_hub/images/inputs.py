@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.host.files import exists, is_folder, is_special
-from mobilenet_hub.images.decode import MAX_FILE_BYTES, TOO_LARGE, read_bytes
+from mobilenet_hub.images.decode import read_bytes
+from mobilenet_hub.images.limits import MAX_FILE_BYTES, TOO_LARGE
 
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo

@@ -44,7 +44,7 @@ def load_sized(
     """Load as `load_image` does, and return beside the pixels the full upright (height, width) of the picture."""
     size = height_and_width(image_size)
     fit = checked_fit(fit)
-    pixels, full_size = decode_sized(source, sufficient_size(size, fit), fast_dct=fit == "slim")
+    pixels, full_size = decode_sized(source, sufficient_size(size, fit), as_tensorflow=fit == "slim")
     return fit_image(pixels, size, fit), full_size
 
 
