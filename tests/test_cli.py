@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from reference_network import random_weights
 
-from mobilenet_hub.cli.console import bar, progress, table
+from mobilenet_hub.cli.console import bar, table
 from mobilenet_hub.cli.main import COMMANDS, main
 from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.module_folder import write_module
@@ -231,17 +231,6 @@ def test_tables_and_bars():
     assert fancy.splitlines()[1] == "─  ─"
     assert [bar(f, 4, fancy=True) for f in (-1, 0, 0.5, 0.53125, 1, 2)] == ["", "", "██", "██▏", "████", "████"]
     assert bar(0.5, 4, fancy=False) == "##"
-
-
-def test_progress_appears_only_when_the_work_takes_long(capsys):
-    with progress(2, "reading") as done:
-        done.update()
-        done.update()
-    assert capsys.readouterr().err == ""
-    with progress(2, "reading", quiet=True) as done:
-        time.sleep(0.01)
-        done.update(2)
-    assert capsys.readouterr().err == ""
 
 
 def test_each_shared_option_is_declared_once():

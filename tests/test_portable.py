@@ -21,7 +21,8 @@ MODULES = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog",
 NAMES = {
     os: "pread pwrite preadv fork forkpty getuid geteuid getgid getegid getpgid killpg mkfifo mknod chown lchown uname "
     "sched_getaffinity sched_setaffinity sched_yield statvfs posix_fadvise posix_fallocate sendfile sync setsid nice "
-    "getloadavg wait3 wait4 WNOHANG O_NONBLOCK O_DIRECTORY O_NOFOLLOW O_CLOEXEC O_SYNC O_TMPFILE fchown register_at_fork",
+    "register_at_fork getloadavg wait3 wait4 WNOHANG O_NONBLOCK O_DIRECTORY O_NOFOLLOW O_CLOEXEC O_SYNC "
+    "O_TMPFILE fchown",
     signal: "SIGKILL SIGALRM SIGHUP SIGUSR1 SIGUSR2 SIGCHLD SIGPIPE alarm setitimer pthread_sigmask sigwait",
     time: "tzset clock_gettime",
 }

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,12 +23,16 @@ from mobilenet_hub.bulk.shards import (
 from mobilenet_hub.bulk.single_file import assemble, endings, index_of, is_label_text, skipped_of
 from mobilenet_hub.errors import ImageError, InputError, OutputError
 from mobilenet_hub.host.files import exists, is_folder
+from mobilenet_hub.host.progress import OnProgress, Stage, silent
 from mobilenet_hub.images.batches import Computes, compute
 from mobilenet_hub.images.fit import Fit
 from mobilenet_hub.images.inputs import Item, items
 
 if TYPE_CHECKING:
     pass
+
+
+_STAGE = Stage("images", "image")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ def write(
     limit: int | None = None,
     shard_size: int = DEFAULT_SHARD_SIZE,
     strict: bool = False,
-    on_progress: Callable[[int], object] = lambda done: None,
+    on_progress: OnProgress = silent,
 ) -> Summary:
     """Compute the rows of all inputs, in their order, into a folder of shards or one file; go on if it was begun.
 
@@ -70,7 +74,7 @@ def write(
         limit: take only this many inputs.
         shard_size: inputs of a shard.
         strict: stop at the first input that is no picture.
-        on_progress: called with the number of inputs that were just done.
+        on_progress: told how many inputs are done with; how many there are is not known here.
 
     Raises:
         ImageError: an input is no picture, and `strict`; what was finished is kept.
@@ -88,15 +92,16 @@ def write(
         if done is not None:
             return done
     with Shards(folder, settings, rows.schema) as shards:
-        resumed = shards.inputs
+        resumed = done = shards.inputs
         stream = shards.remaining(islice(items(inputs, unread=resumed), limit))
-        on_progress(resumed)
+        on_progress(_STAGE, resumed, None)
         for batch, values in compute(stream, engine, rows.output, fit, shard_size=shard_size):
             if strict and batch.skipped:
                 key, reason = batch.skipped[0]
                 raise ImageError(reason, key)
             shards.add(rows.make(batch, values), batch.inputs, batch.skipped)
-            on_progress(len(batch.inputs))
+            done += len(batch.inputs)
+            on_progress(_STAGE, done, None)
         shards.finish()
         skipped_file = folder / SKIPPED_FILE
         if is_file:

@@ -5,9 +5,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobilenet_hub.cli.console import note, note_cautions, print_json, progress, table
+from mobilenet_hub.cli.console import note, note_cautions, print_json, table
 from mobilenet_hub.cli.options import add_fit, add_precision
 from mobilenet_hub.errors import InputError, ModuleUnavailableError, OutputError
+from mobilenet_hub.host.progress import Bars, Stage
 
 if TYPE_CHECKING:
     from mobilenet_hub.images.inputs import Item
@@ -55,8 +56,9 @@ def _bench_modules(args: argparse.Namespace) -> int:
     fit = checked_fit(args.fit)
     engines = [engine for name in args.modules or ["starter"] for engine in _engines(name, args.precision)]
     results = []
-    with progress(len(engines), "bench", "network", quiet=args.quiet) as done:
-        for name, engine in engines:
+    with Bars(args.quiet) as on_progress:
+        for number, (name, engine) in enumerate(engines):
+            on_progress(Stage("bench", "network"), number, len(engines))
             speed = measure(engine, photos, fit=fit, seconds=args.seconds)
             results.append(
                 {
@@ -71,7 +73,6 @@ def _bench_modules(args: argparse.Namespace) -> int:
                     "one_image_ms": speed.one_image_ms,
                 }
             )
-            done.update()
     if args.json:
         print_json({"machine": _machine(), "photos": _describe(photos), "results": results})
         return 1 if left_out else 0
@@ -120,8 +121,8 @@ def _bench_catalog(args: argparse.Namespace) -> int:
     networks = [configuration for configuration in configurations() if fnmatchcase(configuration.name, pattern)]
     if not networks:
         raise InputError(f"no published network matches {args.catalog!r}; `mobilenet models` lists them")
-    with progress(len(networks), "bench", "network", quiet=args.quiet) as done:
-        speeds = measure_catalog(args.precision, min(args.seconds, 1.0), networks, done.update)
+    with Bars(args.quiet) as on_progress:
+        speeds = measure_catalog(args.precision, min(args.seconds, 1.0), networks, on_progress)
     fitting = best_within(speeds, budget_ms=args.budget_ms, images_per_s=args.budget_rate)
     if args.plot:
         from mobilenet_hub.evaluation.speed_chart import speed_chart

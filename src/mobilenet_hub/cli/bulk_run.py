@@ -4,9 +4,10 @@ import argparse
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from mobilenet_hub.cli.console import note, print_json, progress
+from mobilenet_hub.cli.console import note, print_json
 from mobilenet_hub.cli.options import add_computing, add_images
 from mobilenet_hub.errors import InputError
+from mobilenet_hub.host.progress import Bars, Stage
 
 _MAX_NAMED = 20
 
@@ -63,7 +64,7 @@ def run_bulk(
         **settings,
         "version": __version__,
     }
-    with progress(total, command, quiet=args.quiet) as done:
+    with Bars(args.quiet) as bars:
         summary = write(
             args.images,
             args.output,
@@ -74,7 +75,7 @@ def run_bulk(
             limit=args.limit,
             shard_size=args.shard_size,
             strict=args.strict,
-            on_progress=done.update,
+            on_progress=lambda stage, done, _: bars(Stage(command, "image"), done, total),
         )
     _report(args, summary, about)
     return 1 if summary.skipped else 0

@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from mobilenet_hub.cli.bulk_run import add_bulk_options, engine_precision, expected, note_precision, run_bulk
-from mobilenet_hub.cli.console import bar, is_fancy, note, print_json, progress, table
+from mobilenet_hub.cli.console import bar, is_fancy, note, print_json, table
 from mobilenet_hub.cli.options import add_module
 from mobilenet_hub.errors import ImageError, InputError
+from mobilenet_hub.host.progress import Bars, Stage
 
 if TYPE_CHECKING:
     from mobilenet_hub.inference.classify import Classifier, Prediction
@@ -73,7 +74,8 @@ def _classify(args: argparse.Namespace, classifier: "Classifier") -> "tuple[list
     predictions: list[Prediction] = []
     skipped: list[tuple[str, str]] = []
     top = args.top or _TOP_OF_ONE
-    with progress(expected(args), "classify", quiet=args.quiet) as done:
+    total, done = expected(args), 0
+    with Bars(args.quiet) as on_progress:
         inputs = islice(items(args.images), args.limit)
         for batch, logits in compute(inputs, classifier.engine, "logits", classifier.fit):
             if args.strict and batch.skipped:
@@ -81,7 +83,8 @@ def _classify(args: argparse.Namespace, classifier: "Classifier") -> "tuple[list
                 raise ImageError(reason, key)
             predictions += classifier.predictions(batch.keys, logits, top)
             skipped += batch.skipped
-            done.update(len(batch.inputs))
+            done += len(batch.inputs)
+            on_progress(Stage("classify", "image"), done, total)
     return predictions, skipped
 
 

@@ -6,28 +6,13 @@ with box characters and bold headings; in a pipe, or with NO_COLOR set, they are
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol, TextIO
+from collections.abc import Sequence
+from typing import Any, TextIO
 
 from mobilenet_hub.host.environment import setting
 
-PROGRESS_DELAY_S = 2.0
 _MAX_LISTED = 10  # files left out that are named; of more, the number
-_UNITS = {"features": "photo", "photos": "photo", "training": "photo"}  # of stages; of others: step
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
-
-
-class Progress(Protocol):
-    """What `progress` yields: call `update(n)` for every n items done."""
-
-    def update(self, n: int = 1) -> object:
-        """Count n more items as done."""
-        ...
-
-    def set_postfix_str(self, s: str = "", refresh: bool = True) -> object:
-        """Show a few words beside the bar."""
-        ...
 
 
 def is_fancy() -> bool:
@@ -97,70 +82,6 @@ def note(text: str, quiet: bool = False) -> None:
         print(text, file=sys.stderr)
 
 
-@contextmanager
-def progress(total: int | None, description: str, unit: str = "image", quiet: bool = False) -> Iterator[Progress]:
-    """Show a progress bar with rate and time left on standard error, once the work has taken two seconds.
-
-    Args:
-        total: how many items there are; None: not known.
-        description: what is being done.
-        unit: what is counted.
-        quiet: show nothing.
-
-    Example:
-        >>> with progress(3, "reading") as done:
-        ...     for _ in range(3):
-        ...         _ = done.update()
-    """
-    if quiet:
-        yield _Silent()
-        return
-    from tqdm import tqdm
-
-    interval_s = 0.1 if sys.stderr.isatty() else 10.0  # a log file needs no ten lines a second
-    with tqdm(
-        total=total,
-        desc=description,
-        unit=f" {unit}",
-        delay=PROGRESS_DELAY_S,
-        mininterval=interval_s,
-        dynamic_ncols=True,
-        leave=False,
-        file=sys.stderr,
-    ) as shown:
-        yield shown
-
-
-class Stages:
-    """A progress bar for each stage of the work, one after the other."""
-
-    def __init__(self, quiet: bool):
-        self._quiet = quiet
-        self._stage, self._done = "", 0
-        self._bar: Progress | None = None
-        self._open = ExitStack()
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Show how far a stage is; what follows ": " in its name is shown beside the bar.
-
-        The bar counts from where this process began, so that a resumed run's rate and time left are right.
-        """
-        stage, _, detail = stage.partition(": ")
-        if stage != self._stage or self._bar is None or done < self._done:
-            self._open.close()
-            self._bar = self._open.enter_context(progress(total - done, stage, _UNITS.get(stage, "step"), self._quiet))
-            self._stage, self._done = stage, done
-        self._bar.set_postfix_str(detail, refresh=False)
-        self._bar.update(done - self._done)
-        self._done = done
-
-    def __enter__(self) -> "Stages":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
-
-
 def note_cautions(warnings: Sequence[str], left_out: Sequence[tuple[str, str]], quiet: bool) -> None:
     """Print warnings, unless quiet, and the files that were left out, [(path, reason)], the first few by name."""
     for warning in warnings:
@@ -169,11 +90,3 @@ def note_cautions(warnings: Sequence[str], left_out: Sequence[tuple[str, str]], 
         note(f"{path}: left out: {reason}")
     if len(left_out) > _MAX_LISTED:
         note(f"and {len(left_out) - _MAX_LISTED} more files were left out")
-
-
-class _Silent:
-    def update(self, n: int = 1) -> None:
-        """Count nothing."""
-
-    def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
-        """Show nothing."""

@@ -5,7 +5,7 @@ import os
 from math import isnan
 from typing import TYPE_CHECKING
 
-from mobilenet_hub.cli.console import Stages, note, note_cautions, print_json, table
+from mobilenet_hub.cli.console import note, note_cautions, print_json, table
 from mobilenet_hub.cli.options import (
     MODULE_HELP,
     add_any_size,
@@ -14,6 +14,7 @@ from mobilenet_hub.cli.options import (
     add_labelled_folder,
     add_precision,
 )
+from mobilenet_hub.host.progress import Bars
 
 if TYPE_CHECKING:
     from mobilenet_hub.evaluation.evaluate import Evaluation
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate; 1 where files had to be left out."""
     from mobilenet_hub.evaluation.evaluate import evaluate
 
-    with Stages(args.quiet) as stages:
+    with Bars(args.quiet) as bars:
         result = evaluate(
             args.module,
             args.folder,
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
             fit=args.fit,
             any_size=args.any_size,
             unseen=args.unseen,
-            on_progress=stages,
+            on_progress=bars,
         )
     if args.output:
         result.write_report(args.output)

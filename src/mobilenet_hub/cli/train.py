@@ -4,7 +4,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from mobilenet_hub.cli.console import Stages, note, note_cautions, print_json, table
+from mobilenet_hub.cli.console import note, note_cautions, print_json, table
 from mobilenet_hub.cli.options import (
     add_any_size,
     add_force,
@@ -14,6 +14,7 @@ from mobilenet_hub.cli.options import (
     image_size,
 )
 from mobilenet_hub.errors import InputError
+from mobilenet_hub.host.progress import Bars
 
 if TYPE_CHECKING:
     from mobilenet_hub.architecture import Architecture
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     method: Method = "fine-tune" if args.fine_tune else "from-scratch" if args.from_scratch else "frozen"
     _check_given(args, method)
     network, image_size = (None, args.image_size) if method != "from-scratch" else _new_network(args)
-    with Stages(args.quiet) as stages:
+    with Bars(args.quiet) as bars:
         result = train(
             args.folder,
             args.output,
@@ -112,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
             any_size=args.any_size,
             overwrite=args.overwrite,
             work=args.work,
-            on_progress=stages,
+            on_progress=bars,
         )
     if args.json:
         print_json(_as_json(result))

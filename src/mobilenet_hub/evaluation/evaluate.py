@@ -7,7 +7,7 @@ errors, batches, engine, classify, dataset, metrics, provenance and report.
 import csv
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from mobilenet_hub.evaluation.metrics import Metrics, Outcome, measure
 from mobilenet_hub.evaluation.provenance import environment, fingerprint
 from mobilenet_hub.evaluation.report import Report, render
 from mobilenet_hub.host.files import replacing, sha256_of
+from mobilenet_hub.host.progress import OnProgress, Stage
 from mobilenet_hub.images.batches import batches
 from mobilenet_hub.images.fit import Fit, checked_fit
 from mobilenet_hub.inference.classify import labels_of, softmax
@@ -28,7 +29,6 @@ from mobilenet_hub.module_folder import WEIGHTS_FILE, read_config
 from mobilenet_hub.store import resolve
 
 PHOTOS_FILE = "photos.csv"  # in a trained module's folder: which photos it was made from
-OnProgress = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def predict(
     for _, batch in batches(paths, engine.image_size, fit, on_error=skip):
         parts.append(softmax(engine.run(batch)["logits"]))
         if on_progress:
-            on_progress("photos", sum(map(len, parts)) + len(skipped), len(paths))
+            on_progress(Stage("photos", "photo"), sum(map(len, parts)) + len(skipped), len(paths))
     return np.concatenate(parts) if parts else np.empty((0, engine.config.num_classes)), tuple(skipped)
 
 

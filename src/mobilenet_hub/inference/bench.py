@@ -15,6 +15,7 @@ import numpy as np
 from mobilenet_hub.architecture import STATISTICS, Architecture
 from mobilenet_hub.catalog.published import NUM_CLASSES, Configuration, configurations
 from mobilenet_hub.errors import ImageError, InputError
+from mobilenet_hub.host.progress import OnProgress, Stage, silent
 from mobilenet_hub.images.batches import BATCH_SIZE, compute, decode_batches
 from mobilenet_hub.images.decode import decode_image
 from mobilenet_hub.images.fit import DEFAULT_FIT, Fit
@@ -166,11 +167,13 @@ def measure_catalog(
     precision: Precision = "auto",
     seconds: float = 0.5,
     networks: Sequence[Configuration] | None = None,
-    on_progress: Callable[[int], object] = lambda done: None,
+    on_progress: OnProgress = silent,
 ) -> list[NetworkSpeed]:
     """Measure published networks, all by default, without their weights: the time does not depend on them."""
     speeds = []
-    for configuration in configurations() if networks is None else networks:
+    networks = configurations() if networks is None else networks
+    for number, configuration in enumerate(networks):
+        on_progress(Stage("bench", "network"), number, len(networks))
         engine = Engine(placeholder(configuration), ("logits",), precision=precision)
         pixels = np.zeros((BATCH_SIZE, *engine.image_size, 3), np.uint8)
         engine.run(pixels)
@@ -180,7 +183,6 @@ def measure_catalog(
             runs += 1
         rate = runs * BATCH_SIZE / (time.perf_counter() - start)
         speeds.append(NetworkSpeed(configuration, one_image_ms(engine, seconds / 2), rate))
-        on_progress(1)
     return speeds
 
 

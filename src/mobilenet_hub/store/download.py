@@ -13,9 +13,10 @@ import random
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
 from socket import gaierror
@@ -24,12 +25,12 @@ from urllib.parse import urlsplit
 
 from mobilenet_hub.errors import DownloadError, OutputError
 from mobilenet_hub.host.files import sha256_of
+from mobilenet_hub.host.progress import OnProgress, Stage, silent
 from mobilenet_hub.version import __version__
 
 _CHUNK = 1 << 16
 _OK, _PARTIAL, _RANGE_NOT_SATISFIABLE = 200, 206, 416
 _WORTH_ANOTHER_TRY = frozenset([408, 425, 429, 500, 502, 503, 504])
-_PROGRESS_DELAY_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,13 @@ class _Unanswered(_Interrupted):
     """A request without an answer."""
 
 
-def download(url: str, target: Path, *, progress: bool = False, policy: Policy = PATIENT) -> Downloaded:
+def download(url: str, target: Path, *, on_progress: OnProgress = silent, policy: Policy = PATIENT) -> Downloaded:
     """Fetch a file; what an earlier attempt left beside the target is resumed.
 
     Args:
         url: http or https address.
         target: the file to write; `<target>.part` and `<target>.part.json` hold what is not yet complete.
-        progress: show a bar on standard error once it takes two seconds.
+        on_progress: told how many bytes are there.
         policy: timeouts, attempts, pauses, the largest size.
 
     Raises:
@@ -98,7 +99,7 @@ def download(url: str, target: Path, *, progress: bool = False, policy: Policy =
     while True:
         before = part.size
         try:
-            final_url = _attempt(url, part, progress, policy)
+            final_url = _attempt(url, part, on_progress, policy)
             return Downloaded(final_url, target.stat().st_size, part.finish())
         except _Interrupted as stop:
             failures = 1 if part.size - before >= policy.progress_bytes else failures + 1
@@ -146,7 +147,7 @@ class _Part:
         return sha256_of(self.target)
 
 
-def _attempt(url: str, part: _Part, progress: bool, policy: Policy) -> str:
+def _attempt(url: str, part: _Part, on_progress: OnProgress, policy: Policy) -> str:
     """Ask for the file, or the rest of it, and receive it; return the address that answered."""
     version = part.version(url)
     response = _request(url, _headers(version, part.size), policy)
@@ -163,7 +164,7 @@ def _attempt(url: str, part: _Part, progress: bool, policy: Policy) -> str:
             part.start({"url": url, "length": total, "validator": _validator(response.headers)})
         checksums = _checksums(response.headers)
         final_url = response.geturl()
-        _receive(url, response, part, have, total, progress, policy)
+        _receive(response, part, have, total, partial(on_progress, _stage(url)), policy)
     _check(url, part.file, checksums)
     part.file.replace(part.target)
     return final_url
@@ -253,17 +254,25 @@ def _validator(headers: HTTPMessage) -> str | None:
 
 
 def _receive(
-    url: str, response: HTTPResponse, part: _Part, have: int, total: int | None, progress: bool, policy: Policy
+    response: HTTPResponse,
+    part: _Part,
+    have: int,
+    total: int | None,
+    report: Callable[[int, int | None], object],
+    policy: Policy,
 ) -> None:
     """Append the answer's body to the part; an end before its time, or a standstill, counts as an interruption."""
     done, window_start, window_bytes = have, time.monotonic(), 0
-    with part.file.open("ab") as file, closing(_bar(url, have, total, progress)) as bar:
+    report(done, total)
+    with part.file.open("ab") as file:
         while chunk := _read(response, done, total):
             file.write(chunk)
-            bar.update(len(chunk))
             done += len(chunk)
+            report(done, total)
             if done > policy.max_bytes:
-                raise DownloadError(f"{url} sends more than the {policy.max_bytes} bytes that a module may have")
+                raise DownloadError(
+                    f"{response.geturl()} sends more than the {policy.max_bytes} bytes that a module may have"
+                )
             window_bytes += len(chunk)
             if (window_s := time.monotonic() - window_start) > policy.timeout_s:
                 if window_bytes < policy.least_bytes_per_s * window_s:
@@ -283,21 +292,8 @@ def _read(response: HTTPResponse, done: int, total: int | None) -> bytes:
         raise _Interrupted(f"the connection broke after {done}{of} bytes ({_reason(error)})") from None
 
 
-def _bar(url: str, have: int, total: int | None, progress: bool) -> Any:
-    from tqdm import tqdm
-
-    name = urlsplit(url).path.rpartition("/google/")[2] or url
-    return tqdm(
-        total=total,
-        initial=have,
-        desc=name,
-        unit="B",
-        unit_scale=True,
-        delay=_PROGRESS_DELAY_S,
-        dynamic_ncols=True,
-        leave=False,
-        disable=not progress,
-    )
+def _stage(url: str) -> Stage:
+    return Stage(urlsplit(url).path.rpartition("/google/")[2] or url, "B")
 
 
 def _checksums(headers: HTTPMessage) -> dict[str, bytes]:

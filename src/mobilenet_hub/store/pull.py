@@ -24,6 +24,7 @@ from mobilenet_hub.errors import (
 )
 from mobilenet_hub.host.environment import is_offline
 from mobilenet_hub.host.locks import locked
+from mobilenet_hub.host.progress import Bars, OnProgress
 from mobilenet_hub.module import Module
 from mobilenet_hub.module_folder import write_module
 from mobilenet_hub.store.cache import (
@@ -70,21 +71,21 @@ def pull(name: str, *, force: bool = False, progress: bool | None = None, policy
     if force or damage_of(entry):
         shown = sys.stderr.isatty() if progress is None else progress
         arrived = None if force else lambda: damage_of(entry) is None
-        with locked(lock_file(module.handle), done=arrived) as held:
+        with Bars(quiet=not shown) as bars, locked(lock_file(module.handle), done=arrived) as held:
             if held and ((damage := damage_of(entry)) or force):
-                _fetch_in_place_of(damage, module, shown, policy)
+                _fetch_in_place_of(damage, module, bars, policy)
     tidy(module.handle)
     return entry
 
 
 def _fetch_in_place_of(
-    damage: InvalidModuleError | None, module: PublishedModule, progress: bool, policy: Policy
+    damage: InvalidModuleError | None, module: PublishedModule, on_progress: OnProgress, policy: Policy
 ) -> None:
     """Fetch a module, holding its lock; a failure leaves no work behind, and a damaged entry as it was."""
     work = work_folder(module.handle)
     is_repair = damage is not None and entry_folder(module.handle).exists()
     try:
-        _fetch(module, progress, policy)
+        _fetch(module, on_progress, policy)
         shutil.rmtree(work, ignore_errors=True)
         if is_repair:
             _log.warning("%s; it was fetched anew", damage)
@@ -97,7 +98,7 @@ def _fetch_in_place_of(
         raise
 
 
-def _fetch(module: PublishedModule, progress: bool, policy: Policy) -> None:
+def _fetch(module: PublishedModule, on_progress: OnProgress, policy: Policy) -> None:
     """Try the sources in order; what one refuses, the next may have."""
     failures: list[str] = []
     offline, unreachable = is_offline(), set()
@@ -105,7 +106,7 @@ def _fetch(module: PublishedModule, progress: bool, policy: Policy) -> None:
         if candidate.server and (offline or candidate.server in unreachable):
             continue
         try:
-            _take(candidate, module, progress, policy)
+            _take(candidate, module, on_progress, policy)
             return
         except MobileNetHubError as error:
             work = work_folder(module.handle)
@@ -135,7 +136,7 @@ def _how_to_fill(module: PublishedModule) -> str:
     )
 
 
-def _take(candidate: Candidate, module: PublishedModule, progress: bool, policy: Policy) -> None:
+def _take(candidate: Candidate, module: PublishedModule, on_progress: OnProgress, policy: Policy) -> None:
     """Make the module from what lies at one place, and install it."""
     work = work_folder(module.handle)
     for leftover in ("unpacked", "module"):  # of a killed process; its part of a download is resumed
@@ -143,7 +144,7 @@ def _take(candidate: Candidate, module: PublishedModule, progress: bool, policy:
     work.mkdir(parents=True, exist_ok=True)
     if isinstance(candidate.place, str):
         source = work / "archive"
-        download(candidate.place, source, progress=progress, policy=policy)
+        download(candidate.place, source, on_progress=on_progress, policy=policy)
     else:
         source = candidate.place
     archive = None

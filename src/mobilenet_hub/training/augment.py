@@ -16,9 +16,9 @@ import numpy as np
 
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.evaluation.dataset import Example, Skipped
-from mobilenet_hub.evaluation.evaluate import OnProgress
 from mobilenet_hub.host.cpu import available_cores
 from mobilenet_hub.host.files import replacing
+from mobilenet_hub.host.progress import OnProgress, Stage
 from mobilenet_hub.images.fit import DEFAULT_FIT
 from mobilenet_hub.images.load import load_image
 from mobilenet_hub.images.resample import resample
@@ -103,7 +103,7 @@ def _decode_into(
         for start in range(0, len(examples), _CHUNK):
             end = min(start + _CHUNK, len(examples))
             skipped += pool.map(decode, range(start, end))
-            on_progress("photos", end, len(examples))
+            on_progress(Stage("photos", "photo"), end, len(examples))
     return [skip for skip in skipped if skip is not None]
 
 

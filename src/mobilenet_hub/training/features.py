@@ -10,9 +10,9 @@ import numpy as np
 
 from mobilenet_hub.errors import ImageError
 from mobilenet_hub.evaluation.dataset import Example, Skipped
-from mobilenet_hub.evaluation.evaluate import OnProgress
 from mobilenet_hub.host.cpu import available_cores
 from mobilenet_hub.host.files import replacing
+from mobilenet_hub.host.progress import OnProgress, Stage
 from mobilenet_hub.images.load import load_image
 from mobilenet_hub.images.resample import resample
 from mobilenet_hub.inference.engine import Engine
@@ -60,7 +60,7 @@ def compute_features(
     skipped: list[Skipped] = []
     shard: dict[str, np.ndarray] = {}
     done = len(vectors)
-    on_progress("features", done, len(wanted))
+    on_progress(Stage("features", "photo"), done, len(wanted))
     for batch in _batches(missing, engine.image_size):
         good = [(example, pictures) for example, pictures in batch if not isinstance(pictures, ImageError)]
         skipped += [Skipped(e.path, pictures.reason) for e, pictures in batch if isinstance(pictures, ImageError)]
@@ -70,7 +70,7 @@ def compute_features(
             parts = np.split(rows, ends[:-1])
             shard |= {example.digest: part for (example, _), part in zip(good, parts, strict=True)}
         done += len(batch)
-        on_progress("features", done, len(wanted))
+        on_progress(Stage("features", "photo"), done, len(wanted))
         if len(shard) >= _SHARD:
             _write_shard(work, key, shard)
             vectors, shard = vectors | shard, {}

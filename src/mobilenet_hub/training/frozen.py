@@ -10,8 +10,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from mobilenet_hub.evaluation.dataset import SPLITS, Dataset
-from mobilenet_hub.evaluation.evaluate import OnProgress
 from mobilenet_hub.evaluation.metrics import Curve
+from mobilenet_hub.host.progress import OnProgress
 from mobilenet_hub.images.fit import DEFAULT_FIT
 from mobilenet_hub.inference.engine import PRECISIONS, Engine, Precision
 from mobilenet_hub.module import Module

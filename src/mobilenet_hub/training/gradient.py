@@ -16,7 +16,7 @@ import numpy as np
 from mobilenet_hub.architecture import Architecture, architecture
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.evaluation.dataset import Dataset, Split
-from mobilenet_hub.evaluation.evaluate import OnProgress
+from mobilenet_hub.host.progress import OnProgress, Stage
 from mobilenet_hub.keras.backends import require_keras
 from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.training.augment import Batches, decode_pictures
@@ -190,10 +190,10 @@ class _Run:
         self.loss = (self.loss * position + loss) / (position + 1)
         self.step += 1
         accuracy = self.history.accuracy
-        text = f"training: epoch {epoch + 1} of {self.options.epochs}, loss {self.loss:.3f}"
-        text += "" if accuracy is None else f", validation accuracy {accuracy:.1%}"
+        detail = f"epoch {epoch + 1} of {self.options.epochs}, loss {self.loss:.3f}"
+        detail += "" if accuracy is None else f", validation accuracy {accuracy:.1%}"
         batch = self.batches.batch_size
-        self.on_progress(text, self.step * batch, self.schedule.steps * batch)
+        self.on_progress(Stage("training", "photo", detail), self.step * batch, self.schedule.steps * batch)
 
     def _end_epoch(self) -> None:
         loss, accuracy = self._validate()

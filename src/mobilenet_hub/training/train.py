@@ -14,9 +14,10 @@ import numpy as np
 from mobilenet_hub.architecture import Architecture, height_and_width
 from mobilenet_hub.errors import AccuracyError, InputError, OutputError
 from mobilenet_hub.evaluation.dataset import SPLITS, TEST_SHARE, VALIDATION_SHARE, Dataset, Skipped, Split, read_dataset
-from mobilenet_hub.evaluation.evaluate import OnProgress, outcomes_of, predict
+from mobilenet_hub.evaluation.evaluate import outcomes_of, predict
 from mobilenet_hub.evaluation.metrics import Metrics, measure
 from mobilenet_hub.host.files import replacing_folder
+from mobilenet_hub.host.progress import OnProgress, silent
 from mobilenet_hub.inference.engine import Engine
 from mobilenet_hub.module import checked_image_size
 from mobilenet_hub.module_folder import check_place
@@ -108,7 +109,7 @@ def train(
     folder = Path(output)
     _check_output(Path(source), folder, assert_accuracy, overwrite)
     own_work = Path(work) if work else folder.with_name(f"{folder.name}.work")
-    report = on_progress or _ignore
+    report = on_progress or silent
     options = frozen or FrozenOptions()
     fit, base = _way(method, module, network, image_size, any_size, options, gradient)
     dataset = _with_cautions(read_dataset(source, validation=validation, test=test, seed=seed))
@@ -229,7 +230,3 @@ def _move(staged: Path, folder: Path) -> None:
         shutil.rmtree(staged, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}; the result is in {staged}") from None
-
-
-def _ignore(stage: str, done: int, total: int) -> None:
-    """Report nothing."""
