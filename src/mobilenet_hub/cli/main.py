@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "train": "train a classifier on class folders of images, with a report",
     "evaluate": "measure a module on class folders: accuracy, confusion matrix, worst mistakes",
     "export": "write a module as SavedModel, ONNX, OpenVINO, LiteRT or Keras, each re-run and compared",
+    "serve": "answer over HTTP: our own requests, TensorFlow Serving's and KServe's, and a page",
     "bench": "measure speed here: decoding, inference, end to end",
     "doctor": "show versions, CPU features, backends and the cache",
 }

@@ -161,3 +161,21 @@ def _from_array(array: np.ndarray) -> np.ndarray:
         return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     alpha = array[:, :, 3:].astype(np.uint16)
     return ((array[:, :, :3] * alpha + _CANVAS * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def held_pixels(data: bytes, min_size: tuple[int, int] | None = None) -> int:
+    """Return how many pixels decoding a file would hold at once; 0 where its header cannot be read.
+
+    Example:
+        >>> held_pixels(b"no picture")
+        0
+    """
+    try:
+        if not data.startswith(jpeg.START):
+            image = _open_with_pillow(data)
+            return image.height * image.width
+        header = jpeg.read_header(data)
+    except ImageError:
+        return 0
+    height, width = (header.height, header.width) if header.progressive else header.scaled_size(min_size)
+    return height * width

@@ -1,0 +1,93 @@
+"""`mobilenet serve [MODULE...]`: modules over HTTP, with a page."""
+
+import argparse
+import os
+import re
+
+from mobilenet_hub.cli.console import size
+from mobilenet_hub.errors import InputError
+
+_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
+_TOKEN = "MOBILENET_HUB_TOKEN"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help="what to serve (default: starter)")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine alone)")
+    parser.add_argument("--port", type=int, default=8080, help="the port; 0: any that is free (default: 8080)")
+    parser.add_argument(
+        "--queue", type=int, default=64, metavar="N", help="images waiting at a time; more get 503 (default: 64)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=10.0, metavar="S", help="seconds for a request (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--max-body", type=byte_count, default="20MB", metavar="SIZE", help="the largest request (default: 20MB)"
+    )
+    parser.add_argument("--no-page", action="store_true", help="no web page")
+    access = parser.add_argument_group("who may ask")
+    access.add_argument(
+        "--token", metavar="T", help=f"demand this token; better in {_TOKEN}, where `ps` does not see it"
+    )
+    access.add_argument("--cors", action="append", default=[], metavar="ORIGIN", help="let pages of ORIGIN ask")
+    computing = parser.add_argument_group("how images are computed")
+    computing.add_argument("--precision", default="auto", metavar="P", help="auto, f32 or bf16")
+    computing.add_argument(
+        "--image-size", type=size, metavar="N|HxW", help="another size than the module was trained at"
+    )
+    computing.add_argument("--any-size", action="store_true", help="insist on a size that the module does not allow")
+    computing.add_argument("--fit", metavar="FIT", help="how images of another shape are fitted (docs/images.md)")
+    computing.add_argument("--threads", type=int, metavar="N", help="how many to use (default: as many as cores)")
+    parser.add_argument("--log-json", action="store_true", help="a line of JSON on standard error for each request")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal."""
+    from mobilenet_hub.serve.limits import Limits
+    from mobilenet_hub.serve.run import Settings, serve
+    from mobilenet_hub.serve.served import Options
+
+    _check(args)
+    settings = Settings(
+        modules=args.modules or ["starter"],
+        host=args.host,
+        port=args.port,
+        limits=Limits(args.queue, args.timeout, args.max_body),
+        options=Options(args.precision, args.image_size, args.fit, args.threads, args.any_size),
+        token=args.token or os.environ.get(_TOKEN) or None,
+        origins=tuple(args.cors),
+        page=not args.no_page,
+        log_json=args.log_json,
+    )
+    serve(settings, lambda line: print(line, flush=True))
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.queue < 1:
+        raise InputError(f"--queue must be 1 or more, not {args.queue}")
+    if not 0 < args.timeout <= 3600:
+        raise InputError(f"--timeout must be above 0 and at most 3600 seconds, not {args.timeout:g}")
+    if args.threads is not None and args.threads < 1:
+        raise InputError(f"--threads must be 1 or more, not {args.threads}")
+    for origin in args.cors:
+        if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+            raise InputError(f"--cors must be an origin such as https://example.org, or *, not {origin!r}")
+
+
+def byte_count(text: str) -> int:
+    """Read a number of bytes.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+
+    Example:
+        >>> byte_count("20MB"), byte_count("64KiB"), byte_count("1000")
+        (20000000, 65536, 1000)
+    """
+    found = re.fullmatch(r"(\d{1,12})\s*([KMG]I?)?B?", text.strip().upper())
+    value = int(found[1]) * _UNITS[found[2] or ""] if found else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size, as 20MB or 500KB")
+    return value

@@ -1,0 +1,255 @@
+"""The ASGI application: addresses to functions, who may ask, ids, log lines, and every error as JSON."""
+
+import hmac
+import json
+import re
+import secrets
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.routing import Route, Router
+
+from mobilenet_hub.errors import MobileNetHubError
+from mobilenet_hub.serve import metrics, open_inference, own, tensorflow_serving
+from mobilenet_hub.serve.body import Gone
+from mobilenet_hub.serve.limits import RETRY_AFTER_S, Answer, Refusal, json_answer
+from mobilenet_hub.serve.openapi import describe
+from mobilenet_hub.serve.state import Call, State
+
+Scope = MutableMapping[str, Any]
+Handler = Callable[[Call], Awaitable[Answer]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_OPEN = frozenset(
+    ["/", "/v2/health/live", "/v2/health/ready"]
+)  # without a token: they tell nothing, and probes have none
+_ANSWERED_WHILE_DRAINING = frozenset(["GET", "HEAD", "OPTIONS"])
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may ask."""
+
+    token: str | None = None
+    origins: tuple[str, ...] = ()  # of pages elsewhere that may; "*": all
+
+
+class App:
+    """The application that uvicorn runs."""
+
+    def __init__(self, state: State, access: Access, *, log_json: bool = False):
+        self.state, self._access, self._log_json = state, access, log_json
+        self._router = Router([self._route(*entry) for entry in routes(state)], redirect_slashes=False)
+
+    def add(self, path: str, method: str, handler: Handler) -> None:
+        """Add an address."""
+        self._router.routes.append(self._route(path, method, handler))
+
+    async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        start = time.perf_counter()
+        headers = Headers(scope=scope)
+        asked = headers.get("x-request-id", "")
+        request = _Request(asked if _ID.fullmatch(asked) else secrets.token_hex(8), start)
+        scope["app"], scope["mobilenet"] = self, request  # "app": the router then raises, for us to answer
+        try:
+            answer = self._preflight(scope, headers) or await self._answered(scope, headers, receive, send)
+        except Gone:
+            self._note(scope, request, 499)  # nginx's number for a client that has gone
+            return
+        origin = self._allowed(headers)
+        head = {
+            **answer.headers,
+            "X-Request-Id": request.id,
+            **({"Access-Control-Allow-Origin": origin, "Vary": "Origin"} if origin else {}),
+        }
+        await _send(send, answer, head)
+        self._note(scope, request, answer.status)
+
+    async def _answered(self, scope: Scope, headers: Headers, receive: Any, send: Send) -> Answer:
+        try:
+            self._check_token(scope["path"], headers)
+            if self.state.draining and scope["method"] not in _ANSWERED_WHILE_DRAINING:
+                raise Refusal(
+                    503,
+                    "the server is ending; ask another, or again later",
+                    headers={"Retry-After": str(RETRY_AFTER_S), "Connection": "close"},
+                )
+            await self._router(scope, receive, send)
+            return scope["mobilenet"].answer
+        except Refusal as refusal:
+            return refusal.answer()
+        except HTTPException as error:  # of the router: 404, 405
+            known = {404: f"there is nothing at {scope['path'][:200]!r}; GET /openapi.json lists what there is"}
+            text = known.get(error.status_code, f"{scope['method']} is not for {scope['path'][:200]!r}")
+            return json_answer({"error": text}, error.status_code, error.headers)
+        except MobileNetHubError as error:
+            return json_answer({"error": str(error)}, 400)
+        except Gone:
+            raise
+        except Exception as error:  # ours to mend, and no reason to end
+            traceback.print_exception(error, file=sys.stderr)
+            about = f"unexpected {type(error).__name__}; the server's log has more under {scope['mobilenet'].id}"
+            return json_answer({"error": about}, 500)
+
+    def _route(self, path: str, method: str, handler: Handler) -> Route:
+        async def endpoint(scope: Scope, receive: Any, send: Send) -> None:
+            request: _Request = scope["mobilenet"]
+            request.endpoint = path
+            query = scope.get("query_string", b"").decode("latin-1")
+            call = Call(self.state, scope["method"], scope["path_params"], query, Headers(scope=scope), receive)
+            request.call = call
+            try:
+                request.answer = await handler(call)
+            finally:
+                call.close()
+
+        # A class instance, for Starlette to call it as an ASGI application, without a Request and a Response between.
+        return Route(path, _Endpoint(endpoint), methods=[method])
+
+    def _check_token(self, path: str, headers: Headers) -> None:
+        if self._access.token is None or path in _OPEN:
+            return
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._access.token.encode()):
+            return
+        raise Refusal(
+            401,
+            "a token is needed: send the header Authorization: Bearer TOKEN",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+
+    def _allowed(self, headers: Headers) -> str | None:
+        """Return the origin of the asking page if pages of it may read answers."""
+        origin = headers.get("origin")
+        if origin is None or not self._access.origins:
+            return None
+        return origin if origin in self._access.origins or "*" in self._access.origins else None
+
+    def _preflight(self, scope: Scope, headers: Headers) -> Answer | None:
+        if scope["method"] != "OPTIONS" or "access-control-request-method" not in headers:
+            return None
+        origin = self._allowed(headers)
+        if origin is None:
+            return None
+        return Answer(
+            b"",
+            204,
+            headers={
+                "Access-Control-Allow-Methods": "GET, POST",
+                "Access-Control-Allow-Headers": f"Authorization, Content-Type, {open_inference.HEADER_LENGTH}",
+                "Access-Control-Max-Age": "600",
+            },
+        )
+
+    def _note(self, scope: Scope, request: "_Request", status: int) -> None:
+        seconds = time.perf_counter() - request.start
+        self.state.metrics.request(request.endpoint, status, seconds)
+        if not self._log_json:
+            return
+        call = request.call
+        client = scope.get("client")
+        entry = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + "Z",
+            "id": request.id,
+            "client": client[0] if client else None,
+            "method": scope["method"],
+            "path": scope["path"][:300],
+            "status": status,
+            "ms": round(1000 * seconds, 3),
+            "module": (call and call.module) or None,
+            "images": call.images if call else 0,
+        }
+        sys.stderr.write(json.dumps(entry) + "\n")
+        sys.stderr.flush()
+
+
+class _Endpoint:
+    """An ASGI application, as Starlette tells it from a function."""
+
+    def __init__(self, run: Callable[[Scope, Any, Send], Awaitable[None]]):
+        self._run = run
+
+    async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
+        """Answer one request."""
+        await self._run(scope, receive, send)
+
+
+class _Request:
+    """What is known of a request by its end."""
+
+    __slots__ = ("answer", "call", "endpoint", "id", "start")
+
+    def __init__(self, id_: str, start: float):
+        self.id, self.start = id_, start
+        self.endpoint = "other"  # no address of ours: not to be counted one by one
+        self.call: Call | None = None
+        self.answer = Answer(b"", 500)
+
+
+async def _send(send: Send, answer: Answer, headers: Mapping[str, str]) -> None:
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    if answer.status != 204:
+        raw += [(b"content-type", answer.content_type.encode()), (b"content-length", b"%d" % len(answer.body))]
+    await send({"type": "http.response.start", "status": answer.status, "headers": raw})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+def routes(state: State) -> list[tuple[str, str, Handler]]:
+    """Return (address, method, function) of all that is always there."""
+
+    async def metrics_text(call: Call) -> Answer:
+        gauges = {
+            "mobilenet_queue_images": ("Images accepted and not yet answered.", state.occupied),
+            "mobilenet_queue_capacity_images": ("The most of them.", state.limits.queue),
+            "mobilenet_held_bytes": ("Bytes of requests that are held.", state.bodies.held),
+            "mobilenet_ready": ("1 until the server is told to end.", int(not state.draining)),
+            "process_resident_memory_bytes": ("Memory of this process.", metrics.resident_bytes()),
+        }
+        models = [
+            (
+                ("module", served.name),
+                ("version", served.version),
+                ("weights_sha256", served.weights_sha256),
+                ("precision", served.embedder.precision),
+            )
+            for served in state.modules.by_name.values()
+        ]
+        return Answer(state.metrics.text(gauges, models).encode(), content_type=metrics.CONTENT_TYPE)
+
+    async def openapi(call: Call) -> Answer:
+        call.query()
+        return json_answer(describe(state.modules, state.limits))
+
+    tf, v2 = "/v1/models/{name}", "/v2/models/{name}"
+    version = "/versions/{version}"
+    return [
+        ("/classify", "POST", own.classify),
+        ("/embed", "POST", own.embed),
+        (f"{tf}/metadata", "GET", tensorflow_serving.metadata),
+        (f"{tf}{version}/metadata", "GET", tensorflow_serving.metadata),
+        (f"{tf}:predict", "POST", tensorflow_serving.predict),
+        (f"{tf}{version}:predict", "POST", tensorflow_serving.predict),
+        (tf, "GET", tensorflow_serving.status),
+        (f"{tf}{version}", "GET", tensorflow_serving.status),
+        ("/v2", "GET", open_inference.server),
+        ("/v2/health/live", "GET", open_inference.live),
+        ("/v2/health/ready", "GET", open_inference.ready),
+        (v2, "GET", open_inference.model),
+        (f"{v2}{version}", "GET", open_inference.model),
+        (f"{v2}/ready", "GET", open_inference.model_ready),
+        (f"{v2}{version}/ready", "GET", open_inference.model_ready),
+        (f"{v2}/infer", "POST", open_inference.infer),
+        (f"{v2}{version}/infer", "POST", open_inference.infer),
+        ("/metrics", "GET", metrics_text),
+        ("/openapi.json", "GET", openapi),
+    ]

@@ -1,0 +1,109 @@
+"""Our own requests: pictures in, labels or features out."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+
+from mobilenet_hub.serve.batcher import Work
+from mobilenet_hub.serve.limits import Answer, Refusal, json_answer
+from mobilenet_hub.serve.served import FEATURES, LOGITS, Served
+from mobilenet_hub.serve.state import Call, Picture, whole_number
+
+DEFAULT_TOP = 5
+MOST_ASKED = 1_000_000  # classes, or neighbours; there are never so many
+NPY = "application/x-npy"
+
+
+async def classify(call: Call) -> Answer:
+    """Answer POST /classify: the likeliest classes of each picture."""
+    query = call.query("top", "module")
+    top = whole_number(query.get("top", str(DEFAULT_TOP)), "top", MOST_ASKED)
+    served = call.served(query.get("module"))
+    if served.classifier is None:
+        raise Refusal(422, f"module {served.name!r} gives feature vectors and has no classifier: use /embed")
+    pictures = await call.pictures()
+    call.images = len(pictures)
+    work = await call.state.pictures(served, (LOGITS,), [data for _, data in pictures])
+    return await call.state.answered(len(pictures), lambda: _labels(served, pictures, work, top))
+
+
+async def embed(call: Call) -> Answer:
+    """Answer POST /embed: the feature vector of each picture."""
+    served = call.served(call.query("module").get("module"))
+    pictures = await call.pictures()
+    call.images = len(pictures)
+    work = await call.state.pictures(served, (FEATURES,), [data for _, data in pictures])
+    as_array = NPY in call.headers.get("accept", "")
+    return await call.state.answered(len(pictures), lambda: _features(served, pictures, work, as_array))
+
+
+def _labels(served: Served, pictures: Sequence[Picture], work: Work, top: int) -> Answer:
+    assert served.classifier is not None
+    good = [name for (name, _), result in zip(pictures, work.results, strict=True) if not isinstance(result, str)]
+    predictions = served.classifier.predictions(good, work.output(LOGITS), top) if good else []
+    rows = [{"name": p.source, "labels": p.labels, "scores": p.scores, "indices": p.indices} for p in predictions]
+    return _answer(served, pictures, work, "predictions", rows)
+
+
+def _features(served: Served, pictures: Sequence[Picture], work: Work, as_array: bool) -> Answer:
+    good = len(work.failures()) < len(pictures)
+    features = work.output(FEATURES) if good else np.empty((0, served.width(FEATURES)), np.float32)
+    if as_array and not work.failures():
+        stream = BytesIO()
+        np.save(stream, features, allow_pickle=False)
+        about = {"Mobilenet-Module": _plain(served.name), "Mobilenet-Weights-Sha256": served.weights_sha256}
+        return Answer(stream.getvalue(), content_type=NPY, headers=about)
+    return _answer(served, pictures, work, "features", features.tolist())
+
+
+def _answer(served: Served, pictures: Sequence[Picture], work: Work, key: str, rows: list[Any]) -> Answer:
+    """Return the rows of the good pictures; with a bad one among them as an error that holds the others' rows too."""
+    about = {"module": served.name, "weights_sha256": served.weights_sha256}
+    failures = work.failures()
+    if not failures:
+        return json_answer({**about, key: rows})
+    names = [name for name, _ in pictures]
+    raise Refusal(400, bad_pictures(failures, names), more={**about, **with_gaps(failures, len(pictures), key, rows)})
+
+
+def with_gaps(failures: Sequence[tuple[int, str]], count: int, key: str, rows: Sequence[Any]) -> dict[str, Any]:
+    """Return the rows of the good pictures with null in the place of each bad one, and what was wrong with those.
+
+    Example:
+        >>> with_gaps([(1, "empty")], 3, "features", [[1.0], [2.0]])["features"]
+        [[1.0], None, [2.0]]
+    """
+    bad = dict(failures)
+    left = iter(rows)
+    return {
+        "errors": [{"index": index, "reason": reason} for index, reason in failures],
+        key: [None if index in bad else next(left) for index in range(count)],
+    }
+
+
+def bad_pictures(failures: Sequence[tuple[int, str]], names: Sequence[str] | None = None) -> str:
+    """Say which pictures could not be read, and why; of many the first few.
+
+    Example:
+        >>> bad_pictures([(1, "empty file (0 bytes)")], ["cat.jpg", "dog.jpg"])
+        'picture 1 (dog.jpg): empty file (0 bytes)'
+    """
+    shown = [
+        f"picture {index}{_named(names[index]) if names else ''}: {reason}" for index, reason in failures[:_MOST_NAMED]
+    ]
+    more = len(failures) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
+
+
+_MOST_NAMED = 5
+
+
+def _named(name: str) -> str:
+    return "" if name.startswith("image ") else f" ({name[:200]})"
+
+
+def _plain(name: str) -> str:
+    """Return a name as a header can hold it."""
+    return name.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,232 @@
+"""What all requests share: the modules, the queue and its bounds, the way from a request to its result."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+
+from mobilenet_hub.images.batches import BATCH_SIZE
+from mobilenet_hub.serve.batcher import Batcher, Work
+from mobilenet_hub.serve.body import Bodies, media_type, multipart_files, unpacked
+from mobilenet_hub.serve.limits import Answer, Limits, Refusal, busy
+from mobilenet_hub.serve.metrics import Metrics
+from mobilenet_hub.serve.served import Modules, Outputs, Served
+
+_QUICK_BYTES = 1 << 18  # a body that is taken apart at once; a larger one in a thread, so that others do not wait
+_QUICK_IMAGES = 8  # an answer that is put together at once
+
+Picture = tuple[str, bytes]  # its name, its file's bytes
+
+
+class State:
+    """The server, without HTTP.
+
+    Attributes:
+        modules: what is served.
+        limits: what bounds it.
+        draining: the server was told to end: new requests are refused, accepted ones answered.
+        occupied: images that are accepted and not yet answered.
+    """
+
+    def __init__(self, modules: Modules, limits: Limits, threads: int | None = None):
+        self.modules, self.limits = modules, limits
+        self.bodies = Bodies(limits)
+        self.metrics = Metrics()
+        self.batcher = Batcher(self._done, threads)
+        self.draining = False
+        self.occupied = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: dict[Work, asyncio.Future[None]] = {}
+
+    async def pictures(self, served: Served, outputs: Outputs, pictures: Sequence[bytes | np.ndarray]) -> Work:
+        """Compute outputs of pictures; those that cannot be read are in the work's `failures`.
+
+        Raises:
+            Refusal: 413: more than ever fit; 503: no room now, or not in time.
+        """
+        work = Work(served, outputs, len(pictures), time.monotonic() + self.limits.timeout_s)
+        await self._computed(work, len(pictures), lambda: self.batcher.pictures(work, pictures))
+        return work
+
+    async def batch(self, served: Served, outputs: Outputs, images: np.ndarray) -> Work:
+        """Compute outputs of a float32 batch [n, height, width, 3] in [0, 1], n at least 1.
+
+        Raises:
+            Refusal: as `pictures` does.
+        """
+        parts = -(-len(images) // BATCH_SIZE)
+        work = Work(served, outputs, parts, time.monotonic() + self.limits.timeout_s)
+        await self._computed(work, len(images), lambda: self.batcher.batch(work, images))
+        return work
+
+    def check_room(self, images: int = 1) -> None:
+        """Refuse what does not fit.
+
+        Raises:
+            Refusal: 413: more than ever fit; 503: no room now.
+        """
+        if images > self.limits.queue:
+            raise Refusal(
+                413,
+                f"{images} images in one request, and the queue holds {self.limits.queue}: send fewer at a time, or "
+                "start the server with a larger --queue",
+            )
+        if self.occupied + images > self.limits.queue:
+            raise busy(f"the queue is full ({self.occupied} of {self.limits.queue} images wait); try again")
+
+    async def _computed(self, work: Work, images: int, start: Callable[[], None]) -> None:
+        self.check_room(images)
+        self._loop = asyncio.get_running_loop()
+        future = self._loop.create_future()
+        self._waiting[work] = future
+        self.occupied += images
+        try:
+            start()
+            await future
+        finally:
+            self.occupied -= images
+            self._waiting.pop(work, None)
+        if work.failure:
+            raise work.failure
+        if work.late:
+            raise busy(f"not computed within {self.limits.timeout_s:g} s; try again")
+        self.metrics.stages(work.decode_s, work.wait_s, work.compute_s)
+        bad = len(work.failures())
+        self.metrics.bad_images += bad
+        self.metrics.images[work.served.name] += images - bad
+
+    def _done(self, works: list[Work], batch_size: int) -> None:
+        """Take results from a thread of the batcher to the event loop."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._deliver, works, batch_size)
+
+    def _deliver(self, works: list[Work], batch_size: int) -> None:
+        if batch_size:
+            self.metrics.batches.observe(batch_size)
+        for work in works:
+            future = self._waiting.get(work)
+            if future is not None and not future.done():
+                future.set_result(None)
+
+    async def in_thread(self, make: Callable[[], Any], quick: bool = False) -> Any:
+        """Return what a function returns, called in a thread unless it is quick."""
+        if quick:
+            return make()
+        return await asyncio.get_running_loop().run_in_executor(self.batcher.pool, make)
+
+    async def answered(self, images: int, make: Callable[[], Answer]) -> Answer:
+        """Put an answer for that many images together, in a thread where that takes long."""
+        return await self.in_thread(make, quick=images <= _QUICK_IMAGES)
+
+
+class Call:
+    """One request, for the functions that answer it.
+
+    Attributes:
+        state: the server.
+        method: "GET", "POST", ...
+        path: the parts of the address that vary, by name.
+        headers: by lower-case name.
+        module: the name of the module that answered, for the log.
+        images: how many, for the log.
+    """
+
+    def __init__(
+        self, state: State, method: str, path: Mapping[str, str], query: str, headers: Mapping[str, str], receive: Any
+    ):
+        self.state, self.method, self.path, self.headers = state, method, path, headers
+        self._query, self._receive = query, receive
+        self._held = 0
+        self.module, self.images = "", 0
+
+    def query(self, *known: str) -> dict[str, str]:
+        """Return the parameters of the address.
+
+        Raises:
+            Refusal: 422: one that is not known here, or twice the same.
+        """
+        if not self._query:
+            return {}
+        found: dict[str, str] = {}
+        for name, value in parse_qsl(self._query, keep_blank_values=True, errors="replace"):
+            if name not in known:
+                raise Refusal(422, f"there is no parameter {name[:80]!r} here; known: {', '.join(known) or 'none'}")
+            if name in found:
+                raise Refusal(422, f"the parameter {name!r} is given twice")
+            found[name] = value
+        return found
+
+    def served(self, name: str | None, version: str | None = None) -> Served:
+        """Return a module by its name; None: the first.
+
+        Raises:
+            Refusal: 404: there is none of this name and version.
+        """
+        modules = self.state.modules
+        served = modules.first if name is None else modules.by_name.get(name)
+        if served is None:
+            raise Refusal(404, f"no module {str(name)[:120]!r} is served; there is {', '.join(modules.by_name)}")
+        if version is not None and version != served.version:
+            raise Refusal(404, f"module {served.name!r} has version {served.version}, not {version[:40]!r}")
+        self.module = served.name
+        return served
+
+    async def body(self) -> bytes:
+        """Read the body, unpacked.
+
+        Raises:
+            Refusal: as `Bodies.read` and `unpacked` do, or 503 at once where there is no room for even one image.
+        """
+        state = self.state
+        state.check_room()
+        data = await state.bodies.read(self._receive, self.headers)
+        self._held += len(data)
+        encoding = self.headers.get("content-encoding", "")
+        if encoding:
+            data = await state.in_thread(lambda: unpacked(data, encoding, state.limits.max_body))
+        return data
+
+    async def pictures(self) -> list[Picture]:
+        """Read the body as pictures: one, or the files of a form.
+
+        Raises:
+            Refusal: as `body` does; 415: another Content-Type; 400: a form without files.
+        """
+        kind = media_type(self.headers)
+        if kind == "multipart/form-data":
+            data = await self.body()
+            return await self.state.in_thread(
+                lambda: multipart_files(data, self.headers["content-type"], self.state.limits.queue),
+                quick=len(data) <= _QUICK_BYTES,
+            )
+        if not kind.startswith("image/") and kind not in ("", "application/octet-stream"):
+            hint = "; with curl add -H 'Content-Type: image/jpeg' or use -F file=@PHOTO" if "urlenc" in kind else ""
+            raise Refusal(
+                415,
+                f"Content-Type {kind[:80]!r} is no picture: send one as image/* or application/octet-stream, or any "
+                f"number of files as multipart/form-data{hint}",
+            )
+        return [("image 0", await self.body())]
+
+    def close(self) -> None:
+        """Give back what the body held."""
+        self.state.bodies.release(self._held)
+        self._held = 0
+
+
+def whole_number(text: str, name: str, most: int) -> int:
+    """Read a parameter that is a number from 1.
+
+    Raises:
+        Refusal: 422: it is none.
+
+    Example:
+        >>> whole_number("5", "top", 10)
+        5
+    """
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= most:
+        raise Refusal(422, f"{name} must be a whole number from 1 to {most}, not {text[:40]!r}")
+    return int(text)
