@@ -100,7 +100,9 @@ def form(files: list[tuple[str, bytes]]) -> tuple[bytes, dict[str, str]]:
     boundary = "----WebKitFormBoundary7MA4YWxkTrZu0gW"
     parts = [
         f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
-        "Content-Type: image/jpeg\r\n\r\n".encode() + data + b"\r\n"
+        "Content-Type: image/jpeg\r\n\r\n".encode()
+        + data
+        + b"\r\n"
         for name, data in files
     ]
     body = b"".join([*parts, f"--{boundary}--\r\n".encode()])

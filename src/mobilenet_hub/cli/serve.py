@@ -1,11 +1,11 @@
 """`mobilenet serve [MODULE...]`: modules over HTTP, with a page."""
 
 import argparse
-import os
 import re
 
 from mobilenet_hub.cli.console import size
 from mobilenet_hub.errors import InputError
+from mobilenet_hub.host.environment import setting
 
 _UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
 _TOKEN = "MOBILENET_HUB_TOKEN"
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         port=args.port,
         limits=Limits(args.queue, args.timeout, args.max_body),
         options=Options(args.precision, args.image_size, args.fit, args.threads, args.any_size),
-        token=args.token or os.environ.get(_TOKEN) or None,
+        token=args.token or setting(_TOKEN) or None,
         origins=tuple(args.cors),
         page=not args.no_page,
         log_json=args.log_json,

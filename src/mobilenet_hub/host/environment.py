@@ -10,6 +10,7 @@ VARIABLES: dict[str, str] = {
     "`0`, `false`, `no` or `off`: modules that are asked for are fetched",
     "MOBILENET_HUB_MIRROR": "your own server, or a folder of archives, asked before the others for modules",
     "MOBILENET_HUB_SOURCES": "where modules are asked for, in which order and at which addresses",
+    "MOBILENET_HUB_TOKEN": "the token that `mobilenet serve` demands, as `--token` does, where `ps` does not show it",
     "TFHUB_CACHE_DIR": "tensorflow_hub's cache: modules are taken from it, nothing is written there",
     "KAGGLEHUB_CACHE": "kagglehub's cache: modules are taken from it, nothing is written there",
     "XDG_CACHE_HOME": "on Linux the place for caches (default: `~/.cache`)",
