@@ -3,7 +3,7 @@
 import argparse
 import re
 
-from mobilenet_hub.cli.console import size
+from mobilenet_hub.cli.options import add_computing
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.host.environment import setting
 
@@ -26,19 +26,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--max-body", type=byte_count, default="20MB", metavar="SIZE", help="the largest request (default: 20MB)"
     )
     parser.add_argument("--no-page", action="store_true", help="no web page")
+    add_computing(parser)
     access = parser.add_argument_group("who may ask")
     access.add_argument(
         "--token", metavar="T", help=f"demand this token; better in {_TOKEN}, where `ps` does not see it"
     )
     access.add_argument("--cors", action="append", default=[], metavar="ORIGIN", help="let pages of ORIGIN ask")
-    computing = parser.add_argument_group("how images are computed")
-    computing.add_argument("--precision", default="auto", metavar="P", help="auto, f32 or bf16")
-    computing.add_argument(
-        "--image-size", type=size, metavar="N|HxW", help="another size than the module was trained at"
-    )
-    computing.add_argument("--any-size", action="store_true", help="insist on a size that the module does not allow")
-    computing.add_argument("--fit", metavar="FIT", help="how images of another shape are fitted (docs/images.md)")
-    computing.add_argument("--threads", type=int, metavar="N", help="how many to use (default: as many as cores)")
     parser.add_argument("--log-json", action="store_true", help="a line of JSON on standard error for each request")
 
 
@@ -69,8 +62,6 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--queue must be 1 or more, not {args.queue}")
     if not 0 < args.timeout <= 3600:
         raise InputError(f"--timeout must be above 0 and at most 3600 seconds, not {args.timeout:g}")
-    if args.threads is not None and args.threads < 1:
-        raise InputError(f"--threads must be 1 or more, not {args.threads}")
     for origin in args.cors:
         if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
             raise InputError(f"--cors must be an origin such as https://example.org, or *, not {origin!r}")

@@ -163,19 +163,21 @@ def _from_array(array: np.ndarray) -> np.ndarray:
     return ((array[:, :, :3] * alpha + _CANVAS * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
-def held_pixels(data: bytes, min_size: tuple[int, int] | None = None) -> int:
-    """Return how many pixels decoding a file would hold at once; 0 where its header cannot be read.
+def held_pixels(data: bytes, min_size: tuple[int, int] | None = None) -> int | None:
+    """Return how many pixels decoding a file would hold at once; None where its header does not say.
 
     Example:
-        >>> held_pixels(b"no picture")
-        0
+        >>> held_pixels(b"no picture") is None
+        True
     """
+    from mobilenet_hub.images.with_pillow import open_file
+
     try:
         if not data.startswith(jpeg.START):
-            image = _open_with_pillow(data)
+            image = open_file(data)
             return image.height * image.width
         header = jpeg.read_header(data)
     except ImageError:
-        return 0
-    height, width = (header.height, header.width) if header.progressive else header.scaled_size(min_size)
+        return None
+    height, width = (header.height, header.width) if header.buffered else header.scaled_size(min_size)
     return height * width

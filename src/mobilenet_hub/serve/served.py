@@ -109,13 +109,14 @@ class Served:
         Raises:
             ImageError: it cannot be read, or has too many pixels.
         """
-        held = held_pixels(picture, sufficient_size(self.image_size, self.fit)) if isinstance(picture, bytes) else 0
-        if held > MAX_PIXELS:
+        least = sufficient_size(self.image_size, self.fit)
+        held = held_pixels(picture, least) if isinstance(picture, bytes) else 0
+        if held is not None and held > MAX_PIXELS:
             raise ImageError(
                 f"{held / 1e6:.0f} million pixels would have to be held, and this server's limit is "
                 f"{MAX_PIXELS / 1e6:.0f} million; reduce the picture first"
             )
-        with _large_picture if held > _LARGE_PIXELS else nullcontext():
+        with _large_picture if held is None or held > _LARGE_PIXELS else nullcontext():
             return load_image(picture, self.image_size, self.fit)
 
 
