@@ -244,7 +244,7 @@ def test_changed_settings_are_refused(here, tmp_path, capsys):
         embed(tmp_path / output)
         for change, name in (
             (["--fit", "pad"], "fit"),
-            (["--image-size", "40"], "image_size"),
+            (["--image-size", "40"], "--image-size"),
             (["--float16"], "dtype"),
         ):
             embed(tmp_path / output, *change, expect=2)

@@ -89,6 +89,14 @@ def test_nothing_heavy_comes_with_the_package_or_the_help():
 
 
 def test_every_public_name_is_there():
+    import mobilenet_hub.errors
+
+    of_errors = {name for name, value in vars(mobilenet_hub.errors).items() if isinstance(value, type)}
+    assert of_errors <= set(mobilenet_hub.__all__)
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    typed = next(node for node in tree.body if isinstance(node, ast.If))  # if TYPE_CHECKING
+    told = {(alias.asname, node.module) for node in typed.body for alias in node.names if alias.asname == alias.name}
+    assert told == {(name, f"mobilenet_hub.{owner}") for name, owner in mobilenet_hub._OWNERS.items()}
     assert "__version__" in mobilenet_hub.__all__
     with pytest.raises(AttributeError, match="no_such_name"):
         mobilenet_hub.no_such_name  # noqa: B018

@@ -79,8 +79,8 @@ def test_the_image_size(path, inside, given, found):
 @pytest.mark.parametrize(
     ("path", "inside", "wanted", "error", "words"),
     [
-        ("weights", None, Wanted(), InputError, "--image-size 224"),
-        ("mobilenet_v1_0.5_128.ckpt", None, Wanted(), InputError, "--image-size 224"),  # the name is wrong
+        ("weights", None, Wanted(), InputError, "image_size=224"),
+        ("mobilenet_v1_0.5_128.ckpt", None, Wanted(), InputError, "image_size=224"),  # the name is wrong
         ("mobilenet_v1_0.25_128.ckpt", (96, 96), Wanted(), InputError, "says 96x96 and 128x128 pixels"),
         ("weights", (96, 96), Wanted(image_size=(128, 128)), InvalidModuleError, "images of 96x96 pixels, not 128x128"),
         ("weights", None, Wanted(image_size=(0, 10)), InputError, "1 to 16384"),

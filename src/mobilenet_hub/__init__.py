@@ -10,25 +10,89 @@ from importlib import import_module
 from mobilenet_hub.keras import hook
 from mobilenet_hub.version import __version__ as __version__
 
+TYPE_CHECKING = False  # typing's own costs more time than all of this file
+if TYPE_CHECKING:  # what editors and type checkers read; a test holds it against _OWNERS
+    from mobilenet_hub.architecture import Architecture as Architecture
+    from mobilenet_hub.catalog.models import models as models
+    from mobilenet_hub.catalog.published import PublishedModule as PublishedModule
+    from mobilenet_hub.errors import AccuracyError as AccuracyError
+    from mobilenet_hub.errors import CorruptFileError as CorruptFileError
+    from mobilenet_hub.errors import DownloadError as DownloadError
+    from mobilenet_hub.errors import ImageError as ImageError
+    from mobilenet_hub.errors import InputError as InputError
+    from mobilenet_hub.errors import InvalidModuleError as InvalidModuleError
+    from mobilenet_hub.errors import MissingExtraError as MissingExtraError
+    from mobilenet_hub.errors import MobileNetHubError as MobileNetHubError
+    from mobilenet_hub.errors import ModuleUnavailableError as ModuleUnavailableError
+    from mobilenet_hub.errors import OfflineError as OfflineError
+    from mobilenet_hub.errors import OutputError as OutputError
+    from mobilenet_hub.errors import ProofError as ProofError
+    from mobilenet_hub.errors import UnknownModuleError as UnknownModuleError
+    from mobilenet_hub.evaluation.evaluate import Evaluation as Evaluation
+    from mobilenet_hub.evaluation.evaluate import evaluate as evaluate
+    from mobilenet_hub.evaluation.metrics import Metrics as Metrics
+    from mobilenet_hub.exporting.export import export as export
+    from mobilenet_hub.exporting.proof import Proof as Proof
+    from mobilenet_hub.hub.keras_layer import KerasLayer as KerasLayer
+    from mobilenet_hub.hub.load import LoadedModule as LoadedModule
+    from mobilenet_hub.hub.load import load as load
+    from mobilenet_hub.hub.module import Module as Module
+    from mobilenet_hub.hub.module import get_expected_image_size as get_expected_image_size
+    from mobilenet_hub.hub.module import get_num_image_channels as get_num_image_channels
+    from mobilenet_hub.inference.bench import Speed as Speed
+    from mobilenet_hub.inference.bench import bench as bench
+    from mobilenet_hub.inference.classify import Classifier as Classifier
+    from mobilenet_hub.inference.classify import Prediction as Prediction
+    from mobilenet_hub.inference.embed import Embedder as Embedder
+    from mobilenet_hub.store import resolve as resolve
+    from mobilenet_hub.store.pull import pull as pull
+    from mobilenet_hub.training.augment import Augmentation as Augmentation
+    from mobilenet_hub.training.frozen import FrozenOptions as FrozenOptions
+    from mobilenet_hub.training.schedule import GradientOptions as GradientOptions
+    from mobilenet_hub.training.train import TrainResult as TrainResult
+    from mobilenet_hub.training.train import train as train
+    from mobilenet_hub.weights.convert import convert as convert
+
 # Public name -> the file that owns it.
 _OWNERS: dict[str, str] = {
+    "AccuracyError": "errors",
+    "Architecture": "architecture",
+    "Augmentation": "training.augment",
     "Classifier": "inference.classify",
+    "CorruptFileError": "errors",
+    "DownloadError": "errors",
     "Embedder": "inference.embed",
     "Evaluation": "evaluation.evaluate",
     "FrozenOptions": "training.frozen",
     "GradientOptions": "training.schedule",
+    "ImageError": "errors",
+    "InputError": "errors",
+    "InvalidModuleError": "errors",
     "KerasLayer": "hub.keras_layer",
     "LoadedModule": "hub.load",
+    "Metrics": "evaluation.metrics",
+    "MissingExtraError": "errors",
     "MobileNetHubError": "errors",
     "Module": "hub.module",
+    "ModuleUnavailableError": "errors",
+    "OfflineError": "errors",
+    "OutputError": "errors",
     "Prediction": "inference.classify",
+    "Proof": "exporting.proof",
+    "ProofError": "errors",
+    "PublishedModule": "catalog.published",
+    "Speed": "inference.bench",
     "TrainResult": "training.train",
+    "UnknownModuleError": "errors",
+    "bench": "inference.bench",
     "convert": "weights.convert",
     "evaluate": "evaluation.evaluate",
     "export": "exporting.export",
     "get_expected_image_size": "hub.module",
     "get_num_image_channels": "hub.module",
     "load": "hub.load",
+    "models": "catalog.models",
+    "pull": "store.pull",
     "resolve": "store",
     "train": "training.train",
 }
@@ -36,18 +100,26 @@ _OWNERS: dict[str, str] = {
 __all__ = sorted([*_OWNERS, "__version__"])  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def __getattr__(name: str):  # of any type; to name it would import typing
-    """Load a public name from its file on first use (PEP 562)."""
-    if name not in _OWNERS:
-        raise AttributeError(f"module 'mobilenet_hub' has no attribute {name!r}")
-    owner = _OWNERS[name]
-    if owner.startswith("hub."):
-        from mobilenet_hub.keras.backends import require_keras
+if not TYPE_CHECKING:  # a type checker that saw it would take any name for one of ours
 
-        require_keras(f"hub.{name}")
-    value = getattr(import_module(f"mobilenet_hub.{owner}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str):
+        """Load a public name from its file on first use (PEP 562)."""
+        if name not in _OWNERS:
+            if name.startswith("_"):  # what other programs ask every module for
+                raise AttributeError(f"module 'mobilenet_hub' has no attribute {name!r}")
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, _OWNERS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise AttributeError(f"module 'mobilenet_hub' has no attribute {name!r}{hint}", name=name)
+        owner = _OWNERS[name]
+        if owner.startswith("hub."):
+            from mobilenet_hub.keras.backends import require_keras
+
+            require_keras(f"hub.{name}")
+        value = getattr(import_module(f"mobilenet_hub.{owner}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

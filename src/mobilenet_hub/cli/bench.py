@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from mobilenet_hub.cli.console import note, note_cautions, print_json, table
 from mobilenet_hub.cli.options import add_fit, add_precision
-from mobilenet_hub.errors import InputError, ModuleUnavailableError, OutputError
+from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.host.progress import Bars, Stage
 
 if TYPE_CHECKING:
     from mobilenet_hub.images.inputs import Item
     from mobilenet_hub.inference.bench import NetworkSpeed
     from mobilenet_hub.inference.engine import Engine
-    from mobilenet_hub.module import Module
 
 _MOST_ROWS = 10
 
@@ -92,20 +91,10 @@ def _bench_modules(args: argparse.Namespace) -> int:
 
 
 def _engines(name: str, precision: str) -> "list[tuple[str, Engine]]":
-    """Open a module: its folder, or, for a published one that is not in the cache, its network without weights."""
-    from mobilenet_hub.catalog.published import find_module
-    from mobilenet_hub.inference.bench import placeholder
-    from mobilenet_hub.inference.engine import Engine
-    from mobilenet_hub.module_folder import read_config
-    from mobilenet_hub.store import resolve
+    from mobilenet_hub.inference.bench import open_to_measure
 
-    try:
-        source: Path | Module = resolve(name, fetch=False)
-        output = "logits" if read_config(source).num_classes else "features"
-    except ModuleUnavailableError:
-        source, output = placeholder(find_module(name).configuration), "logits"
     asked = ("f32", "bf16") if precision == "all" else (precision,)
-    engines = [Engine(source, (output,), precision=p) for p in asked]  # type: ignore[arg-type]
+    engines = [open_to_measure(name, p) for p in asked]  # type: ignore[arg-type]
     return [
         (name, engine) for i, engine in enumerate(engines) if engine.precision not in [e.precision for e in engines[:i]]
     ]

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable, Iterable
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,9 +20,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table, or JSON."""
+    from mobilenet_hub.catalog.models import models
     from mobilenet_hub.cli.console import note, print_json, table
 
-    modules = matching_modules(args.filter)
+    modules = models(args.filter)
     if args.json:
         print_json([_module_facts(m) for m in modules] if args.all else [_facts(c) for c in _networks(modules)])
     elif args.markdown:
@@ -43,22 +43,6 @@ def run(args: argparse.Namespace) -> int:
             args.quiet,
         )
     return 0
-
-
-def matching_modules(text: str) -> "list[PublishedModule]":
-    """Return the modules whose handle contains a text or fits a pattern with *; else the one with that name.
-
-    Raises:
-        UnknownModuleError: there is none; the text says what there is.
-
-    Example:
-        >>> len(matching_modules("v2_130"))
-        10
-    """
-    from mobilenet_hub.catalog.published import find_module, published_modules
-
-    pattern = f"*{text.strip().lower()}*"
-    return [m for m in published_modules() if fnmatchcase(m.handle, pattern)] or [find_module(text)]
 
 
 def _is_cached(module: "PublishedModule") -> bool:

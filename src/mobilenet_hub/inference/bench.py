@@ -4,24 +4,28 @@ Every figure comes from the code that does the work elsewhere: the pipeline with
 the pipeline left out, and both.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
+from pathlib import Path
 from statistics import median
 
 import numpy as np
 
 from mobilenet_hub.architecture import STATISTICS, Architecture
-from mobilenet_hub.catalog.published import NUM_CLASSES, Configuration, configurations
-from mobilenet_hub.errors import ImageError, InputError
+from mobilenet_hub.catalog.published import NUM_CLASSES, Configuration, configurations, find_module
+from mobilenet_hub.errors import ImageError, InputError, ModuleUnavailableError
 from mobilenet_hub.host.progress import OnProgress, Stage, silent
 from mobilenet_hub.images.batches import BATCH_SIZE, compute, decode_batches
 from mobilenet_hub.images.decode import decode_image
-from mobilenet_hub.images.fit import DEFAULT_FIT, Fit
+from mobilenet_hub.images.fit import DEFAULT_FIT, Fit, checked_fit
 from mobilenet_hub.images.inputs import Item, items
 from mobilenet_hub.inference.engine import Engine, Precision
 from mobilenet_hub.module import Module, ModuleConfig
+from mobilenet_hub.module_folder import read_config
+from mobilenet_hub.store import resolve
 
 _MOST_PHOTOS, _MOST_BYTES = 2_000, 1 << 30  # kept in memory, as files would be in the page cache
 
@@ -48,6 +52,46 @@ class NetworkSpeed:
     configuration: Configuration
     one_image_ms: float  # on all cores: the median
     images_per_s: float  # in bulk
+
+
+def bench(
+    module: str | os.PathLike[str] = "starter",
+    photos: Sequence[str] = (),
+    *,
+    precision: Precision = "auto",
+    fit: Fit | None = None,
+    seconds: float = 3.0,
+) -> Speed:
+    """Measure how fast a module is on this machine: decoding, the network, both at once, and one image alone.
+
+    Args:
+        module: any name of a module; of a published one that is not in the cache, the network without its weights.
+        photos: files, folders or globs of your own photos; none: made-up JPEGs of 500x375 pixels.
+        precision: as for `Classifier`.
+        fit: how images are fitted; None: the default.
+        seconds: how long each figure is measured.
+
+    Raises:
+        InputError: no photo can be read, or no such precision or fit.
+        UnknownModuleError, InvalidModuleError: as for `Classifier`.
+
+    Example:
+        >>> speed = bench("starter", seconds=0.1)
+        >>> speed.limit < min(speed.decode, speed.inference)
+        True
+    """
+    found = photos_in_memory(photos)[0] if photos else example_photos()
+    return measure(open_to_measure(module, precision), found, fit=checked_fit(fit), seconds=seconds)
+
+
+def open_to_measure(name: str | os.PathLike[str], precision: Precision) -> Engine:
+    """Open a module: its folder, or, of a published one that is not in the cache, its network without weights."""
+    try:
+        source: Path | Module = resolve(name, fetch=False)
+        output = "logits" if read_config(source).num_classes else "features"
+    except ModuleUnavailableError:
+        source, output = placeholder(find_module(os.fspath(name)).configuration), "logits"
+    return Engine(source, (output,), precision=precision)
 
 
 def photos_in_memory(inputs: Sequence[str]) -> tuple[list[Item], list[tuple[str, str]]]:
