@@ -211,7 +211,7 @@ def test_options_that_mean_nothing_are_refused_by_name(options):
         (["--architecture", "mobilenet_v1"], "--architecture is for --from-scratch"),
         (["--fine-tune", "--depth-multiplier", "0.5"], "--depth-multiplier is for --from-scratch"),
         (["--from-scratch", "--views", "2"], "--views is for training from a module"),
-        (["--class-weights", "balancd"], "class_weights must be"),
+        (["--class-weights", "balancd"], "--class-weights must be"),
         (["--from-scratch", "--image-size", "0"], "image size"),
     ],
 )
