@@ -86,3 +86,12 @@ def golden_module(golden, monkeypatch, tmp_path_factory):
         return name
 
     return fill
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say what decided the precisions that were tested."""
+    from mobilenet_hub.host.cpu import cpu_features, cpu_name
+
+    telling = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "bf16")
+    instructions = " ".join(name for name in telling if name in cpu_features()) or "no special instructions"
+    terminalreporter.write_line(f"CPU: {cpu_name()} with {instructions}")

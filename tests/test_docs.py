@@ -37,3 +37,10 @@ def test_what_follows_from_the_code_is_as_the_code_says(monkeypatch):
     monkeypatch.setattr(sys, "path", [str(DOCS.parent / "recipes"), *sys.path])
     for page, text in import_module("make_docs").pages().items():
         assert page.read_text(encoding="utf-8") == text, f"{page.name} is stale: run `make docs`"
+
+
+def test_ci_runs_the_commands_of_the_readme():
+    """The two that .ci/run takes from the text: one that shows something, and the tests."""
+    text = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^```sh\n(python3 -m venv [^\n]+)\n```", text, re.MULTILINE)
+    assert [command.split("&&")[-1].split()[0] for command in commands] == [".venv/bin/mobilenet", ".venv/bin/pytest"]
