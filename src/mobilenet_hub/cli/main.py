@@ -136,6 +136,7 @@ def _run(run: Callable[[argparse.Namespace], int], args: argparse.Namespace, par
         with warnings.catch_warnings():
             if not args.debug:
                 warnings.showwarning = _show_warning
+                warnings.filterwarnings("ignore", module="PIL")  # of metadata, without a file's name
             status = run(args)
             sys.stdout.flush()
             return status

@@ -26,6 +26,7 @@ _END_MARKER = b"\xff\xd9"
 # programs make 3 to 20 scans; this allows twice that for the largest picture, thousands for a small one, and takes less
 # than a second beside the decoding of the largest picture.
 MAX_SCANNED_PIXELS = 1 << 32
+MAX_SCANS = 4096
 # What libjpeg says where the compressed data stops or breaks before the picture is whole.
 _DAMAGE = ("premature end", "bad huffman code", "bad arithmetic code")
 _ENDED = "premature end of jpeg file"
@@ -87,7 +88,7 @@ def read_header(data: bytes) -> JpegHeader:
             break
         start, end = position + 4, position + 2 + max(2, int.from_bytes(data[position + 2 : position + 4]))
         if marker == _SCAN:
-            interleaved = frame is None or data[start] == frame[2]
+            interleaved = frame is None or data[start : start + 1] == bytes([frame[2]])
             break
         segments.append((marker, position, end))
         if marker == _APP1:
@@ -95,8 +96,8 @@ def read_header(data: bytes) -> JpegHeader:
             (exif if body.startswith(_EXIF) else xmp).append(body)
         elif marker == _PROFILE and data.startswith(_ICC, start):
             icc.append((start + len(_ICC) + 2, end))
-        elif marker in _FRAMES and end - start >= 6:
-            frame = _frame(data[start:end], marker)
+        elif marker in _FRAMES and len(body := data[start:end]) >= 6:
+            frame = _frame(body, marker)
         position = end
     if frame is None:
         raise ImageError("truncated JPEG: the file ends before the picture's size")
@@ -135,7 +136,7 @@ def check_scans(data: bytes, header: JpegHeader) -> None:
     """
     if not header.buffered:
         return  # libjpeg takes one scan and no more
-    allowed = MAX_SCANNED_PIXELS // max(1, header.height * header.width)
+    allowed = min(MAX_SCANS, MAX_SCANNED_PIXELS // max(1, header.height * header.width))
     scans, position = 0, header.scans_at
     while position >= 0 and scans <= allowed:
         scans, position = scans + 1, data.find(b"\xff\xda", position + 2)
@@ -185,7 +186,9 @@ def decode(
         pixels = simplejpeg.decode_jpeg(
             data, "CMYK" if inks else "RGB", fastdct=fast_dct, min_height=height, min_width=width
         )
-        return 255 - pixels if inks else pixels  # Adobe's programs, and all after them, store them inverted
+        return (
+            np.subtract(255, pixels, out=pixels) if inks else pixels
+        )  # Adobe's programs, and all after them, store them inverted
     except ValueError as error:
         reason = str(error)
     if _ENDED in reason.lower() and not data.endswith(_END_MARKER) and _is_whole(data, header):
@@ -205,13 +208,14 @@ def _is_whole(data: bytes, header: JpegHeader) -> bool:
     missing: dict[int, set[int]] = {}
     position, seen = header.scans_at, set()
     while position >= 0:
-        count = data[position + 4]
-        components = data[position + 5 : position + 5 + 2 * count : 2]
-        first, last, bits = data[position + 5 + 2 * count : position + 8 + 2 * count]
-        for component in components:
+        count = int.from_bytes(data[position + 4 : position + 5])
+        spectrum = data[position + 5 + 2 * count : position + 8 + 2 * count]
+        if len(spectrum) < 3:
+            return False
+        for component in data[position + 5 : position + 5 + 2 * count : 2]:
             left = missing.setdefault(component, set(range(64)))
-            if not bits & 15:  # Al: the lowest bit that this scan gives
-                left -= set(range(first, last + 1))
+            if not spectrum[2] & 15:  # Al: the lowest bit that this scan gives
+                left -= set(range(spectrum[0], spectrum[1] + 1))
             seen.add(component)
         position = data.find(b"\xff\xda", position + 2)
     return len(seen) == header.components and not any(missing.values())

@@ -10,8 +10,8 @@ MAX_HELD_PIXELS = 2**28 // 3  # Pillow's own limit: more than this is never held
 MAX_FILE_BYTES = 2**29
 TOO_LARGE = f"more than {MAX_FILE_BYTES >> 20} MiB, too large for a picture"
 MAX_HELD_BYTES = 2**30  # while one picture is decoded, its file not counted
-# Bytes a pixel at the worst moment, measured, where they are more than MAX_HELD_PIXELS allows.
-_BYTES_PER_PIXEL = {"WEBP": 20, "AVIF": 22, "HEIF": 22, "JPEG2000": 32, "JXL": 24, "GIF": 14, "ICNS": 16}
+# Bytes a pixel at the worst moment, measured, where MAX_HELD_PIXELS of them would be more.
+_BYTES_PER_PIXEL = {"WEBP": 20, "AVIF": 20, "HEIF": 20, "JPEG2000": 28, "JXL": 24}
 # Codecs that are written in Python take up to a microsecond for a sample.
 _SLOW_CODECS = frozenset(
     ["ppm_plain", "qoi", "bmp_rle", "MSP", "SGI16", "fits_gzip", "BLP1", "BLP2", "dds_rgb", "DXT1", "BCn"]
@@ -19,7 +19,9 @@ _SLOW_CODECS = frozenset(
 _MAX_SLOW_PIXELS = 2**23
 
 
-def check_cost(height: int, width: int, kind: str = "", codec: str = "", held: int | None = None) -> None:
+def check_cost(
+    height: int, width: int, kind: str = "", codec: str = "", held: int | None = None, bytes_per_pixel: float = 1
+) -> None:
     """Refuse a picture that would take too much memory or time.
 
     Args:
@@ -28,6 +30,7 @@ def check_cost(height: int, width: int, kind: str = "", codec: str = "", held: i
         kind: Pillow's name of the format.
         codec: Pillow's name of the decoder.
         held: how many pixels are decoded at once; None: all.
+        bytes_per_pixel: that are held of each.
 
     Raises:
         ImageError: it has no pixels, or more than the limit.
@@ -37,7 +40,7 @@ def check_cost(height: int, width: int, kind: str = "", codec: str = "", held: i
     """
     if height <= 0 or width <= 0:
         raise ImageError(f"a picture of {width} x {height} pixels has nothing in it")
-    limit = min(MAX_HELD_PIXELS, MAX_HELD_BYTES // _BYTES_PER_PIXEL.get(kind, 1))
+    limit = min(MAX_HELD_PIXELS, int(MAX_HELD_BYTES / _BYTES_PER_PIXEL.get(kind, bytes_per_pixel)))
     if codec in _SLOW_CODECS:
         limit = _MAX_SLOW_PIXELS
     held = height * width if held is None else held

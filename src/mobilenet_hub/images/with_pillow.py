@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mobilenet_hub.errors import ImageError
-from mobilenet_hub.images import png, tiff
+from mobilenet_hub.images import png, tiff, tiff_samples
 from mobilenet_hub.images.color import cmyk_to_srgb, to_srgb
 from mobilenet_hub.images.limits import MAX_FILE_BYTES, check_cost
 from mobilenet_hub.images.orientation import orientation_of, upright
@@ -50,9 +50,10 @@ def decode_file(data: bytes, *, profiles: bool = True) -> np.ndarray:
         directory = tiff.read_directory(data)
         check_cost(*directory.size, "TIFF")
         facts = _Facts(directory.orientation, directory.icc)
-        if tiff.is_for_pillow(directory):
+        if tiff_samples.is_for_pillow(directory):
+            tiff_samples.silence_libtiff()
             return _from_image(open_file(tiff.rewritten(data, directory)), facts, profiles)
-        stored = tiff.read_samples(data, directory)
+        stored = tiff_samples.read_samples(data, directory)
         if not isinstance(stored, np.ndarray):
             return _from_image(stored, facts, profiles)
         gray = directory.samples < 3
