@@ -283,7 +283,7 @@ def test_foreign_outputs_are_refused(here, tmp_path, capsys):
 
 def command(output, *more):
     return [sys.executable, "-m", "mobilenet_hub.cli.main", "embed", "photos", "--module", "m", "-o", str(output),
-            "--shard-size", "8", "--quiet", *more]  # fmt: skip
+            "--shard-size", "8", "--precision", "f32", "--quiet", *more]  # fmt: skip
 
 
 @pytest.mark.slow

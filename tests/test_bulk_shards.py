@@ -7,7 +7,8 @@ import pyarrow as pa  # noqa: TID253
 import pytest
 from pyarrow import parquet  # noqa: TID253
 
-from mobilenet_hub.bulk.shards import Shards, as_metadata
+from mobilenet_hub.bulk.manifest import as_metadata
+from mobilenet_hub.bulk.shards import Shards
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.images.inputs import Item
 
@@ -130,6 +131,7 @@ def test_what_cannot_be_written_is_named(tmp_path):
 def test_rows_are_written_as_they_come(tmp_path):
     keys = [f"n{number}" for number in range(3000)]
     with Shards(tmp_path / "out", {"shard_size": 10_000}, SCHEMA) as shards:
+        assert len(list(shards.remaining(Item(key, bytes) for key in keys))) == 3000
         for start in range(0, 3000, 100):
             shards.add(rows(keys[start : start + 100]), keys[start : start + 100], [])
         shards.finish()

@@ -234,7 +234,7 @@ def test_parquet_tables(folder):
         assert [item.key for item in found] == expected
         assert [item.read() for item in found] == pictures
         assert count(["t.parquet"]) == 100
-        partly = list(items(["t.parquet"], unread=45))
+        partly = list(items(["t.parquet"], wanted=lambda number: number >= 45))
         assert [item.key for item in partly] == expected
         assert [item.read() for item in partly[45:]] == pictures[45:]
 
@@ -291,7 +291,7 @@ def test_unread_items_across_tables(folder, monkeypatch, inputs):
     pictures = {name: [picture(level + start) for level in range(8)] for name, start in (("a", 0), ("b", 8))}
     for name, images in pictures.items():
         parquet.write_table(pa.table({"image": images}), f"{name}.parquet", row_group_size=4)
-    found = list(items(inputs, unread=9))
+    found = list(items(inputs, wanted=lambda number: number >= 9))
     assert [item.key for item in found] == [f"{name}.parquet#{row}" for name in "ab" for row in range(8)]
     assert [item.read() for item in found[9:]] == pictures["b"][1:]
 

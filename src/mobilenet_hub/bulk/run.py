@@ -8,19 +8,26 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobilenet_hub.bulk.rows import Rows
-from mobilenet_hub.bulk.shards import (
+from mobilenet_hub.bulk.manifest import (
     DEFAULT_SHARD_SIZE,
     MANIFEST_FILE,
-    METADATA_PREFIX,
-    SKIPPED_FILE,
-    Shards,
+    WHOLE,
+    Part,
     add_key,
     as_text,
-    discard_leftovers,
     refuse_other_settings,
 )
-from mobilenet_hub.bulk.single_file import assemble, endings, index_of, is_label_text, skipped_of
+from mobilenet_hub.bulk.rows import Rows
+from mobilenet_hub.bulk.shards import Shards, discard_leftovers
+from mobilenet_hub.bulk.single_file import (
+    assemble,
+    endings,
+    is_label_text,
+    is_single_file,
+    settings_of,
+    shards_of,
+    skipped_of,
+)
 from mobilenet_hub.errors import ImageError, InputError, OutputError
 from mobilenet_hub.host.files import exists, is_folder
 from mobilenet_hub.host.progress import OnProgress, Stage, silent
@@ -57,6 +64,7 @@ def write(
     limit: int | None = None,
     shard_size: int = DEFAULT_SHARD_SIZE,
     strict: bool = False,
+    part: Part = WHOLE,
     on_progress: OnProgress = silent,
 ) -> Summary:
     """Compute the rows of all inputs, in their order, into a folder of shards or one file; go on if it was begun.
@@ -74,6 +82,7 @@ def write(
         limit: take only this many inputs.
         shard_size: inputs of a shard.
         strict: stop at the first input that is no picture.
+        part: compute only these shards of it, for `merge` to put together with the others.
         on_progress: told how many inputs are done with; how many there are is not known here.
 
     Raises:
@@ -81,19 +90,19 @@ def write(
         InputError: the output was begun with other settings or inputs, or a folder vanished while it was read.
         OutputError: the output cannot be written; what was finished is kept.
     """
-    is_file = bool(Path(output).suffix) and not os.fspath(output).endswith(("/", os.sep))
+    is_file = is_single_file(output)
     output = Path(output)
     _check(output, rows, limit, shard_size, is_file=is_file)
     settings = {**settings, "fit": fit, "limit": limit, "shard_size": shard_size}
-    folder = output.with_name(f"{output.name}.parts") if is_file else output
+    folder = shards_of(output) if is_file else output
     if is_file and exists(output) and not exists(folder / MANIFEST_FILE):
-        done = _finished_before(output, settings, islice(items(inputs, limit or 2**63), limit))
+        done = _finished_before(output, settings, islice(items(inputs, lambda number: False), limit))
         discard_leftovers(folder)  # of a run that was killed while it tidied up
         if done is not None:
             return done
-    with Shards(folder, settings, rows.schema) as shards:
+    with Shards(folder, settings, rows.schema, part) as shards:
         resumed = done = shards.inputs
-        stream = shards.remaining(islice(items(inputs, unread=resumed), limit))
+        stream = shards.remaining(islice(items(inputs, shards.wants), limit))
         on_progress(_STAGE, resumed, None)
         for batch, values in compute(stream, engine, rows.output, fit, shard_size=shard_size):
             if strict and batch.skipped:
@@ -103,8 +112,8 @@ def write(
             done += len(batch.inputs)
             on_progress(_STAGE, done, None)
         shards.finish()
-        skipped_file = folder / SKIPPED_FILE
-        if is_file:
+        skipped_file = shards.skipped_file
+        if is_file and part == WHOLE:
             skipped_file = assemble(shards, output, rows.schema, settings)
         return Summary(output, shards.rows, shards.skipped, skipped_file if shards.skipped else None, resumed)
 
@@ -127,26 +136,17 @@ def _check(output: Path, rows: Rows, limit: int | None, shard_size: int, *, is_f
 
 def _finished_before(output: Path, settings: dict[str, Any], stream: Iterator[Item]) -> Summary | None:
     """Return what the finished file holds; None where it is text, which cannot tell and is made again."""
-    from pyarrow import ArrowException, parquet
+    from pyarrow import ArrowException
 
     foreign = InputError(f"{output} is there already, and not from this command; choose another name")
     if output.suffix.lower() in (".csv", ".jsonl"):
         if not is_label_text(output):
             raise foreign
         return None
-    described = output if output.suffix.lower() == ".parquet" else index_of(output)
     try:
-        metadata = parquet.read_schema(described).metadata or {}
-        made_with = {
-            key.decode().removeprefix(METADATA_PREFIX): value.decode()
-            for key, value in metadata.items()
-            if key.startswith(METADATA_PREFIX.encode())
-        }
-        rows, skipped, digest_before = (
-            int(made_with.pop("rows")),
-            int(made_with.pop("skipped")),
-            made_with.pop("keys_sha256"),
-        )
+        made_with = settings_of(output)
+        rows, skipped = int(made_with.pop("rows")), int(made_with.pop("skipped"))
+        digest_before = made_with.pop("keys_sha256")
     except (ArrowException, OSError, KeyError, ValueError):
         raise foreign from None
     refuse_other_settings(output, made_with, as_text(settings))

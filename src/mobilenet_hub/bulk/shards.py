@@ -5,35 +5,46 @@ manifest, which lists the finished shards, is replaced in the same way. What the
 so a run killed at any moment goes on from the last shard it lists and ends with the same bytes as one that was not.
 """
 
-import csv
 import hashlib
-import io
-import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from mobilenet_hub.bulk.part import Part
+from mobilenet_hub.bulk.manifest import (
+    MANIFEST_FILE,
+    PART_FILE,
+    SKIPPED_FILE,
+    SKIPPED_HEADING,
+    WHOLE,
+    Manifest,
+    Part,
+    add_key,
+    as_metadata,
+    csv_lines,
+    refuse_other_settings,
+    shard_name,
+)
+from mobilenet_hub.bulk.shard_file import ShardFile
 from mobilenet_hub.errors import InputError, OutputError
-from mobilenet_hub.host.files import PARTIAL, printable, replacing
+from mobilenet_hub.host.files import PARTIAL, replacing, sha256_of
 from mobilenet_hub.host.locks import LOCK_FILE, claimed
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, Schema
 
-FORMAT = 1
-MANIFEST_FILE, SKIPPED_FILE = "manifest.json", "skipped.csv"
-DEFAULT_SHARD_SIZE = 4096
-METADATA_PREFIX = "mobilenet_hub."
 # What a killed run may leave without a manifest, finished or under a name of `replacing`.
-_UNFINISHED = re.compile(rf"\.?(part-\d+\.parquet|{MANIFEST_FILE}|{SKIPPED_FILE})(\..*)?{PARTIAL}")
+_OWN = rf"part-(\d+)\.parquet|{MANIFEST_FILE}|{SKIPPED_FILE}"
+_UNFINISHED = re.compile(rf"\.?({_OWN})(\..*)?{PARTIAL}")
 _LEFTOVER = re.compile(rf"part-\d+\.parquet|{SKIPPED_FILE}|{LOCK_FILE}|{_UNFINISHED.pattern}")
 _FIRST = re.compile(rf"part-00000\.parquet|{SKIPPED_FILE}|{LOCK_FILE}|{_UNFINISHED.pattern}")
+# What other parts of the same run may have in a folder that they share.
+_SHARED = re.compile(
+    rf"part-\d+\.parquet|{PART_FILE.pattern}|\.?(?:part-\d+\.parquet|{PART_FILE.pattern})(?:\..*)?{PARTIAL}"
+)
 
 
 class Keyed(Protocol):
@@ -49,46 +60,41 @@ AnyKeyed = TypeVar("AnyKeyed", bound=Keyed)
 
 
 class Shards:
-    """A folder of shards that one process at a time writes; a context manager.
+    """A folder of shards, of a run or of one part of it, that one process at a time writes; a context manager.
 
     Attributes:
         folder: where the shards are.
-        inputs: how many inputs are done with, those of earlier runs included.
-        rows: how many rows are in finished shards.
-        skipped: how many inputs were bad, in finished shards.
+        part: which shards of the run are written here.
         complete: whether all inputs are done with.
-        keys_sha256: of the names of all inputs done with.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], schema: "Schema"):
+    def __init__(self, folder: Path, settings: Mapping[str, Any], schema: "Schema", part: Part = WHOLE):
         """Open a folder, new or with what an earlier run has finished.
 
         Args:
-            folder: made where it is not there.
+            folder: made where it is not there; several parts of one run may share it.
             settings: whatever the rows depend on: a run with others is refused. `settings["shard_size"]` is the
                 number of inputs of a shard.
             schema: of the rows; the settings become its metadata.
+            part: which shards to write.
 
         Raises:
             InputError: the folder was made with other settings, or holds something else.
             OutputError: the folder cannot be written, or another process is writing it.
         """
-        self.folder = folder
-        self._settings = dict(settings)
+        self.folder, self.part = folder, part
+        self._manifest = Manifest(dict(settings))
+        self._shard_size: int = settings["shard_size"]
         self._schema = schema.with_metadata(as_metadata(settings))
-        self._shards: list[dict[str, Any]] = []
-        self._hash = hashlib.sha256()
-        self._skipped_bytes = 0
-        self._part: Part | None = None
+        self._digests: dict[int, str] = {}  # by shard, of the names of all inputs to its end
+        self._file: ShardFile | None = None
         self._open = ExitStack()
-        self.complete = False
         with _explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            self._open.enter_context(claimed(folder / LOCK_FILE, folder))
+            self._open.enter_context(claimed(folder / part.name(LOCK_FILE), folder))
         try:
             with _explained(folder):
-                self._read_manifest()
-                self._clear()
+                self._begin()
         except BaseException:
             self._open.close()
             raise
@@ -97,55 +103,80 @@ class Shards:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._part is not None:
-            self._part.discard()
+        if self._file is not None:
+            self._file.discard()
         self._open.close()
 
     @property
+    def complete(self) -> bool:
+        """Whether all inputs are done with."""
+        return self._manifest.complete
+
+    @property
     def inputs(self) -> int:
-        """How many inputs are done with."""
-        return sum(shard["inputs"] for shard in self._shards)
+        """How many inputs are done with, those of earlier runs included."""
+        return self._sum("inputs")
 
     @property
     def rows(self) -> int:
         """How many rows are in finished shards."""
-        return sum(shard["rows"] for shard in self._shards)
+        return self._sum("rows")
 
     @property
     def skipped(self) -> int:
         """How many inputs of finished shards were bad."""
-        return sum(shard["skipped"] for shard in self._shards)
+        return self._sum("skipped")
+
+    @property
+    def skipped_file(self) -> Path:
+        """The list of the inputs that were bad."""
+        return self.folder / self.part.name(SKIPPED_FILE)
 
     @property
     def keys_sha256(self) -> str:
         """The digest of the names of all inputs done with, in order."""
-        return self._shards[-1]["keys_sha256"] if self._shards else self._hash.hexdigest()
+        shards = self._manifest.shards
+        return shards[-1]["keys_sha256"] if shards else hashlib.sha256().hexdigest()
 
     @property
     def files(self) -> list[Path]:
         """The finished shards, in order."""
-        return [self.folder / shard["file"] for shard in self._shards]
+        return [self.folder / shard["file"] for shard in self._manifest.shards]
+
+    def wants(self, number: int) -> bool:
+        """Tell of an input's number whether it is still to be done here."""
+        shard = number // self._shard_size
+        return self.part.has(shard) and shard // self.part.count >= len(self._manifest.shards)
 
     def remaining(self, items: Iterator[AnyKeyed]) -> Iterator[AnyKeyed]:
-        """Return the items that are not done with, having seen that the first ones are those of the earlier run.
+        """Yield the items that are to be done here, having seen that the others are those of the earlier run.
 
         Raises:
             InputError: the inputs have changed since.
         """
-        for number, shard in enumerate(self._shards):
-            for item in islice(items, shard["inputs"]):
-                add_key(self._hash, item.key)
-            if self._hash.hexdigest() != shard["keys_sha256"]:
+        digest, number = hashlib.sha256(), 0
+        finished = self._finished()
+        end = self._end()
+        for number, item in enumerate(items, 1):
+            if end is not None and number > end:
                 raise InputError(
-                    f"the inputs are not those that {self.folder} was begun with: they differ before or within shard "
-                    f"{number}, {shard['file']}; choose another output, or delete it to begin again"
+                    f"the inputs are more than the {end} that {self.folder} was made of; choose another output, "
+                    "or delete it to begin again"
                 )
-        if self.complete and next(items, None) is not None:
-            raise InputError(
-                f"the inputs are more than the {self.inputs} that {self.folder} was made of; choose another output, or "
-                "delete it to begin again"
-            )
-        return items
+            add_key(digest, item.key)
+            if number in finished:
+                self._compare(finished.pop(number), digest.hexdigest())
+            if number % self._shard_size == 0:
+                self._digests[number // self._shard_size - 1] = digest.hexdigest()
+            if self.wants(number - 1):
+                yield item
+        if finished:
+            self._compare(min(finished.values()), "")
+        self._digests.setdefault((number - 1) // self._shard_size, digest.hexdigest())
+        if self.part != WHOLE and not self.complete:
+            self._manifest.inputs, self._manifest.keys_sha256 = number, digest.hexdigest()
+        elif self.part != WHOLE and self._manifest.keys_sha256 not in (None, digest.hexdigest()):
+            raise InputError(f"the inputs are not those that {self.folder} was made of; choose another output")
 
     def add(self, rows: "RecordBatch", inputs: Sequence[str], skipped: Sequence[tuple[str, str]]) -> None:
         """Add the rows of some inputs, and the inputs that gave none; at a shard's end, finish it.
@@ -159,13 +190,11 @@ class Shards:
             OutputError: the disk is full, or anything else that keeps the shard from being written.
         """
         with _explained(self.folder, self.rows):
-            if self._part is None:
-                self._part = Part(self.folder / f"part-{len(self._shards):05d}.parquet", self._schema)
-            self._part.add(rows, inputs, skipped)
-            for key in inputs:
-                add_key(self._hash, key)
-            if self._part.inputs >= self._settings["shard_size"]:
-                self._finish_part()
+            if self._file is None:
+                self._file = ShardFile(self.folder / shard_name(self._next), self._schema)
+            self._file.add(rows, inputs, skipped)
+            if self._file.inputs >= self._shard_size:
+                self._finish_file()
 
     def finish(self) -> None:
         """Finish the last shard and mark the whole as complete.
@@ -174,66 +203,112 @@ class Shards:
             OutputError: as for `add`.
         """
         with _explained(self.folder, self.rows):
-            if self._part is not None:
-                self._finish_part()
+            if self._file is not None:
+                self._finish_file()
             if not self.complete:
-                self.complete = True
+                self._manifest.complete = True
                 self._write_manifest()
 
-    def _finish_part(self) -> None:
-        part, self._part = self._part, None
-        assert part is not None
-        part.finish()
-        with (self.folder / SKIPPED_FILE).open("ab") as file:
-            file.write(_csv_lines(part.skipped))
-            file.flush()
-            os.fsync(file.fileno())
-            self._skipped_bytes = file.tell()
-        counts = {"inputs": part.inputs, "rows": part.rows, "skipped": len(part.skipped)}
-        self._shards.append({"file": part.path.name, **counts, "keys_sha256": self._hash.hexdigest()})
+    @property
+    def _next(self) -> int:
+        """The number of the shard that is written now."""
+        return self.part.index + self.part.count * len(self._manifest.shards)
+
+    def _sum(self, name: str) -> int:
+        return sum(shard[name] for shard in self._manifest.shards)
+
+    def _finished(self) -> dict[int, int]:
+        """Return at which number of inputs each finished shard of this part ends: ends to indices."""
+        numbers = (self.part.index + self.part.count * index for index in range(len(self._manifest.shards)))
+        return {
+            number * self._shard_size + shard["inputs"]: index
+            for index, (number, shard) in enumerate(zip(numbers, self._manifest.shards, strict=True))
+        }
+
+    def _end(self) -> int | None:
+        """Return how many inputs the run has, where that is known: a shard that is not full is the last."""
+        last = max(self._finished(), default=0)
+        if self._manifest.inputs is not None:
+            return self._manifest.inputs
+        return last if last % self._shard_size or (self.complete and self.part == WHOLE) else None
+
+    def _compare(self, index: int, digest: str) -> None:
+        shard = self._manifest.shards[index]
+        if digest != shard["keys_sha256"]:
+            raise InputError(
+                f"the inputs are not those that {self.folder} was begun with: they differ before or within shard "
+                f"{self.part.index + self.part.count * index}, {shard['file']}; choose another output, or delete it to "
+                "begin again"
+            )
+
+    def _finish_file(self) -> None:
+        file, self._file = self._file, None
+        assert file is not None
+        number = self._next
+        file.finish()
+        with self.skipped_file.open("ab") as stream:
+            stream.write(csv_lines(file.skipped))
+            stream.flush()
+            os.fsync(stream.fileno())
+            self._manifest.skipped_bytes = stream.tell()
+        shard = {"file": file.path.name, "inputs": file.inputs, "rows": file.rows, "skipped": len(file.skipped)}
+        shard["keys_sha256"] = self._digests.pop(number)
+        if self.part != WHOLE:  # for whoever merges
+            shard |= {"sha256": sha256_of(file.path), "skipped_bytes": self._manifest.skipped_bytes}
+        self._manifest.shards.append(shard)
         self._write_manifest()
 
-    def _read_manifest(self) -> None:
-        file = self.folder / MANIFEST_FILE
-        if not file.exists():
-            others = [entry.name for entry in self.folder.iterdir() if not _FIRST.fullmatch(entry.name)]
-            if others:
-                raise InputError(f"{self.folder} holds something else ({sorted(others)[0]}); choose a new folder")
-            with replacing(self.folder / SKIPPED_FILE) as file:
-                file.write(_csv_lines([("path", "reason")]))
-            self._skipped_bytes = (self.folder / SKIPPED_FILE).stat().st_size
-            self._write_manifest()
+    def _begin(self) -> None:
+        """Read what an earlier run has finished, and remove what a killed one left that its manifest does not list."""
+        file, whole = self.folder / self.part.name(MANIFEST_FILE), self.folder / MANIFEST_FILE
+        if self.part != WHOLE and whole.exists() and not file.exists():
+            self._take_merged(Manifest.read(whole))
             return
-        try:
-            manifest = json.loads(file.read_bytes())
-            settings = manifest["settings"]
-            self._shards, self.complete = manifest["shards"], manifest["complete"]
-            self._skipped_bytes = manifest["skipped_bytes"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{file} is not a manifest of this program ({error}); choose a new folder") from None
-        refuse_other_settings(self.folder, settings, self._settings)
-        missing = [path for path in self.files if not path.is_file()]
-        if missing:
-            raise InputError(f"{missing[0]} is in the manifest and not there; delete {self.folder} to begin again")
-
-    def _clear(self) -> None:
-        """Remove what a killed run left that the manifest does not list."""
-        os.truncate(self.folder / SKIPPED_FILE, self._skipped_bytes)
+        if not file.exists():
+            self._refuse_others()
+            with replacing(self.skipped_file) as stream:
+                stream.write(csv_lines([SKIPPED_HEADING]))
+            self._manifest.skipped_bytes = self.skipped_file.stat().st_size
+            self._write_manifest()
+        else:
+            settings, self._manifest = self._manifest.settings, Manifest.read(file)
+            refuse_other_settings(self.folder, self._manifest.settings, settings)
+            self._manifest.settings = settings
+            if missing := [path for path in self.files if not path.is_file()]:
+                raise InputError(f"{missing[0]} is in the manifest and not there; delete {self.folder} to begin again")
+        os.truncate(self.skipped_file, self._manifest.skipped_bytes)
         for left in self.folder.iterdir():
-            if _UNFINISHED.fullmatch(left.name):
+            found = _UNFINISHED.fullmatch(left.name)
+            if found and (self.part == WHOLE or (found[2] and self.part.has(int(found[2])))):
                 left.unlink()
-        (self.folder / f"part-{len(self._shards):05d}.parquet").unlink(missing_ok=True)
+        (self.folder / shard_name(self._next)).unlink(missing_ok=True)
+
+    def _take_merged(self, manifest: Manifest) -> None:
+        """Go on from a run that is merged already: nothing is left to do for any part of it."""
+        if not manifest.complete:
+            raise InputError(f"{self.folder} holds a run that is not one of parts; choose another output")
+        refuse_other_settings(self.folder, manifest.settings, self._manifest.settings)
+        self._manifest.inputs = sum(shard["inputs"] for shard in manifest.shards)
+        self._manifest.shards = [s for number, s in enumerate(manifest.shards) if self.part.has(number)]
+        self._manifest.complete = True
+
+    def _refuse_others(self) -> None:
+        allowed = _FIRST if self.part == WHOLE else _SHARED
+        others = sorted(entry.name for entry in self.folder.iterdir() if not allowed.fullmatch(entry.name))
+        if others and PART_FILE.fullmatch(others[0]):
+            raise InputError(f"{self.folder} holds parts of a run: merge them, or choose a new folder")
+        if others:
+            raise InputError(f"{self.folder} holds something else ({others[0]}); choose a new folder")
+        if self.part != WHOLE:
+            counts = {int(found[2]) for entry in self.folder.iterdir() if (found := PART_FILE.fullmatch(entry.name))}
+            if counts - {self.part.count}:
+                raise InputError(
+                    f"{self.folder} holds parts of a run in {min(counts - {self.part.count})}, not in "
+                    f"{self.part.count}; choose a new folder"
+                )
 
     def _write_manifest(self) -> None:
-        manifest = {
-            "format": FORMAT,
-            "settings": self._settings,
-            "complete": self.complete,
-            "skipped_bytes": self._skipped_bytes,
-            "shards": self._shards,
-        }
-        with replacing(self.folder / MANIFEST_FILE) as file:
-            file.write(json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+        self._manifest.write(self.folder / self.part.name(MANIFEST_FILE))
 
 
 class _explained:
@@ -262,55 +337,3 @@ def discard_leftovers(folder: Path) -> None:
         return
     if all(_LEFTOVER.fullmatch(name) for name in names):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def as_metadata(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return settings as a schema's metadata.
-
-    Example:
-        >>> as_metadata({"fit": "center"})
-        {'mobilenet_hub.fit': 'center'}
-    """
-    return {f"{METADATA_PREFIX}{name}": value for name, value in as_text(settings).items()}
-
-
-def as_text(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return settings with each value as text, JSON where it is none.
-
-    Example:
-        >>> as_text({"fit": "center", "limit": None})
-        {'fit': 'center', 'limit': 'null'}
-    """
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}
-
-
-def refuse_other_settings(output: Path, made_with: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Refuse to mix rows made with different settings.
-
-    Raises:
-        InputError: they differ; names each setting that does.
-
-    Example:
-        >>> refuse_other_settings(Path("out"), {"fit": "pad"}, {"fit": "pad"})
-    """
-    names = [name for name in {**made_with, **asked} if made_with.get(name) != asked.get(name)]
-    if names:
-        changes = ", ".join(f"{name} {made_with.get(name)!r} and not {asked.get(name)!r}" for name in names)
-        raise InputError(
-            f"{output} was made with {changes}; rows of both must not mix: choose another output, or delete it to "
-            "begin again"
-        )
-
-
-def add_key(digest: Any, key: str) -> None:
-    """Add an input's name to a digest of names."""
-    digest.update(os.fsencode(key))
-    digest.update(b"\0")
-
-
-def _csv_lines(rows: Iterable[Sequence[str]]) -> bytes:
-    text = io.StringIO()
-    plain, quoting = (csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
-    for row in rows:
-        (quoting if any("\r" in cell for cell in row) else plain).writerow([printable(cell) for cell in row])
-    return text.getvalue().encode("utf-8", "backslashreplace")

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,15 +11,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobilenet_hub.bulk.part import open_parquet
+from mobilenet_hub.bulk.manifest import MANIFEST_FILE, METADATA_PREFIX, SKIPPED_FILE, as_metadata
 from mobilenet_hub.bulk.rows import LABEL_COLUMNS, Rows
-from mobilenet_hub.bulk.shards import (
-    MANIFEST_FILE,
-    SKIPPED_FILE,
-    Shards,
-    as_metadata,
-)
-from mobilenet_hub.errors import OutputError
+from mobilenet_hub.bulk.shard_file import open_parquet
+from mobilenet_hub.bulk.shards import Shards
+from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.host.files import replacing
 
 if TYPE_CHECKING:
@@ -26,6 +23,21 @@ if TYPE_CHECKING:
 
 
 _LONGEST_LINE = 1 << 20
+
+
+def is_single_file(output: str | os.PathLike[str]) -> bool:
+    """Tell of the name of an output whether it is one file, and not a folder of shards.
+
+    Example:
+        >>> is_single_file("features.npy"), is_single_file("features"), is_single_file("features.v2/")
+        (True, False, False)
+    """
+    return bool(Path(output).suffix) and not os.fspath(output).endswith(("/", os.sep))
+
+
+def shards_of(output: Path) -> Path:
+    """Return the folder of the shards that one file is put together from."""
+    return output.with_name(f"{output.name}.parts")
 
 
 def endings(rows: Rows) -> tuple[str, ...]:
@@ -55,6 +67,45 @@ def skipped_of(output: Path) -> Path:
     return output.with_name(f"{output.name}.{SKIPPED_FILE}")
 
 
+def settings_of(output: Path) -> dict[str, str]:
+    """Return what a finished .parquet or .npy file says of itself: the settings it was made with, and its totals.
+
+    Raises:
+        OSError, pyarrow.ArrowException: it cannot be read.
+    """
+    from pyarrow import parquet
+
+    described = output if output.suffix.lower() == ".parquet" else index_of(output)
+    metadata = parquet.read_schema(described).metadata or {}
+    return {
+        key.decode().removeprefix(METADATA_PREFIX): value.decode()
+        for key, value in metadata.items()
+        if key.startswith(METADATA_PREFIX.encode())
+    }
+
+
+def totals_of(output: Path) -> tuple[int, int]:
+    """Return how many rows a finished file has, and how many inputs gave none.
+
+    Raises:
+        InputError: it is no file of this program.
+    """
+    from pyarrow import ArrowException
+
+    def lines(file: Path) -> int:
+        with file.open(encoding="utf-8", newline="") as stream:
+            return sum(1 for _ in (stream if file.suffix.lower() == ".jsonl" else csv.reader(stream)))
+
+    try:
+        if output.suffix.lower() in (".csv", ".jsonl"):
+            skipped = lines(skipped_of(output)) - 1 if skipped_of(output).exists() else 0
+            return lines(output) - (output.suffix.lower() == ".csv"), skipped
+        made_with = settings_of(output)
+        return int(made_with["rows"]), int(made_with["skipped"])
+    except (ArrowException, OSError, KeyError, ValueError, csv.Error):
+        raise InputError(f"{output} is no output of this program") from None
+
+
 def assemble(shards: Shards, output: Path, schema: "Schema", settings: dict[str, Any]) -> Path:
     """Put finished shards together into one file, then remove them; return the list of what was skipped."""
     totals = {"rows": shards.rows, "skipped": shards.skipped, "keys_sha256": shards.keys_sha256}
@@ -62,7 +113,7 @@ def assemble(shards: Shards, output: Path, schema: "Schema", settings: dict[str,
     try:
         if shards.skipped:
             with replacing(skipped_of(output)) as file:
-                file.write((shards.folder / SKIPPED_FILE).read_bytes())
+                file.write(shards.skipped_file.read_bytes())
         else:
             skipped_of(output).unlink(missing_ok=True)
         kind = output.suffix.lower()

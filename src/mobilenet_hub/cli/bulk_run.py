@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def add_bulk_options(parser: argparse.ArgumentParser) -> None:
     """Declare IMAGES, how they are computed, and how the output is kept."""
-    from mobilenet_hub.bulk.shards import DEFAULT_SHARD_SIZE
+    from mobilenet_hub.bulk.manifest import DEFAULT_SHARD_SIZE
 
     add_images(parser)
     add_computing(parser, int8=True)
@@ -34,6 +34,11 @@ def add_bulk_options(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_SHARD_SIZE,
         help="images a shard, the most that a kill undoes (default: %(default)s)",
     )
+    bulk.add_argument(
+        "--part",
+        metavar="I/N",
+        help="compute only this part of N, I from 0: on any machine, in any order; `mobilenet merge OUT` joins them",
+    )
     bulk.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
 
 
@@ -41,13 +46,16 @@ def run_bulk(
     command: str, args: argparse.Namespace, engine: "Engine", rows: "Rows", settings: dict[str, Any], folder: Path
 ) -> int:
     """Write the output with a progress bar, and say what was done; 1 where an image could not be read."""
+    from mobilenet_hub.bulk.manifest import WHOLE, Part
     from mobilenet_hub.bulk.run import write
     from mobilenet_hub.host.files import sha256_of
     from mobilenet_hub.images.fit import checked_fit
     from mobilenet_hub.module_folder import WEIGHTS_FILE
     from mobilenet_hub.version import __version__
 
+    part = Part.parse(args.part) if args.part else WHOLE
     total = expected(args)
+    total = part.share(total, args.shard_size) if total is not None else None
     note_precision(args, engine)
     fit = checked_fit(args.fit)
     computes: Engine | Int8Engine = engine
@@ -75,6 +83,7 @@ def run_bulk(
             limit=args.limit,
             shard_size=args.shard_size,
             strict=args.strict,
+            part=part,
             on_progress=lambda stage, done, _: bars(Stage(command, "image"), done, total),
         )
     _report(args, summary, about)

@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "convert": "turn any supported weights file or folder into a module folder",
     "classify": "label images with scores",
     "embed": "write the feature vectors of many images to Parquet or NPY; resumable",
+    "merge": "put the parts of a bulk run together, verified",
     "train": "train a classifier on class folders of images, with a report",
     "evaluate": "measure a module on class folders: accuracy, confusion matrix, worst mistakes",
     "export": "write a module as SavedModel, ONNX, OpenVINO, LiteRT or Keras, each re-run and compared",

@@ -22,6 +22,7 @@ from mobilenet_hub.images.decode import read_bytes
 from mobilenet_hub.images.limits import MAX_FILE_BYTES, TOO_LARGE
 
 if TYPE_CHECKING:
+    from tarfile import TarFile, TarInfo
     from zipfile import ZipFile, ZipInfo
 
 SUFFIXES = frozenset(
@@ -34,6 +35,9 @@ SUFFIXES = frozenset(
 HELP = "files, folders (searched whole), globs, .tar, .zip or .parquet of images, or - for a list on standard input"
 _PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _TARS = (".tar", *_PACKED_TARS)
+
+
+Wanted = Callable[[int], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ def _identity(path: str) -> tuple[int, int] | None:
     return info.st_dev, info.st_ino
 
 
-def items(inputs: Iterable[str | os.PathLike[str]], unread: int = 0) -> Iterator[Item]:
+def items(inputs: Iterable[str | os.PathLike[str]], wanted: Wanted | None = None) -> Iterator[Item]:
     """Yield every image of the inputs, in a stable order: arguments as given, folders and globs sorted.
 
     A file that is named is taken whatever its name; of a folder or an archive, what has the suffix of an image. In
@@ -80,13 +84,14 @@ def items(inputs: Iterable[str | os.PathLike[str]], unread: int = 0) -> Iterator
     Args:
         inputs: paths of files, folders, .tar (also .gz, .bz2, .xz), .zip and .parquet files, globs, "-" for a list of
             these on standard input, one a line.
-        unread: of this many items at the start only the key is wanted; their bytes may be missing.
+        wanted: told an item's number, from 0, says whether its bytes are wanted; of others only the key is, and their
+            bytes may be missing. None: all are.
 
     Example:
         >>> [item.key for item in items(["b.jpg", "a.jpg"])]
         ['b.jpg', 'a.jpg']
     """
-    return _expand(_arguments(inputs), unread)
+    return _expand(_arguments(inputs), wanted or _all)
 
 
 def count(inputs: Iterable[str | os.PathLike[str]]) -> int | None:
@@ -99,7 +104,7 @@ def count(inputs: Iterable[str | os.PathLike[str]]) -> int | None:
     arguments = [os.fspath(argument) for argument in inputs]
     if any(argument == "-" or argument.lower().endswith(_PACKED_TARS) for argument in arguments):
         return None
-    return sum(1 for _ in items(arguments, unread=sys.maxsize))
+    return sum(1 for _ in items(arguments, wanted=_none))
 
 
 def _arguments(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
@@ -113,7 +118,15 @@ def _arguments(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
             yield os.fspath(argument)
 
 
-def _kind(argument: str) -> Callable[[str, int], Iterator[Item]]:
+def _all(number: int) -> bool:
+    return True
+
+
+def _none(number: int) -> bool:
+    return False
+
+
+def _kind(argument: str) -> Callable[[str, Wanted], Iterator[Item]]:
     if is_folder(argument):
         return _folder
     if glob.has_magic(argument) and not exists(argument):
@@ -123,12 +136,12 @@ def _kind(argument: str) -> Callable[[str, int], Iterator[Item]]:
     return _file if kind is not _file and is_special(argument) else kind  # which is refused when it is read
 
 
-def _expand(arguments: Iterable[str], unread: int) -> Iterator[Item]:
-    """Yield the items of all arguments; of the first `unread` only the key is wanted."""
+def _expand(arguments: Iterable[str], wanted: Wanted) -> Iterator[Item]:
+    """Yield the items of all arguments."""
     yielded = 0
     for argument in arguments:
         before = yielded
-        for item in _kind(argument)(argument, unread - yielded):
+        for item in _kind(argument)(argument, lambda number, before=before: wanted(before + number)):
             yielded += 1
             yield item
         if yielded == before:
@@ -143,11 +156,11 @@ def _refused(key: str, reason: str) -> Item:
     return Item(key, read)
 
 
-def _file(path: str, unread: int) -> Iterator[Item]:
+def _file(path: str, wanted: Wanted) -> Iterator[Item]:
     yield Item(path, partial(read_bytes, path))
 
 
-def _folder(folder: str, unread: int) -> Iterator[Item]:
+def _folder(folder: str, wanted: Wanted) -> Iterator[Item]:
     root, waiting = Root.at(folder), [folder]
     while waiting:
         current = waiting.pop()
@@ -170,11 +183,11 @@ def _is_folder(entry: "os.DirEntry[str]", *, follow_symlinks: bool = True) -> bo
         return False
 
 
-def _glob(pattern: str, unread: int) -> Iterator[Item]:
+def _glob(pattern: str, wanted: Wanted) -> Iterator[Item]:
     literal = re.split(r"[*?[]", pattern, maxsplit=1)[0]
     root = Root.at(literal[: literal.rfind(os.sep) + 1] or os.curdir)
     if matches := sorted(_matches(pattern)):
-        for item in _expand(matches, unread):
+        for item in _expand(matches, wanted):
             yield item if item.root else replace(item, root=root)
     else:
         yield _refused(pattern, "matches no file")
@@ -220,7 +233,7 @@ class _OpenFile:
             os.close(self.descriptor)
 
 
-def _tar(path: str, unread: int) -> Iterator[Item]:
+def _tar(path: str, wanted: Wanted) -> Iterator[Item]:
     import tarfile
 
     class Header(tarfile.TarInfo):
@@ -238,10 +251,7 @@ def _tar(path: str, unread: int) -> Iterator[Item]:
     try:
         with tarfile.open(path, "r:*", tarinfo=Header) as archive:
             file = _OpenFile(path) if path.lower().endswith(".tar") else None
-            for member in archive:
-                archive.members = []  # type: ignore[attr-defined]  # tarfile would remember every member it has seen
-                if member.isdir() or not _is_image(member.name):
-                    continue
+            for number, member in enumerate(_image_members(archive)):
                 key = f"{path}/{member.name}"
                 if not member.isreg():
                     what = f"a link to {member.linkname}" if member.linkname else "no regular file"
@@ -251,13 +261,20 @@ def _tar(path: str, unread: int) -> Iterator[Item]:
                     yield Item(key, partial(file.read, member.offset_data, member.size))
                     continue
                 stream = archive.extractfile(member)  # compressed: only to be read in passing
-                data = stream.read(MAX_FILE_BYTES) if stream is not None else b""
+                data = stream.read(MAX_FILE_BYTES) if stream is not None and wanted(number) else b""
                 yield Item(key, partial(bytes, data), held=len(data))
     except Exception as error:  # besides its own errors tarfile raises whatever a damaged header makes it trip over
         yield _refused(path, f"not a readable .tar archive, or damaged from here on ({error})")
 
 
-def _zip(path: str, unread: int) -> Iterator[Item]:
+def _image_members(archive: "TarFile") -> "Iterator[TarInfo]":
+    for member in archive:
+        archive.members = []  # type: ignore[attr-defined]  # tarfile would remember every member it has seen
+        if not member.isdir() and _is_image(member.name):
+            yield member
+
+
+def _zip(path: str, wanted: Wanted) -> Iterator[Item]:
     from zipfile import ZipFile
 
     try:
@@ -284,11 +301,11 @@ def _is_image(name: str) -> bool:
     return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and not name.startswith("__MACOSX/")
 
 
-def _parquet(path: str, unread: int) -> Iterator[Item]:
+def _parquet(path: str, wanted: Wanted) -> Iterator[Item]:
     from mobilenet_hub.images.parquet_inputs import rows
 
     try:
-        for key, data in rows(path, unread):
+        for key, data in rows(path, wanted):
             yield Item(key, partial(_present, data), held=len(data or b""))
     except ImageError as error:
         yield _refused(path, error.reason)

@@ -1,7 +1,7 @@
 """Parquet tables with a column of image files, as Hugging Face's data sets and many others keep them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mobilenet_hub.errors import ImageError
@@ -16,7 +16,7 @@ _ROWS_AT_ONCE = 8  # of images of ten megabytes each, what is held is still litt
 _READ_AT_ONCE = 1 << 20
 
 
-def rows(path: str | os.PathLike[str], unread: int = 0) -> Iterator[tuple[str, bytes | None]]:
+def rows(path: str | os.PathLike[str], wanted: Callable[[int], bool]) -> Iterator[tuple[str, bytes | None]]:
     """Yield (key, image file) for every row.
 
     The images are in a binary column, or in a struct column with a field `bytes`; of several the first by the usual
@@ -25,7 +25,8 @@ def rows(path: str | os.PathLike[str], unread: int = 0) -> Iterator[tuple[str, b
 
     Args:
         path: the table.
-        unread: of this many rows at the start only the key is wanted; their bytes are None.
+        wanted: told a row's number, from 0, says whether its bytes are wanted; a group of rows of which none are is
+            read without them.
 
     Raises:
         ImageError: no Parquet file, a damaged one, or one without images.
@@ -40,14 +41,14 @@ def rows(path: str | os.PathLike[str], unread: int = 0) -> Iterator[tuple[str, b
             key = next((k for k in _KEY_COLUMNS if k in table.schema_arrow.names and k != image.column), None)
             for group in range(table.num_row_groups):
                 count = table.metadata.row_group(group).num_rows
-                wanted = image if row + count > unread else None
-                columns = [name for name in (key, wanted and wanted.path) if name]
+                asked = image if any(map(wanted, range(row, row + count))) else None
+                columns = [name for name in (key, asked and asked.path) if name]
                 if not columns:
                     yield from ((f"{path}#{row + index}", None) for index in range(count))
                     row += count
                     continue
                 for batch in table.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=columns):
-                    yield from _of_batch(batch, path, row, key, wanted)
+                    yield from _of_batch(batch, path, row, key, asked)
                     row += batch.num_rows
     except ImageError:
         raise

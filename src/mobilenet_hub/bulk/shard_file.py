@@ -21,7 +21,7 @@ class _Unfinished(Exception):
     """What a shard that is given up leaves its place with."""
 
 
-class Part:
+class ShardFile:
     """A shard while it is written, under a temporary name."""
 
     def __init__(self, path: Path, schema: "Schema"):
