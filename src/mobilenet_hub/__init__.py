@@ -44,6 +44,9 @@ if TYPE_CHECKING:  # what editors and type checkers read; a test holds it agains
     from mobilenet_hub.inference.classify import Classifier as Classifier
     from mobilenet_hub.inference.classify import Prediction as Prediction
     from mobilenet_hub.inference.embed import Embedder as Embedder
+    from mobilenet_hub.search.similar import Match as Match
+    from mobilenet_hub.search.similar import Searcher as Searcher
+    from mobilenet_hub.search.similar import similar as similar
     from mobilenet_hub.store import resolve as resolve
     from mobilenet_hub.store.pull import pull as pull
     from mobilenet_hub.training.augment import Augmentation as Augmentation
@@ -70,6 +73,7 @@ _OWNERS: dict[str, str] = {
     "InvalidModuleError": "errors",
     "KerasLayer": "hub.keras_layer",
     "LoadedModule": "hub.load",
+    "Match": "search.similar",
     "Metrics": "evaluation.metrics",
     "MissingExtraError": "errors",
     "MobileNetHubError": "errors",
@@ -81,6 +85,7 @@ _OWNERS: dict[str, str] = {
     "Proof": "exporting.proof",
     "ProofError": "errors",
     "PublishedModule": "catalog.published",
+    "Searcher": "search.similar",
     "Speed": "inference.bench",
     "TrainResult": "training.train",
     "UnknownModuleError": "errors",
@@ -94,6 +99,7 @@ _OWNERS: dict[str, str] = {
     "models": "catalog.models",
     "pull": "store.pull",
     "resolve": "store",
+    "similar": "search.similar",
     "train": "training.train",
 }
 

@@ -3,14 +3,9 @@
 Nothing on the page is fetched from anywhere.
 """
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from html import escape
-from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 
@@ -23,12 +18,12 @@ from mobilenet_hub.evaluation.charts import (
     reliability_chart,
 )
 from mobilenet_hub.evaluation.metrics import Curve, Metrics, Outcome
+from mobilenet_hub.evaluation.page import card, page, table, thumbnail
 
 MAX_PICTURES = 24
 _MAX_CLASS_ROWS = 40
 _MAX_CONFUSIONS = 15
 _MAX_LISTED = 20
-_PICTURE_SIZE = 192  # pixels on the longer side; shown at about 140
 
 
 @dataclass(frozen=True)
@@ -58,24 +53,17 @@ def render(report: Report) -> str:
     name, metrics = next(iter(report.parts.items()))
     sections = [_figures(name, metrics)]
     if len(report.parts) > 1:
-        sections.append(_card("Accuracy of each part", interval_chart(list(report.parts.items())), _PARTS))
+        sections.append(card("Accuracy of each part", interval_chart(list(report.parts.items())), _PARTS))
     sections.append(_mistakes(report))
     sections.append(_confusion(report.labels, metrics))
     sections.append(_classes(report.labels, metrics))
-    plots = [_card("Calibration", reliability_chart(metrics.reliability), _CALIBRATION)]
-    plots += [_card(curve.title, line_chart(curve), "") for curve in report.curves]
+    plots = [card("Calibration", reliability_chart(metrics.reliability), _CALIBRATION)]
+    plots += [card(curve.title, line_chart(curve), "") for curve in report.curves]
     sections.append(f'<div class="pair">{"".join(plots)}</div>')
     sections.append(_remarks(report))
     facts = "".join(_facts(heading, facts) for heading, facts in report.facts.items())
     sections.append(f'<div class="pair">{facts}</div>')
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(report.title)}</title><style>{_style()}</style></head>\n<body><main>"
-        f'<h1>{escape(report.title)}</h1><p class="lead">{escape(report.lead)}</p>\n'
-        + "\n".join(section for section in sections if section)
-        + "\n</main></body></html>\n"
-    )
+    return page(report.title, report.lead, sections)
 
 
 _PARTS = (
@@ -86,16 +74,6 @@ _CALIBRATION = (
     "How often the classifier is right when it is this sure. Bars and dots on the dashed line: its scores can be read "
     "as probabilities. Below the line it is too sure of itself. Numbers are photos."
 )
-
-
-@cache
-def _style() -> str:
-    return files("mobilenet_hub.evaluation").joinpath("style.css").read_text("utf-8")
-
-
-def _card(heading: str, body: str, explanation: str) -> str:
-    text = f'<p class="explain">{escape(explanation)}</p>' if explanation else ""
-    return f'<section class="card"><h2>{escape(heading)}</h2>{text}{body}</section>'
 
 
 def _figures(name: str, metrics: Metrics) -> str:
@@ -129,16 +107,16 @@ def _mistakes(report: Report) -> str:
     if not report.outcomes:
         return ""
     if not wrong:
-        return _card("Mistakes", "", "None: every photo got its label.")
+        return card("Mistakes", "", "None: every photo got its label.")
     pictures = [_picture(outcome, report.labels) for outcome in wrong[:MAX_PICTURES]]
     shown = f"the {len(pictures)} it was surest of" if len(wrong) > len(pictures) else "surest first"
     explanation = f"{len(wrong)} photos got a wrong label; {shown}. Some may be wrongly filed rather than wrongly seen."
-    return _card("Worst mistakes", f'<div class="photos">{"".join(pictures)}</div>', explanation)
+    return card("Worst mistakes", f'<div class="photos">{"".join(pictures)}</div>', explanation)
 
 
 def _picture(outcome: Outcome, labels: Sequence[str]) -> str:
     said, truth = escape(labels[outcome.predicted]), escape(labels[outcome.label])
-    source = _thumbnail(outcome.path)
+    source = thumbnail(outcome.path)
     image = f'<img alt="{truth}" src="data:image/jpeg;base64,{source}">' if source else ""
     file = escape(outcome.path.name)
     return (
@@ -147,32 +125,16 @@ def _picture(outcome: Outcome, labels: Sequence[str]) -> str:
     )
 
 
-def _thumbnail(path: Path) -> str:
-    """Return a small JPEG of a photo in base64; empty where the file has gone meanwhile."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (_PICTURE_SIZE, _PICTURE_SIZE))
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError):
-        return ""
-    upright.thumbnail((_PICTURE_SIZE, _PICTURE_SIZE))
-    stream = io.BytesIO()
-    upright.save(stream, "JPEG", quality=80, optimize=True)
-    return base64.b64encode(stream.getvalue()).decode()
-
-
 def _confusion(labels: Sequence[str], metrics: Metrics) -> str:
     if len(labels) <= MAX_MATRIX_CLASSES:
         chart = confusion_chart(labels, metrics.confusion)
-        return _card("Confusion matrix", chart, "Rows: what the photos show. Columns: what they were taken for.")
+        return card("Confusion matrix", chart, "Rows: what the photos show. Columns: what they were taken for.")
     off = metrics.confusion - np.diag(np.diagonal(metrics.confusion))
     order = np.argsort(-off, axis=None, kind="stable")[:_MAX_CONFUSIONS]
     pairs = [(int(flat) // len(labels), int(flat) % len(labels)) for flat in order if off.flat[flat]]
     rows = [(labels[i], labels[j], f"{off[i, j]}", f"{metrics.confusion[i].sum()}") for i, j in pairs]
-    table = _table(("photos of", "taken for", "times", "of"), rows, numbers=2)
-    return _card("Most frequent confusions", table, "") if rows else ""
+    body = table(("photos of", "taken for", "times", "of"), rows, numbers=2)
+    return card("Most frequent confusions", body, "") if rows else ""
 
 
 def _classes(labels: Sequence[str], metrics: Metrics) -> str:
@@ -184,31 +146,22 @@ def _classes(labels: Sequence[str], metrics: Metrics) -> str:
         f"{which}. Recall: of the photos of this class, the share that was recognised. Precision: of the photos that "
         "were given this label, the share that deserved it."
     )
-    return _card("Classes", class_chart(labels, metrics, order), explanation)
+    return card("Classes", class_chart(labels, metrics, order), explanation)
 
 
 def _remarks(report: Report) -> str:
     remarks = "".join(f"<li>{escape(warning)}</li>" for warning in report.warnings)
     body = f"<ul>{remarks}</ul>" if remarks else ""
     if report.left_out:
-        body += _table(("file", "left out because"), list(report.left_out[:_MAX_LISTED]))
+        body += table(("file", "left out because"), list(report.left_out[:_MAX_LISTED]))
         if (more := len(report.left_out) - _MAX_LISTED) > 0:
             body += f'<p class="explain">and {more} more files</p>'
-    return _card("Remarks on the photos", body, "") if body else ""
+    return card("Remarks on the photos", body, "") if body else ""
 
 
 def _facts(heading: str, facts: Mapping[str, str]) -> str:
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts.items())
-    return _card(heading, f'<table class="facts">{rows}</table>', "") if rows else ""
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 0) -> str:
-    """Return a table whose last `numbers` columns are aligned to the right."""
-    kinds = [' class="number"' if index >= len(headings) - numbers else "" for index in range(len(headings))]
-    head = "".join(f"<th{kind}>{escape(text)}</th>" for kind, text in zip(kinds, headings, strict=True))
-    lines = ("".join(f"<td{kind}>{escape(text)}</td>" for kind, text in zip(kinds, row, strict=True)) for row in rows)
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return card(heading, f'<table class="facts">{rows}</table>', "") if rows else ""
 
 
 def _percent(share: float) -> str:

@@ -79,7 +79,7 @@ class Features:
         if is_folder(self.path):
             files = self._listed()
         elif is_file(self.path) and self.path.suffix.lower() in (".parquet", ".npy"):
-            files = [(self.path, None)]
+            files: Sequence[tuple[Path, int | None]] = [(self.path, None)]
         elif self.path.exists():
             raise InputError(f"{self.path} is neither a folder that `mobilenet embed` wrote nor .parquet or .npy")
         else:
@@ -132,7 +132,7 @@ class Features:
         tables = [parquet.read_table(file, columns=wanted, partitioning=None) for file in files]
         return concat_tables(tables) if tables else _empty(wanted)
 
-    def _listed(self) -> list[tuple[Path, int | None]]:
+    def _listed(self) -> Sequence[tuple[Path, int | None]]:
         file = self.path / MANIFEST_FILE
         try:
             manifest = json.loads(file.read_bytes())
@@ -141,7 +141,9 @@ class Features:
         except FileNotFoundError:
             raise InputError(f"{self.path} has no {MANIFEST_FILE}; give what `mobilenet embed ... -o` wrote") from None
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise InputError(f"{file} cannot be read as a manifest ({error}); run the same embed command again") from None
+            raise InputError(
+                f"{file} cannot be read as a manifest ({error}); run the same embed command again"
+            ) from None
         known = {path.name for path, _ in listed}
         self.strays = tuple(sorted(p for p in self.path.glob("part-*.parquet") if p.name not in known))
         for path, _ in listed:
@@ -172,9 +174,8 @@ class Features:
             if not shards:
                 self.dtype, self.num_features, self.made_with = dtype, length, _settings(schema)
             elif (dtype, length) != (self.dtype, self.num_features):
-                raise InputError(
-                    f"{path} has {length} features of {dtype}, {shards[0].file.name} {self.num_features} of {self.dtype}"
-                )
+                first = f"{shards[0].file.name} {self.num_features} of {self.dtype}"
+                raise InputError(f"{path} has {length} features of {dtype}, {first}; embed again")
             shards.append(Shard(path, start, found))
             start += found
         if self.dtype not in (np.float16, np.float32):
@@ -253,7 +254,9 @@ def _decoded(file: Path, rows: np.ndarray, num_features: int) -> np.ndarray:
         sizes = [opened.metadata.row_group(group).num_rows for group in range(opened.metadata.num_row_groups)]
         ends = np.cumsum(sizes)
         owner = np.searchsorted(ends, rows, "right")
-        parts = np.empty((len(rows), num_features), opened.schema_arrow.field("features").type.value_type.to_pandas_dtype())
+        parts = np.empty(
+            (len(rows), num_features), opened.schema_arrow.field("features").type.value_type.to_pandas_dtype()
+        )
         for group in np.unique(owner):
             column = opened.read_row_group(int(group), columns=["features"]).column(0).combine_chunks()
             values = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, num_features)

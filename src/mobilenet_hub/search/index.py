@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from mobilenet_hub.errors import CorruptFileError
-from mobilenet_hub.host.files import replace_folder, replacing, sha256_of
-from mobilenet_hub.search.codes import CODE_LENGTH, Basis, Codes
+from mobilenet_hub.host.files import beside, replacing, sha256_of, swap_folder
+from mobilenet_hub.search.codes import CODE_LENGTH, OFFSET, RESIDUAL, SCALE, Basis, Codes
 from mobilenet_hub.search.features import Features, Shard, directions
 from mobilenet_hub.search.pages import Run
 
@@ -34,6 +33,7 @@ _MAX_SEGMENTS = 16  # beyond it all is made anew, as one
 _GROWTH = 2.0  # likewise when the collection has grown by this factor since the basis was computed
 _CANARIES = 2  # rows of each shard whose codes are made again when the index is opened
 _CANARY_TOLERANCE = 1  # of a code: another CPU's matrix product may round the other way
+_FACT_TOLERANCES = {SCALE: 1e-4, OFFSET: 1e-4, RESIDUAL: 1e-2}  # a residual is the root of what rounding leaves
 _FILES = ("codes.npy", "rows.npy", "runs.npy")
 
 OnProgress = Callable[[str, int, int], object]
@@ -74,6 +74,11 @@ class Segment:
     start: int  # number of its first row in the collection
     folder: Path | None  # None: in memory only
 
+    @property
+    def rows(self) -> int:
+        """How many rows it covers."""
+        return len(self.codes)
+
 
 @dataclass(frozen=True)
 class Index:
@@ -81,6 +86,11 @@ class Index:
 
     basis: Basis
     segments: tuple[Segment, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many rows it covers."""
+        return sum(segment.rows for segment in self.segments)
 
     def candidates(self, queries: np.ndarray, count: int) -> list[np.ndarray]:
         """Return for each query, float32 [q, features] of length 1, the numbers of the `count` best rows by codes."""
@@ -105,17 +115,13 @@ def open_index(features: Features, on_progress: OnProgress | None = None) -> tup
     """
     report = on_progress or _ignore
     known = _read(features)
-    if known is not None and sum(len(segment.codes) for segment in known.segments) == features.rows:
+    if known is not None and known.rows == features.rows:
         return known, None
-    if known is not None:
-        covered = sum(len(segment.shards) for segment in known.segments)
-        start = sum(len(segment.codes) for segment in known.segments)
-        fits = len(known.segments) < _MAX_SEGMENTS and features.rows <= _GROWTH * len(known.segments[0].codes)
-        known = known if fits else None
-    if known is None:
-        covered = start = 0
+    if known is not None and (len(known.segments) >= _MAX_SEGMENTS or features.rows > _GROWTH * known.segments[0].rows):
+        known = None
     basis = known.basis if known is not None else _basis(features)
     segments = known.segments if known is not None else ()
+    covered, start = sum(len(segment.shards) for segment in segments), sum(segment.rows for segment in segments)
     try:
         features.index_folder.mkdir(exist_ok=True)
         segment = _make(features, basis, features.shards[covered:], start, features.index_folder, report)
@@ -126,7 +132,9 @@ def open_index(features: Features, on_progress: OnProgress | None = None) -> tup
         if isinstance(error, CorruptFileError):
             raise
         segment = _make(features, basis, features.shards[covered:], start, None, report)
-        return Index(basis, (*segments, segment)), f"{features.index_folder} cannot be written: {error.strerror or error}"
+        return Index(
+            basis, (*segments, segment)
+        ), f"{features.index_folder} cannot be written: {error.strerror or error}"
 
 
 def _ignore(stage: str, done: int, total: int) -> None:
@@ -149,26 +157,23 @@ def _make(
         codes, facts = np.empty((rows, length), np.int8), np.empty((rows, 3), np.float32)
         stamps = _encode(features, basis, shards, start, codes, facts, report)
         return Segment(stamps, Codes(codes, facts), start, None)
-    work = Path(tempfile.mkdtemp(prefix=".making.", dir=place))
-    try:
-        codes = np.lib.format.open_memmap(work / _FILES[0], "w+", np.int8, (rows, length))
-        facts = np.lib.format.open_memmap(work / _FILES[1], "w+", np.float32, (rows, 3))
-        _reserve(work, codes.nbytes + facts.nbytes)
+    with beside(place / "segment") as work:
+        new = work / "new"
+        new.mkdir()
+        codes = np.lib.format.open_memmap(new / _FILES[0], "w+", np.int8, (rows, length))
+        facts = np.lib.format.open_memmap(new / _FILES[1], "w+", np.float32, (rows, 3))
+        _reserve(new)
         stamps = _encode(features, basis, shards, start, codes, facts, report)
-        np.save(work / _FILES[2], _runs_table(shards))
+        np.save(new / _FILES[2], _runs_table(shards))
         codes.flush()
         facts.flush()
         del codes, facts
         folder = place / _name(basis, stamps)
-        shutil.rmtree(folder, ignore_errors=True)  # of another process, or left without being listed
-        replace_folder(work, folder)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+        swap_folder(new, folder, work / "old")
     return Segment(stamps, _load(folder), start, folder)
 
 
-def _reserve(folder: Path, size: int) -> None:
+def _reserve(folder: Path) -> None:
     """Have the disk promise the room: written through a memory map, a full disk would kill the process."""
     if hasattr(os, "posix_fallocate"):
         for name in _FILES[:2]:
@@ -222,7 +227,7 @@ def _write(features: Features, index: Index) -> None:
     _write_json(features, index, basis)
     named = {segment.folder.name for segment in index.segments if segment.folder is not None} | {basis, INDEX_FILE}
     for entry in place.iterdir():
-        if entry.name.startswith(("segment-", ".making.")) and entry.name not in named:
+        if entry.name.startswith("segment-") and entry.name not in named:
             shutil.rmtree(entry, ignore_errors=True)
         elif entry.name.startswith("basis-") and entry.name not in named:
             with suppress(OSError):
@@ -253,56 +258,60 @@ def _read(features: Features) -> Index | None:
     place = features.index_folder
     try:
         described = json.loads((place / INDEX_FILE).read_bytes())
-        if described["format"] != FORMAT:
+        if described["format"] != FORMAT or not described["segments"]:
             return None
-        renewed = False
-        array = np.load(_same(place / described["basis"]["file"], _stamp(described["basis"]))[0])
+        file = described["basis"]["file"]
+        renewed = _is_renewed(place / file, _stamp(described["basis"]))
+        array = np.load(place / file)
         basis = Basis(array[0], np.ascontiguousarray(array[1:].T))
         segments: list[Segment] = []
-        number = start = 0
         for entry in described["segments"]:
-            folder = place / entry["folder"]
-            for name in _FILES:
-                renewed |= _same(folder / name, _stamp(entry["files"][name]))[1]
-            shards = features.shards[number : number + len(entry["shards"])]
-            stamps = []
-            for shard, listed in zip(shards, entry["shards"], strict=True):
-                if shard.file.name != listed["file"]:
-                    return None
-                stamp = _stamp(listed).renewed(shard.file)
-                if stamp is None:
-                    return None
-                renewed |= stamp != _stamp(listed)
-                stamps.append((shard.file.name, stamp))
-            codes = _load(folder)
-            if len(codes) != sum(shard.rows for shard in shards):
-                return None
-            _give_runs(shards, np.load(folder / _FILES[2]))
-            if not _canaries_agree(features, basis, shards, codes, start):
-                return None
-            segments.append(Segment(tuple(stamps), codes, start, folder))
-            number, start = number + len(shards), start + len(codes)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, _Changed):
-        return None
-    if not segments:
+            covered = sum(len(segment.shards) for segment in segments)
+            shards = features.shards[covered : covered + len(entry["shards"])]
+            segment = _read_segment(features, basis, shards, place / entry["folder"], entry)
+            renewed |= segment.shards != tuple((listed["file"], _stamp(listed)) for listed in entry["shards"])
+            renewed |= any(_is_renewed(place / entry["folder"] / n, _stamp(s)) for n, s in entry["files"].items())
+            segments.append(segment)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, _ChangedError):
         return None
     index = Index(basis, tuple(segments))
     if renewed:  # copied, touched: next time this need not be read again
         with suppress(OSError):
-            _write_json(features, index, described["basis"]["file"])
+            _write_json(features, index, file)
     return index
 
 
-class _Changed(Exception):
-    """A file of the index is not what it was."""
+def _read_segment(
+    features: Features, basis: Basis, shards: Sequence[Shard], folder: Path, entry: dict[str, Any]
+) -> Segment:
+    stamps = []
+    for shard, listed in zip(shards, entry["shards"], strict=True):
+        stamp = _stamp(listed).renewed(shard.file)
+        if shard.file.name != listed["file"] or stamp is None:
+            raise _ChangedError
+        stamps.append((shard.file.name, stamp))
+    for name in _FILES:
+        _is_renewed(folder / name, _stamp(entry["files"][name]))
+    codes = _load(folder)
+    if len(codes) != sum(shard.rows for shard in shards):
+        raise _ChangedError
+    _give_runs(shards, np.load(folder / _FILES[2]))
+    start = shards[0].start if shards else 0
+    if not _canaries_agree(features, basis, shards, codes, start):
+        raise _ChangedError
+    return Segment(tuple(stamps), codes, start, folder)
 
 
-def _same(file: Path, stamp: Stamp) -> tuple[Path, bool]:
-    """Return the file, and whether its times are others than they were."""
+class _ChangedError(Exception):
+    """A file is not what it was."""
+
+
+def _is_renewed(file: Path, stamp: Stamp) -> bool:
+    """Tell whether a file's times are others than they were; its content must not be."""
     renewed = stamp.renewed(file)
     if renewed is None:
-        raise _Changed
-    return file, renewed != stamp
+        raise _ChangedError
+    return renewed != stamp
 
 
 def _stamp(described: dict[str, Any]) -> Stamp:
@@ -326,4 +335,7 @@ def _canaries_agree(features: Features, basis: Basis, shards: Sequence[Shard], c
     fresh, facts = basis.encode(features.rows_of(numbers))
     kept, known = codes.codes[numbers - start], codes.rows[numbers - start]
     near = np.abs(fresh.astype(np.int16) - kept.astype(np.int16)).max(initial=0) <= _CANARY_TOLERANCE
-    return bool(near) and np.allclose(facts, known, rtol=1e-3, atol=1e-4, equal_nan=True)
+    return bool(near) and all(
+        np.allclose(facts[:, column], known[:, column], rtol=1e-3, atol=tolerance)
+        for column, tolerance in _FACT_TOLERANCES.items()
+    )

@@ -1,4 +1,4 @@
-"""Where the vectors of an embedded collection lie in its files, so that one row is read without its thousand neighbours.
+"""Where the vectors of an embedded collection lie in its files: one row is read without its thousand neighbours.
 
 `embed` writes features plain and uncompressed: the values of a Parquet page are its last bytes, as they are in memory.
 The page headers are Thrift's compact protocol (parquet.thrift, PageHeader); four of their numbers are wanted.
@@ -44,7 +44,7 @@ def plain_runs(path: Path, column: str) -> tuple[Run, ...] | None:
             row_group = footer.row_group(group)
             chunks = [row_group.column(index) for index in range(row_group.num_columns)]
             chunk = next(chunk for chunk in chunks if chunk.path_in_schema == column)
-            wanted = parquet.schema_arrow.field(column.split(".")[0]).type.list_size * row_group.num_rows
+            wanted = parquet.schema_arrow.field(column.partition(".")[0]).type.list_size * row_group.num_rows
             if chunk.compression != "UNCOMPRESSED" or chunk.has_dictionary_page or chunk.num_values != wanted:
                 return None
             found = _chunk_runs(file, chunk, sum(run.count for run in runs))

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from mobilenet_hub.inference.embed import Embedder
 
 _SMALL = 1 << 25  # numbers in all vectors: up to here reading them all takes no longer than opening an index
-_CANDIDATES = 200  # rows that are compared exactly, for up to 10 neighbours: recall 0.999 and more, docs/search.md
-_CANDIDATES_PER_NEIGHBOUR = 20
+_CANDIDATES = 400  # rows that are compared exactly, for up to 10 neighbours: recall 0.999 and more, docs/search.md
+_CANDIDATES_PER_NEIGHBOUR = 40
 _MARGIN = 16  # more than k kept while float32 products choose; the order is made by float64
 _DECIMALS = 6  # of a similarity; beyond them equal ones are ordered by their place in the collection
 
@@ -108,6 +108,8 @@ class Searcher:
         """
         if not isinstance(k, int) or k < 1:
             raise InputError(f"k must be a whole number from 1, not {k!r}")
+        if not self.features.rows:
+            return [[] for _ in vectors]
         if vectors.ndim != 2 or vectors.shape[1] != self.features.num_features:
             raise InputError(f"vectors must be [n, {self.features.num_features}], not {list(vectors.shape)}")
         queries = directions(vectors.astype(np.float32, copy=False))
@@ -195,8 +197,8 @@ def matching_embedder(
         raise InputError(f"{features.path} does not say which {missing[0]} it was made with; embed the photos again")
     if made["precision"] == "int8":
         raise InputError(
-            f"{features.path} was made in int8, calibrated with its own photos, which a query's vector cannot be; embed "
-            "it again without --precision int8"
+            f"{features.path} was made in int8, calibrated with its own photos, which a query's vector cannot be; "
+            "embed it again without --precision int8"
         )
     try:
         folder = resolve(module if module is not None else made["module"])
@@ -211,8 +213,8 @@ def matching_embedder(
     if digest != made["weights_sha256"]:
         raise InputError(
             f"{features.path} was made with a module whose weights have SHA-256 {made['weights_sha256'][:12]}..., and "
-            f"those of {folder} have {digest[:12]}...: their vectors cannot be compared; give the same module, or embed "
-            "the photos again"
+            f"those of {folder} have {digest[:12]}...: their vectors cannot be compared; give the same module, or "
+            "embed the photos again"
         )
     height, width = (int(side) for side in made["image_size"].strip("[]").split(","))
     precision = "f32" if made["precision"] == "f32" else "bf16"

@@ -1,0 +1,108 @@
+"""Rows to a .csv, .jsonl or .parquet file, whole or not at all, and back."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mobilenet_hub.errors import InputError, OutputError
+from mobilenet_hub.host.files import is_folder, printable, replacing
+
+TABLE_ENDINGS = (".csv", ".jsonl", ".parquet")
+
+
+def checked_output(output: str | os.PathLike[str] | None, endings: Sequence[str]) -> Path | None:
+    """Return where to write, refusing before the work what would be refused after it.
+
+    Raises:
+        InputError: another ending.
+        OutputError: no such folder to write in.
+
+    Example:
+        >>> checked_output("out.txt", (".csv", ".html"))
+        Traceback (most recent call last):
+        mobilenet_hub.errors.InputError: out.txt: the name must end in .csv, .html
+    """
+    if output is None:
+        return None
+    path = Path(output)
+    if path.suffix.lower() not in endings:
+        raise InputError(f"{path}: the name must end in {', '.join(endings)}")
+    if not is_folder(path.absolute().parent):
+        raise OutputError(f"{path}: the folder {path.absolute().parent} does not exist; make it first")
+    return path
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write rows of texts, numbers and truths, in the form that the name's ending says.
+
+    Raises:
+        OutputError: it cannot be written; what was there is there still.
+    """
+    rows = [[printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    try:
+        with replacing(path) as file:
+            if path.suffix.lower() == ".parquet":
+                import pyarrow as pa
+                from pyarrow import parquet
+
+                cells = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
+                parquet.write_table(pa.table(dict(zip(columns, map(list, cells), strict=True))), file)
+                return
+            text = io.TextIOWrapper(file, "utf-8", newline="")
+            if path.suffix.lower() == ".csv":
+                writer = csv.writer(text, lineterminator="\n")
+                writer.writerow(columns)
+                writer.writerows([_cell(cell) for cell in row] for row in rows)
+            else:
+                for row in rows:
+                    line = {n: round(c, 6) if isinstance(c, float) else c for n, c in zip(columns, row, strict=True)}
+                    text.write(json.dumps(line, ensure_ascii=False) + "\n")
+            text.flush()
+            text.detach()
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a page.
+
+    Raises:
+        OutputError: it cannot be written; what was there is there still.
+    """
+    try:
+        with replacing(path) as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of such a file; of a .csv all cells as text.
+
+    Raises:
+        InputError: it is none, or cannot be read.
+    """
+    from pyarrow import ArrowException, parquet
+
+    try:
+        kind = path.suffix.lower()
+        if kind == ".parquet":
+            return parquet.read_table(path, partitioning=None).to_pylist()
+        if kind == ".jsonl":
+            return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+        if kind == ".csv":
+            with path.open(encoding="utf-8-sig", newline="") as stream:
+                return list(csv.DictReader(stream))
+    except (OSError, ValueError, ArrowException, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as a table: {error}") from None
+    raise InputError(f"{path}: the name must end in {', '.join(TABLE_ENDINGS)}")
+
+
+def _cell(cell: Any) -> Any:
+    if isinstance(cell, bool):
+        return str(cell).lower()
+    return f"{cell:.6f}" if isinstance(cell, float) else cell
