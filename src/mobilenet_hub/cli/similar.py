@@ -3,9 +3,10 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from mobilenet_hub.cli.console import note, print_json, progress, table
+from mobilenet_hub.cli.console import note, print_json, table
 from mobilenet_hub.cli.options import add_threads
 from mobilenet_hub.errors import InputError
+from mobilenet_hub.host.progress import Bars
 
 if TYPE_CHECKING:
     from mobilenet_hub.search.similar import Match
@@ -29,7 +30,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Search; 1 where a photo could not be read."""
-    from mobilenet_hub.images.inputs import count
     from mobilenet_hub.search.features import Features
     from mobilenet_hub.search.similar import Searcher, query_vectors
     from mobilenet_hub.search.tables import checked_output, write_table
@@ -38,17 +38,10 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"-k must be 1 or more, not {args.k}")
     output = checked_output(args.output, ENDINGS)
     features = Features(args.features)
-    with progress(features.rows, "index", quiet=args.quiet) as bar:
-        searcher = Searcher(
-            features,
-            module=args.module,
-            exact=args.exact,
-            threads=args.threads,
-            on_progress=lambda _, done, __: bar.update(done - getattr(bar, "n", 0)),
-        )
-    note(f"the index is not kept: {searcher.note}", args.quiet or searcher.note is None)
-    with progress(None if args.quiet else count(args.photos), "photos", quiet=args.quiet) as bar:
-        names, vectors, skipped = query_vectors(searcher.embedder, args.photos, bar.update)
+    with Bars(args.quiet) as bars:
+        searcher = Searcher(features, module=args.module, exact=args.exact, threads=args.threads, on_progress=bars)
+        note(f"the index is not kept: {searcher.note}", args.quiet or searcher.note is None)
+        names, vectors, skipped = query_vectors(searcher.embedder, args.photos, bars)
     found = searcher.nearest(vectors, args.k)
     rows = [
         (name, rank, match.path, match.similarity)

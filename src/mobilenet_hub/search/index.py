@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +22,7 @@ import numpy as np
 
 from mobilenet_hub.errors import CorruptFileError
 from mobilenet_hub.host.files import beside, replacing, sha256_of, swap_folder
+from mobilenet_hub.host.progress import OnProgress, Stage, silent
 from mobilenet_hub.search.codes import CODE_LENGTH, OFFSET, RESIDUAL, SCALE, Basis, Codes
 from mobilenet_hub.search.features import Features, Shard, directions
 from mobilenet_hub.search.pages import Run
@@ -35,8 +36,6 @@ _CANARIES = 2  # rows of each shard whose codes are made again when the index is
 _CANARY_TOLERANCE = 1  # of a code: another CPU's matrix product may round the other way
 _FACT_TOLERANCES = {SCALE: 1e-4, OFFSET: 1e-4, RESIDUAL: 1e-2}  # a residual is the root of what rounding leaves
 _FILES = ("codes.npy", "rows.npy", "runs.npy")
-
-OnProgress = Callable[[str, int, int], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +103,7 @@ class Index:
         return found
 
 
-def open_index(features: Features, on_progress: OnProgress | None = None) -> tuple[Index, str | None]:
+def open_index(features: Features, on_progress: OnProgress = silent) -> tuple[Index, str | None]:
     """Return the index of a collection: the one that is there, extended or made anew where that is needed.
 
     Returns:
@@ -113,7 +112,6 @@ def open_index(features: Features, on_progress: OnProgress | None = None) -> tup
     Raises:
         CorruptFileError: a shard cannot be read.
     """
-    report = on_progress or _ignore
     known = _read(features)
     if known is not None and known.rows == features.rows:
         return known, None
@@ -124,21 +122,17 @@ def open_index(features: Features, on_progress: OnProgress | None = None) -> tup
     covered, start = sum(len(segment.shards) for segment in segments), sum(segment.rows for segment in segments)
     try:
         features.index_folder.mkdir(exist_ok=True)
-        segment = _make(features, basis, features.shards[covered:], start, features.index_folder, report)
+        segment = _make(features, basis, features.shards[covered:], start, features.index_folder, on_progress)
         index = Index(basis, (*segments, segment))
         _write(features, index)
         return index, None
     except OSError as error:
         if isinstance(error, CorruptFileError):
             raise
-        segment = _make(features, basis, features.shards[covered:], start, None, report)
+        segment = _make(features, basis, features.shards[covered:], start, None, on_progress)
         return Index(
             basis, (*segments, segment)
         ), f"{features.index_folder} cannot be written: {error.strerror or error}"
-
-
-def _ignore(stage: str, done: int, total: int) -> None:
-    """Report nothing."""
 
 
 def _basis(features: Features) -> Basis:
@@ -196,7 +190,7 @@ def _encode(
         for first, block in features.blocks(shards):
             place = slice(first - start, first - start + len(block))
             codes[place], facts[place] = basis.encode(block)
-            report("index", place.stop, len(codes))
+            report(Stage("index", "photo"), place.stop, len(codes))
         return tuple((shard.file.name, stamp.result()) for shard, stamp in zip(shards, stamps, strict=True))
 
 

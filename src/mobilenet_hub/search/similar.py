@@ -6,7 +6,6 @@ compared exactly, by the vectors in the shards.
 
 import os
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mobilenet_hub.errors import ImageError, InputError, MobileNetHubError
+from mobilenet_hub.host.progress import OnProgress, Stage, silent
 from mobilenet_hub.search.codes import largest
 from mobilenet_hub.search.features import Features, directions
 from mobilenet_hub.search.index import Index, open_index
@@ -27,8 +27,6 @@ _CANDIDATES = 400  # rows that are compared exactly, for up to 10 neighbours: re
 _CANDIDATES_PER_NEIGHBOUR = 40
 _MARGIN = 16  # more than k kept while float32 products choose; the order is made by float64
 _DECIMALS = 6  # of a similarity; beyond them equal ones are ordered by their place in the collection
-
-OnProgress = Callable[[str, int, int], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ class Searcher:
         module: str | os.PathLike[str] | None = None,
         exact: bool = False,
         threads: int | None = None,
-        on_progress: OnProgress | None = None,
+        on_progress: OnProgress = silent,
     ):
         """Open a collection, and its index if it is large: one that is there and sound, or a new one.
 
@@ -222,7 +220,7 @@ def matching_embedder(
 
 
 def query_vectors(
-    embedder: "Embedder", photos: "list[str]", on_done: Callable[[int], object]
+    embedder: "Embedder", photos: "list[str]", on_progress: OnProgress = silent
 ) -> tuple[list[str], np.ndarray, list[tuple[str, str]]]:
     """Compute the vectors of photos, folders, globs or archives; return names, [n, features], and [(name, reason)].
 
@@ -236,7 +234,7 @@ def query_vectors(
         names += batch.sources
         parts.append(batch.features)
         skipped += batch.skipped
-        on_done(len(batch.sources) + len(batch.skipped))
+        on_progress(Stage("photos", "photo"), len(names) + len(skipped), None)
     if not names:
         name, reason = skipped[0] if skipped else (", ".join(map(str, photos)), "no photos there")
         raise ImageError(reason, name)
