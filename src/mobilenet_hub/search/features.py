@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mobilenet_hub.bulk.shards import MANIFEST_FILE, METADATA_PREFIX
+from mobilenet_hub.bulk.manifest import MANIFEST_FILE, METADATA_PREFIX
 from mobilenet_hub.bulk.single_file import index_of
 from mobilenet_hub.errors import CorruptFileError, InputError
 from mobilenet_hub.host.files import is_file, is_folder
