@@ -26,8 +26,10 @@ from mobilenet_hub.weights.convert import load_source
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shared", type=Path, required=True, help="the folder with photos/, weights/ and golden/")
-    shared = parser.parse_args().shared
-    files, labels, _ = pretrained.photos(shared)
+    parser.add_argument("--count", type=int, help="only the first photos")
+    args = parser.parse_args()
+    shared = args.shared
+    files, labels, _ = pretrained.photos(shared, args.count)
     print("| network | rounded | layers in float32 | right | same answer | features' cosine, mean | least |")
     print("|---|---|--:|--:|--:|--:|--:|")
     for name, module in networks(shared):

@@ -141,7 +141,7 @@ def some_of(folder):
 def quantized(folder):
     from mobilenet_hub.inference.quantize import quantized as calibrate
 
-    return calibrate(engine("f32"), [str(folder)], "center", images=64)[0]
+    return calibrate(engine("f32"), [str(folder)], "center", limit=64)[0]
 
 
 def decoding(folder):

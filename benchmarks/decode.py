@@ -30,8 +30,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shared", type=Path, required=True, help="the folder with photos/, weights/ and golden/")
     parser.add_argument("--speed", action="store_true", help="measure speed only")
+    parser.add_argument("--count", type=int, help="only the first photos")
     args = parser.parse_args()
-    files, labels, original = pretrained.photos(args.shared)
+    files, labels, original = pretrained.photos(args.shared, args.count)
     photos = [file.read_bytes() for file in files]
     if not args.speed:
         classifiers = {size: Classifier(pretrained.network(args.shared, size), "f32") for size in pretrained.SIZES}

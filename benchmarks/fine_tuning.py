@@ -9,20 +9,23 @@ of the two methods has right, with the sign test's probability of such a differe
 
 import argparse
 import tempfile
+from dataclasses import replace
 from math import comb
 from pathlib import Path
 
 import mobilenet_hub as hub
 from mobilenet_hub.evaluation.metrics import wilson_interval
+from mobilenet_hub.training.schedule import FINE_TUNING
 
 METHODS = ("frozen", "fine-tune")
 
 
-def right_answers(module: str, folder: str, method: str, seed: int) -> tuple[set[str], int]:
+def right_answers(module: str, folder: str, method: str, seed: int, epochs: int | None) -> tuple[set[str], int]:
     """Return the test photos of a split that a method's module has right, and the number of them all."""
     with tempfile.TemporaryDirectory() as work:
         output = Path(work) / "module"
-        hub.train(folder, output, module=module, method=method, seed=seed)
+        gradient = None if epochs is None or method == "frozen" else replace(FINE_TUNING, epochs=epochs)
+        hub.train(folder, output, module=module, method=method, seed=seed, gradient=gradient)
         outcomes = hub.evaluate(output, folder, unseen=True).outcomes
     return {outcome.name for outcome in outcomes if outcome.predicted == outcome.label}, len(outcomes)
 
@@ -38,11 +41,14 @@ def main() -> None:
     parser.add_argument("module")
     parser.add_argument("folder")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, help="of fine-tuning (default: the command's own)")
     args = parser.parse_args()
     right, photos, only = dict.fromkeys(METHODS, 0), 0, [0, 0]
     shares = {method: [] for method in METHODS}
     for seed in range(args.seeds):
-        (frozen, count), (tuned, _) = (right_answers(args.module, args.folder, method, seed) for method in METHODS)
+        (frozen, count), (tuned, _) = (
+            right_answers(args.module, args.folder, method, seed, args.epochs) for method in METHODS
+        )
         photos += count
         only[0] += len(frozen - tuned)
         only[1] += len(tuned - frozen)

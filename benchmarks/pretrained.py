@@ -18,8 +18,9 @@ def network(shared, size):
         return read_module(convert(shared / "weights" / "slim_frozen" / _FROZEN[size], Path(folder) / "module"))
 
 
-def photos(shared):
-    """Return the files, the right class of each, and the original pipeline's logits for each size."""
+def photos(shared, count=None):
+    """Return the files, or the first of them, the right class of each, and the original pipeline's logits by size."""
     with np.load(shared / "golden" / "pretrained_v1_025.npz") as reference:
-        files = [shared / "photos" / "imagenet_samples" / name for name in reference["files"]]
-        return files, reference["labels"], {size: reference[f"{size}/photo_logits"] for size in SIZES}
+        files = [shared / "photos" / "imagenet_samples" / name for name in reference["files"][:count]]
+        logits = {size: reference[f"{size}/photo_logits"][:count] for size in SIZES}
+        return files, reference["labels"][:count], logits
