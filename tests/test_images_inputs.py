@@ -308,3 +308,93 @@ def test_an_archive_without_images_is_named(folder):
     for name in ("none.zip", "none.tar", "none.parquet"):
         assert refusals(name) == {name: "an archive without images"}
     assert set(refusals("none.*")) == {"none.zip", "none.tar", "none.parquet"}
+
+
+@pytest.mark.parametrize(
+    "system", ["@eaDir", ".@__thumb", "#recycle", "$RECYCLE.BIN", "__MACOSX", "lost+found", "@Recycle", "#snapshot"]
+)
+def test_a_systems_own_folders_are_searched_by_nothing(folder, system):
+    before = keys("photos")
+    for place in (system, f"z/{system}", f"z/{system}/c.jpeg"):
+        inner = folder / place / "SYNOPHOTO_THUMB_M.jpg"
+        inner.parent.mkdir(parents=True, exist_ok=True)
+        inner.write_bytes(picture(9))
+    assert keys("photos") == before
+    for pattern in ("photos/**/*.jpg", "photos/*", "photos/*/*"):
+        assert not [key for key in keys(pattern) if system in key]
+    with zipfile.ZipFile("photos.zip", "w") as archive:
+        archive.write(folder / "a.PNG", "cats/a.png")
+        archive.write(folder / "a.PNG", f"cats/{system}/a.png/THUMB.png")
+        archive.write(folder / "a.PNG", "cats/._a.png")
+    assert keys("photos.zip") == ["photos.zip/cats/a.png"]
+    with tarfile.open("photos.tar", "w") as archive:
+        archive.add(folder, "photos")
+    assert not [key for key in keys("photos.tar") if system in key]
+
+
+def test_what_is_passed_over_by_its_name_is_counted(folder):
+    from collections import Counter
+
+    for name in ("Thumbs.db", "desktop.ini", "z/other.txt", "phone.HIF", "two.mpo"):
+        (folder / name).write_bytes(picture(1))
+    passed_over = Counter()
+    found = [item.key for item in items(["photos"], passed_over=passed_over)]
+    assert passed_over == {".txt": 2, "": 1}
+    assert {"photos/phone.HIF", "photos/two.mpo"} <= set(found)
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz", "w"])
+@pytest.mark.parametrize("name", ["photos.tar", "photos.tgz", "photos.tar.gz", "PHOTOS.TAR"])
+def test_a_tar_is_what_its_content_is(folder, mode, name):
+    with tarfile.open(name, mode) as archive:
+        for number in range(3):
+            info = tarfile.TarInfo(f"cats/{number}.png")
+            info.size = len(picture(number))
+            archive.addfile(info, io.BytesIO(picture(number)))
+    found = list(items([name]))
+    assert [item.key for item in found] == [f"{name}/cats/{number}.png" for number in range(3)]
+    assert [item.read() for item in found] == [picture(number) for number in range(3)]
+    assert count([name]) == (3 if mode == "w" else None)
+
+
+def test_the_gzipped_reference_tar_has_its_pictures(shared):
+    read = [item.read() for item in items([shared("oddfiles/gzip_named.tar")])]
+    assert read and all(data.startswith((b"\xff\xd8", b"\x89PNG", b"BM", b"RIFF")) for data in read)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(folder, monkeypatch):
+    class Standard:
+        buffer = io.BytesIO(b"\xef\xbb\xbfphotos/b.jpg\r\n\r\nphotos/A.jpg\r\n")
+
+    monkeypatch.setattr("sys.stdin", Standard)
+    assert [item.key for item in items(["-"])] == ["photos/b.jpg", "photos/A.jpg"]
+
+
+def test_parquet_columns_in_every_encoding(folder):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    data, names = [picture(1), picture(2), picture(1), None], ["a", "b", "c", "d"]
+    images = pa.array(data, pa.binary())
+    struct = pa.StructArray.from_arrays([images, pa.array(names)], ["bytes", "path"])
+    kinds = {
+        "plain": images,
+        "large": images.cast(pa.large_binary()),
+        "dictionary": images.dictionary_encode(),
+        "view": images.cast(pa.binary_view()),
+        "struct": struct,
+        "struct of views": pa.StructArray.from_arrays([images.cast(pa.binary_view())], ["bytes"]),
+    }
+    texts = {
+        "plain": pa.array(names),
+        "dictionary": pa.array(names).dictionary_encode(),
+        "view": pa.array(names).cast(pa.string_view()),
+    }
+    for column in kinds.values():
+        for key in texts.values():
+            parquet.write_table(pa.table({"image": column, "path": key}), "t.parquet")
+            found = list(items(["t.parquet"]))
+            assert [item.key for item in found] == names
+            assert [item.read() for item in found[:3]] == data[:3]
+            with pytest.raises(ImageError, match="no bytes"):
+                found[3].read()

@@ -18,7 +18,7 @@ from typing import Literal
 
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.host.files import is_special, printable
-from mobilenet_hub.images.inputs import SUFFIXES
+from mobilenet_hub.images.names import SUFFIXES
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

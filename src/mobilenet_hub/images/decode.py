@@ -108,13 +108,13 @@ def _from_jpeg(data: bytes, min_size: tuple[int, int] | None, as_tensorflow: boo
     held = header.height * header.width if header.buffered else scaled[0] * scaled[1]
     check_cost(header.height, header.width, held=held)
     jpeg.check_scans(data, header)
+    icc = b"" if as_tensorflow else jpeg.color_profile(data, header)
     if header.stray:
         data = jpeg.bare(data, header)
         header = replace(jpeg.read_header(data), orientation=header.orientation)
     if header.components not in (1, 3, 4):
         raise ImageError(f"a JPEG of {header.components} channels, which make no picture")
     pixels = jpeg.decode(data, header, min_size, fast_dct=as_tensorflow)
-    icc = b"" if as_tensorflow else jpeg.color_profile(data, header)
     if pixels is None or pixels.shape[2] == 4:
         pixels = _from_odd_jpeg(data, header, pixels, icc)
     elif icc:

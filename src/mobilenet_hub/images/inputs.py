@@ -9,6 +9,7 @@ import glob
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,21 +21,26 @@ from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.host.files import exists, is_folder, is_special
 from mobilenet_hub.images.decode import read_bytes
 from mobilenet_hub.images.limits import MAX_FILE_BYTES, TOO_LARGE
+from mobilenet_hub.images.names import (
+    SYSTEM_FOLDERS,
+    is_picture_in_archive,
+    is_picture_name,
+    is_system_file,
+    is_system_folder,
+)
 
 if TYPE_CHECKING:
     from tarfile import TarFile, TarInfo
     from zipfile import ZipFile, ZipInfo
 
-SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff"),
-        *("ppm", "pgm", "pbm", "pnm", "ico", "tga", "jp2", "avif", "heic", "heif"),
-    )
+HELP = (
+    "files, folders (searched whole, but for hidden ones and a system's own: @eaDir, #recycle, $RECYCLE.BIN, __MACOSX, "
+    "...), globs, .tar, .zip or .parquet of images, or - for a list on standard input"
 )
-HELP = "files, folders (searched whole), globs, .tar, .zip or .parquet of images, or - for a list on standard input"
-_PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz")
 _TARS = (".tar", *_PACKED_TARS)
+_PACKED_STARTS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # with which Windows's programs begin a text
 
 
 Wanted = Callable[[int], bool]
@@ -75,23 +81,27 @@ def _identity(path: str) -> tuple[int, int] | None:
     return info.st_dev, info.st_ino
 
 
-def items(inputs: Iterable[str | os.PathLike[str]], wanted: Wanted | None = None) -> Iterator[Item]:
+def items(
+    inputs: Iterable[str | os.PathLike[str]], wanted: Wanted | None = None, passed_over: Counter[str] | None = None
+) -> Iterator[Item]:
     """Yield every image of the inputs, in a stable order: arguments as given, folders and globs sorted.
 
-    A file that is named is taken whatever its name; of a folder or an archive, what has the suffix of an image. In
-    folders, hidden files and folders and links to folders are passed over; so are archives, which are named to be read.
+    A file that is named is taken whatever its name; of a folder or an archive, what has the suffix of an image. Hidden
+    files and folders, a system's own (names.py) and links to folders are passed over; so are archives in folders, which
+    are named to be read.
 
     Args:
         inputs: paths of files, folders, .tar (also .gz, .bz2, .xz), .zip and .parquet files, globs, "-" for a list of
             these on standard input, one a line.
         wanted: told an item's number, from 0, says whether its bytes are wanted; of others only the key is, and their
             bytes may be missing. None: all are.
+        passed_over: counts, by suffix, the files in folders that are no images by their names.
 
     Example:
         >>> [item.key for item in items(["b.jpg", "a.jpg"])]
         ['b.jpg', 'a.jpg']
     """
-    return _expand(_arguments(inputs), wanted or _all)
+    return _expand(_arguments(inputs), wanted or _all, Counter() if passed_over is None else passed_over)
 
 
 def count(inputs: Iterable[str | os.PathLike[str]]) -> int | None:
@@ -102,7 +112,7 @@ def count(inputs: Iterable[str | os.PathLike[str]]) -> int | None:
         2
     """
     arguments = [os.fspath(argument) for argument in inputs]
-    if any(argument == "-" or argument.lower().endswith(_PACKED_TARS) for argument in arguments):
+    if any(argument == "-" or _is_packed_tar(argument) for argument in arguments):
         return None
     return sum(1 for _ in items(arguments, wanted=_none))
 
@@ -112,8 +122,10 @@ def _arguments(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
         if os.fspath(argument) == "-":
             if sys.stdin is None:
                 raise InputError("standard input is closed; give the images as arguments, or a list of them through -")
-            lines = (os.fsdecode(line).rstrip("\r\n") for line in sys.stdin.buffer)
-            yield from (line for line in lines if line)
+            for number, line in enumerate(sys.stdin.buffer):
+                text = line.removeprefix(_BYTE_ORDER_MARK) if number == 0 else line
+                if name := os.fsdecode(text).rstrip("\r\n"):
+                    yield name
         else:
             yield os.fspath(argument)
 
@@ -126,22 +138,34 @@ def _none(number: int) -> bool:
     return False
 
 
-def _kind(argument: str) -> Callable[[str, Wanted], Iterator[Item]]:
+def _is_packed_tar(path: str) -> bool:
+    """Tell whether a tar archive is compressed, whatever it is called."""
+    if not path.lower().endswith(_TARS) or is_folder(path) or is_special(path):
+        return False
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(8).startswith(_PACKED_STARTS)
+    except OSError:
+        return False
+
+
+def _kind(argument: str, passed_over: Counter[str]) -> Callable[[str, Wanted], Iterator[Item]]:
     if is_folder(argument):
-        return _folder
+        return partial(_folder, passed_over=passed_over)
     if glob.has_magic(argument) and not exists(argument):
-        return _glob
+        return partial(_glob, passed_over=passed_over)
     lower = argument.lower()
     kind = _tar if lower.endswith(_TARS) else {".zip": _zip, ".parquet": _parquet}.get(Path(lower).suffix, _file)
     return _file if kind is not _file and is_special(argument) else kind  # which is refused when it is read
 
 
-def _expand(arguments: Iterable[str], wanted: Wanted) -> Iterator[Item]:
+def _expand(arguments: Iterable[str], wanted: Wanted, passed_over: Counter[str]) -> Iterator[Item]:
     """Yield the items of all arguments."""
     yielded = 0
     for argument in arguments:
         before = yielded
-        for item in _kind(argument)(argument, lambda number, before=before: wanted(before + number)):
+        kind = _kind(argument, passed_over)
+        for item in kind(argument, lambda number, before=before: wanted(before + number)):
             yielded += 1
             yield item
         if yielded == before:
@@ -160,20 +184,28 @@ def _file(path: str, wanted: Wanted) -> Iterator[Item]:
     yield Item(path, partial(read_bytes, path))
 
 
-def _folder(folder: str, wanted: Wanted) -> Iterator[Item]:
+def _folder(folder: str, wanted: Wanted, passed_over: Counter[str]) -> Iterator[Item]:
     root, waiting = Root.at(folder), [folder]
     while waiting:
         current = waiting.pop()
         try:
             with os.scandir(current) as entries:
-                visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+                visible = sorted((entry for entry in entries if not is_system_file(entry.name)), key=lambda e: e.name)
         except OSError as error:
             yield _refused(current, f"a folder that cannot be read ({error.strerror})")
             continue
         for entry in visible:
-            if os.path.splitext(entry.name)[1].lower() in SUFFIXES and not _is_folder(entry):  # noqa: PTH122  (faster)
+            if _is_folder(entry):
+                continue
+            if is_picture_name(entry.name):
                 yield Item(entry.path, partial(read_bytes, entry.path), root)
-        waiting += [entry.path for entry in reversed(visible) if _is_folder(entry, follow_symlinks=False)]
+            else:
+                passed_over[Path(entry.name).suffix.lower()] += 1
+        waiting += [
+            entry.path
+            for entry in reversed(visible)
+            if _is_folder(entry, follow_symlinks=False) and not is_system_folder(entry.name)
+        ]
 
 
 def _is_folder(entry: "os.DirEntry[str]", *, follow_symlinks: bool = True) -> bool:
@@ -183,14 +215,19 @@ def _is_folder(entry: "os.DirEntry[str]", *, follow_symlinks: bool = True) -> bo
         return False
 
 
-def _glob(pattern: str, wanted: Wanted) -> Iterator[Item]:
+def _glob(pattern: str, wanted: Wanted, passed_over: Counter[str]) -> Iterator[Item]:
     literal = re.split(r"[*?[]", pattern, maxsplit=1)[0]
     root = Root.at(literal[: literal.rfind(os.sep) + 1] or os.curdir)
-    if matches := sorted(_matches(pattern)):
-        for item in _expand(matches, wanted):
+    if matches := sorted(match for match in _matches(pattern) if not _is_system_match(match, pattern)):
+        for item in _expand(matches, wanted, passed_over):
             yield item if item.root else replace(item, root=root)
     else:
         yield _refused(pattern, "matches no file")
+
+
+def _is_system_match(match: str, pattern: str) -> bool:
+    """Tell whether a star led into a system's folder, which the pattern does not name."""
+    return any(part.lower() in SYSTEM_FOLDERS and part not in pattern for part in Path(match).parts)
 
 
 def _matches(pattern: str) -> set[str]:
@@ -203,7 +240,7 @@ def _matches(pattern: str) -> set[str]:
     found: set[str] = set()
     for base in glob.glob(head) if head else [""]:  # noqa: PTH207
         for folder, subfolders, _ in os.walk(base or os.curdir):
-            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+            subfolders[:] = [name for name in subfolders if not is_system_folder(name)]
             inside = f"{folder.rstrip(os.sep)}{os.sep}"
             found |= _matches(glob.escape(inside if base else inside.removeprefix(f"{os.curdir}{os.sep}")) + tail)
     return {match for match in found if not is_folder(match)}  # whose files match too
@@ -250,7 +287,7 @@ def _tar(path: str, wanted: Wanted) -> Iterator[Item]:
 
     try:
         with tarfile.open(path, "r:*", tarinfo=Header) as archive:
-            file = _OpenFile(path) if path.lower().endswith(".tar") else None
+            file = None if _is_packed_tar(path) else _OpenFile(path)
             for number, member in enumerate(_image_members(archive)):
                 key = f"{path}/{member.name}"
                 if not member.isreg():
@@ -270,7 +307,7 @@ def _tar(path: str, wanted: Wanted) -> Iterator[Item]:
 def _image_members(archive: "TarFile") -> "Iterator[TarInfo]":
     for member in archive:
         archive.members = []  # type: ignore[attr-defined]  # tarfile would remember every member it has seen
-        if not member.isdir() and _is_image(member.name):
+        if not member.isdir() and is_picture_in_archive(member.name):
             yield member
 
 
@@ -283,7 +320,7 @@ def _zip(path: str, wanted: Wanted) -> Iterator[Item]:
         yield _refused(path, f"not a readable .zip archive ({error})")
         return
     for member in archive.infolist():
-        if _is_image(member.filename):  # which no folder is: its name ends with a slash
+        if is_picture_in_archive(member.filename):  # which no folder is: its name ends with a slash
             yield Item(f"{path}/{member.filename}", partial(_read_member, archive, member))
 
 
@@ -294,11 +331,6 @@ def _read_member(archive: "ZipFile", member: "ZipInfo") -> bytes:
         return archive.read(member)
     except Exception as error:  # damaged, encrypted, of an unknown compression: each raises what it likes
         raise ImageError(f"cannot be unpacked ({error})") from None
-
-
-def _is_image(name: str) -> bool:
-    file = Path(name)
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and not name.startswith("__MACOSX/")
 
 
 def _parquet(path: str, wanted: Wanted) -> Iterator[Item]:

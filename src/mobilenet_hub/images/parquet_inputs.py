@@ -63,7 +63,7 @@ def _of_batch(
     values = [None] * batch.num_rows
     if image is not None:
         column = batch.column(image.column)
-        values = (column.field(image.field) if image.field else column).to_pylist()
+        values = (_plain(column).field(image.field) if image.field else column).to_pylist()
     for index, (name, value) in enumerate(zip(names, values, strict=True)):
         yield name if name is not None else f"{path}#{row + index}", value
 
@@ -72,10 +72,32 @@ def _texts(column: Any) -> list[str | None]:
     """Return the values as text; bytes that are no UTF-8 as Python has them in the names of files."""
     import pyarrow as pa
 
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+    column = _plain(column)
+    if not (_is_text(column.type) or _is_binary(column.type)):
         return [None if value is None else str(value) for value in column.to_pylist()]
     values = column.cast(pa.large_binary()).to_pylist()
     return [None if value is None else value.decode("utf-8", "surrogateescape") for value in values]
+
+
+def _plain(column: Any) -> Any:
+    """Return a column whose values are stored once each as one that has them in every row."""
+    from pyarrow import types
+
+    return column.dictionary_decode() if types.is_dictionary(column.type) else column
+
+
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+
+def _is_binary(kind: Any) -> bool:
+    from pyarrow import types
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    fixed = types.is_fixed_size_binary(kind)
+    return types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind) or fixed
 
 
 class _ImageColumn(NamedTuple):
@@ -93,14 +115,11 @@ class _ImageColumn(NamedTuple):
 def _image_column(schema: "Schema") -> _ImageColumn:
     from pyarrow import types
 
-    def is_binary(kind: Any) -> bool:
-        return types.is_binary(kind) or types.is_large_binary(kind)
-
     def leaf(field: "Field") -> _ImageColumn | None:
-        if is_binary(field.type):
+        if _is_binary(field.type):
             return _ImageColumn(field.name)
         if types.is_struct(field.type) and (at := field.type.get_field_index(_FIELD)) >= 0:
-            return _ImageColumn(field.name, _FIELD) if is_binary(field.type.field(at).type) else None
+            return _ImageColumn(field.name, _FIELD) if _is_binary(field.type.field(at).type) else None
         return None
 
     found = {field.name: path for field in schema if (path := leaf(field))}
