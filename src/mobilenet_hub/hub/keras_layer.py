@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import keras  # noqa: TID253 (this file is itself imported only where Keras is wanted)
@@ -18,9 +19,12 @@ from mobilenet_hub.architecture import Variant
 from mobilenet_hub.errors import InputError, MobileNetHubError, ModuleUnavailableError
 from mobilenet_hub.hub.contract import SERVING, Contract, check_tags, find_contract, open_contract, signature_inputs
 from mobilenet_hub.hub.load import LoadedModule
+from mobilenet_hub.hub.old_files import describe
+from mobilenet_hub.hub.old_files import install as read_old_files
 from mobilenet_hub.hub.running import build_network, check_images, check_momentum, has_values, run_signature
 from mobilenet_hub.keras.kernels import Tensor
 from mobilenet_hub.module import ModuleConfig
+from mobilenet_hub.weights.variable_order import weights_by_order
 
 
 @dataclass(frozen=True)
@@ -238,15 +242,20 @@ class KerasLayer(keras.layers.Layer):
         Nothing is fetched: a saved model brings its weights. A layer that got none says so when it is called.
         """
         config = dict(config)
-        if "module" not in config:  # of tensorflow_hub's own layer
-            return cls(**config)
-        description = dict(config.pop("module"))
-        fields = {key: description[key] for key in _DESCRIPTION}
-        fields["image_size"] = tuple(fields["image_size"])
-        handle = config.pop("handle")
-        contract = find_contract(handle, ModuleConfig(**fields, variant=Variant.of(description)))
         if isinstance(config.get("dtype"), Mapping):
-            config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
+            config["dtype"] = _dtype_policy(config["dtype"])
+        handle = config.pop("handle")
+        if "module" in config:
+            description = dict(config.pop("module"))
+            fields = {key: description[key] for key in _DESCRIPTION}
+            fields["image_size"] = tuple(fields["image_size"])
+            contract = find_contract(handle, ModuleConfig(**fields, variant=Variant.of(description)))
+        else:  # of tensorflow_hub's own layer
+            shape = config.pop("batch_input_shape", None)  # Keras 2's
+            config |= {"input_shape": tuple(shape[1:])} if shape else {}
+            contract = describe(handle, config.get("name", ""), shape[1:3] if shape else None)
+            if contract is None:
+                return cls(handle, **config)
         weights = _weights_here(contract)
         layer = cls(_Described(contract, weights), **config)
         if weights is None:
@@ -254,6 +263,25 @@ class KerasLayer(keras.layers.Layer):
             first.assign(np.full(first.shape, np.nan, "float32"))  # so that forgotten weights cannot pass for real ones
             layer._awaits_weights = True
         return layer
+
+    def load_own_variables(self, store: Any) -> None:
+        """Take the weights of a .keras or .weights.h5 file where it has them as tensorflow_hub's layer kept them.
+
+        Raises:
+            InvalidModuleError: they are not those of this network.
+        """
+        keys = sorted(store.keys(), key=int)
+        if keys:  # our own stand under `network`
+            arrays = [np.asarray(store[key]) for key in keys]
+            self.network.load_slim_weights(weights_by_order(arrays, Path(self.name)))
+        self._holds_all = bool(keys)
+
+    def __dir__(self) -> list[str]:
+        """List the attributes; Keras goes through them for sublayers to load, of which an old file has none."""
+        names = [str(name) for name in super().__dir__()]
+        if vars(self).pop("_holds_all", False):
+            names.remove("network")
+        return names
 
     def _check_weights(self, images: Tensor) -> None:
         """Raise where the layer was made from a configuration alone and no weights have been loaded since."""
@@ -276,6 +304,13 @@ def _checked_arguments(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
     return arguments
 
 
+def _dtype_policy(config: Mapping[str, Any]) -> Any:
+    """Return a dtype policy of a saved configuration; Keras 2 called the class otherwise."""
+    if config.get("class_name") == "Policy":
+        return config["config"]["name"]
+    return keras.dtype_policies.deserialize(config)
+
+
 def _weights_here(contract: Contract) -> Mapping[str, np.ndarray] | None:
     """Return the published weights if this machine has them; fetch nothing."""
     try:
@@ -283,3 +318,6 @@ def _weights_here(contract: Contract) -> Mapping[str, np.ndarray] | None:
     except MobileNetHubError:
         return None
     return weights if found.config.network == contract.config.network else None
+
+
+read_old_files()

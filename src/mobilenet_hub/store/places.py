@@ -5,13 +5,16 @@
 """
 
 import hashlib
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mobilenet_hub.catalog.published import PublishedModule
-from mobilenet_hub.errors import InputError
+from mobilenet_hub.catalog.published import PublishedModule, find_module, published_modules
+from mobilenet_hub.errors import InputError, UnknownModuleError
 from mobilenet_hub.host.environment import setting
 
 # name -> default address, in order. TF Hub's and Kaggle's caches of this machine come first: they cost nothing.
@@ -120,6 +123,47 @@ def checkpoint_name(module: PublishedModule) -> str:
     return module.checkpoint_url.rpartition("/")[2]
 
 
+def module_named_by(path: str | os.PathLike[str]) -> PublishedModule | None:
+    """Return the published module that a path names as TF Hub's, Kaggle's or kagglehub's folders do, or None.
+
+    Nothing need be there: the path may be another machine's.
+
+    Example:
+        >>> module_named_by("/kaggle/input/mobilenet-v2/tensorflow2/130-224-feature-vector/1").handle
+        'google/imagenet/mobilenet_v2_130_224/feature_vector/4'
+    """
+    parts = [part for part in re.split(r"[/\\\\]", os.fspath(path)) if part]
+    if parts and (found := _of_tfhub_cache().get(parts[-1])):
+        return found
+    for depth in (4, 3):  # mobilenet-v2/tensorflow2/VARIATION/VERSION, mobilenet_v2_130_224/feature_vector/4
+        name = "/".join(parts[-depth:])
+        try:
+            return find_module(f"google/{name}" if depth == 4 else name)
+        except UnknownModuleError:
+            continue
+    return None
+
+
+@cache
+def _of_tfhub_cache() -> dict[str, PublishedModule]:
+    return {_sha1(name): module for module in published_modules() for name in _tfhub_names(module)}
+
+
+def _sha1(name: str) -> str:
+    return hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
+
+
+def _tfhub_names(module: PublishedModule) -> Iterator[str]:
+    """Yield the strings by which tensorflow_hub may have been asked for a module, and under which it cached it."""
+    names = [prefix + module.handle for prefix in _TFHUB_PREFIXES]
+    for handle in _kaggle_spellings(module):
+        owner, model, framework, variation, version = handle.split("/")
+        long_form = f"{owner}/{model}/frameworks/{framework}/variations/{variation}/versions/{version}"
+        names += [prefix + form for prefix in _KAGGLE_PREFIXES for form in (handle, long_form)]
+    yield from names
+    yield from (f"{name}/" for name in names)
+
+
 def _address(source: str, base: str, module: PublishedModule) -> str:
     if source == "tfhub":
         return f"{base}/{module.handle}?tf-hub-format=compressed"
@@ -133,13 +177,8 @@ def _address(source: str, base: str, module: PublishedModule) -> str:
 def _in_tfhub_cache(module: PublishedModule) -> Iterator[Path]:
     if not (root := setting("TFHUB_CACHE_DIR")):
         return
-    names = [prefix + module.handle for prefix in _TFHUB_PREFIXES]
-    for handle in _kaggle_spellings(module):
-        owner, model, framework, variation, version = handle.split("/")
-        long_form = f"{owner}/{model}/frameworks/{framework}/variations/{variation}/versions/{version}"
-        names += [prefix + form for prefix in _KAGGLE_PREFIXES for form in (handle, long_form)]
-    for name in (*names, *(f"{name}/" for name in names)):
-        folder = Path(root).expanduser() / hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
+    for name in _tfhub_names(module):
+        folder = Path(root).expanduser() / _sha1(name)
         if folder.is_dir() and any(folder.iterdir()):
             yield folder
 

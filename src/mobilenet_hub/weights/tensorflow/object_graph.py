@@ -1,29 +1,26 @@
 """The object graph of TF2 checkpoints: which numbered tensor is which variable.
 
 Each variable's `full_name` is its TF-Slim name. Exports made before May 2019 have no names, or one name many times
-(tensorflow/hub issue 287): for those the order of the object's `variables` decides. Orders that do not fit the shapes
-and the trained variables are out; where two are left they differ in gamma and beta only, and the values decide.
+(tensorflow/hub issue 287): for those the order of the object's `variables` decides.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mobilenet_hub.architecture import BUILDERS, Architecture, Variable, architecture
 from mobilenet_hub.errors import InvalidModuleError
-from mobilenet_hub.weights.identify import fitting_multiplier, is_slim, slim_name
+from mobilenet_hub.weights.identify import is_slim, slim_name
 from mobilenet_hub.weights.reading import reading
 from mobilenet_hub.weights.tensorflow.graph_def import shape_of
 from mobilenet_hub.weights.tensorflow.protobuf import Message
+from mobilenet_hub.weights.variable_order import weights_by_order
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VALUE = "VARIABLE_VALUE"
-_FEW = 0.5  # gammas may have at most this part of the betas' negative values, or the two cannot be told apart
 
 Tensors = Mapping[str, np.ndarray | tuple[bytes, ...]]
-Order = Callable[[Architecture], list[Variable]]
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ def named_variables(tensors: Tensors, objects: Message, folder: Path) -> dict[st
     named = {one.name: one.array for one in stored if one.name}
     if len(named) == len(stored):
         return named
-    return _by_order(stored, folder)
+    return weights_by_order([one.array for one in stored], folder, [one.trainable for one in stored])
 
 
 def _stored_variables(nodes: list[Message], saved: list[Message], tensors: Tensors) -> Iterator[_Stored]:
@@ -100,72 +97,3 @@ def _children(nodes: Sequence[Message], node: int | None) -> list[int]:
     if any(child >= len(nodes) for child in items.values()):
         raise ValueError(f"its object graph refers to more than its {len(nodes)} nodes")
     return [items[at] for at in sorted(items)]
-
-
-def _by_name(network: Architecture) -> list[Variable]:
-    return sorted(network.variables.values(), key=lambda variable: variable.name)
-
-
-def _as_made(network: Architecture) -> list[Variable]:
-    return list(network.variables.values())
-
-
-def _beta_first(network: Architecture) -> list[Variable]:
-    """The order of TF-Slim's own batch_norm, before it called tf.layers."""
-    variables = _as_made(network)
-    gammas = [at for at, variable in enumerate(variables) if variable.name.endswith("/gamma")]
-    for at in gammas:
-        variables[at], variables[at + 1] = variables[at + 1], variables[at]
-    return variables
-
-
-def _trained_first(order: Order) -> Order:
-    """Keras's order: what is trained, then the moving statistics."""
-    return lambda network: sorted(order(network), key=lambda variable: not variable.trainable)
-
-
-_ORDERS: tuple[Order, ...] = (_by_name, _as_made, _beta_first, _trained_first(_as_made), _trained_first(_beta_first))
-
-
-def _by_order(stored: list[_Stored], folder: Path) -> dict[str, np.ndarray]:
-    fits = [
-        weights
-        for name in BUILDERS
-        for num_classes in (0, 1)  # without a classifier and with one; its names do not depend on its size
-        for order in _ORDERS
-        if (weights := _fit(stored, architecture(name, 1.0, num_classes), order, folder))
-    ]
-    if not fits:
-        raise InvalidModuleError(
-            f"{folder}: its {len(stored)} variables have no TF-Slim names and are in no known order of a MobileNet"
-        )
-    if len(fits) == 1:
-        return fits[0]
-    ranked = sorted(fits, key=_negative_gammas)
-    if _negative_gammas(ranked[0]) > _FEW * _negative_gammas(ranked[1]) or not _negative_gammas(ranked[1]):
-        raise InvalidModuleError(
-            f"{folder}: its variables have no names, and nothing tells batch norm's gammas from its betas"
-        )
-    return ranked[0]
-
-
-def _fit(stored: list[_Stored], network: Architecture, order: Order, path: Path) -> dict[str, np.ndarray] | None:
-    """Name the variables by an order; None where their number, shapes or training do not fit."""
-    variables = order(network)
-    pairs = list(zip(stored, variables, strict=False))
-    if len(stored) != len(variables) or any(one.array.ndim != len(variable.shape) for one, variable in pairs):
-        return None
-    if any(one.trainable for one in stored) and any(one.trainable != variable.trainable for one, variable in pairs):
-        return None
-    weights = {variable.name: one.array for one, variable in pairs}
-    multiplier = fitting_multiplier(weights, network.name, path)
-    if multiplier is None:
-        return None
-    num_classes = weights[network.classifier[-1].name].shape[0] if network.classifier else 0
-    exact = architecture(network.name, multiplier, num_classes).variables
-    return weights if all(exact[name].shape == array.shape for name, array in weights.items()) else None
-
-
-def _negative_gammas(weights: Mapping[str, np.ndarray]) -> int:
-    """Count negative gammas. Training starts them at one and rarely takes one below zero; betas start at zero."""
-    return sum(int((array < 0).sum()) for name, array in weights.items() if name.endswith("/gamma"))
