@@ -279,7 +279,7 @@ class KerasLayer(keras.layers.Layer):
     def __dir__(self) -> list[str]:
         """List the attributes; Keras goes through them for sublayers to load, of which an old file has none."""
         names = [str(name) for name in super().__dir__()]
-        if vars(self).pop("_holds_all", False):
+        if self.__dict__.pop("_holds_all", False):
             names.remove("network")
         return names
 
