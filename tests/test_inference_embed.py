@@ -34,13 +34,14 @@ def test_every_kind_of_image_gives_the_same_features(module, tmp_path):
     Image.fromarray(pixels).save(path)
     embedder = Embedder(module, precision="f32")
     expected = embedder.embed(pixels[np.newaxis].astype(np.float32) / 255)
-    for images in (
-        path, str(path), [path], path.read_bytes(), [path.read_bytes()], Image.open(path), [Image.open(path)],
-        pixels, [pixels], pixels[np.newaxis], (item for item in [pixels]),
-    ):  # fmt: skip
-        value = embedder.embed(images)
-        assert value.shape == expected.shape
-        assert np.abs(value - expected).max() < 1e-5 * np.abs(expected).max()  # x / 255 is rounded twice
+    with Image.open(path) as opened, Image.open(path) as another:
+        for images in (
+            path, str(path), [path], path.read_bytes(), [path.read_bytes()], opened, [another],
+            pixels, [pixels], pixels[np.newaxis], (item for item in [pixels]),
+        ):  # fmt: skip
+            value = embedder.embed(images)
+            assert value.shape == expected.shape
+            assert np.abs(value - expected).max() < 1e-5 * np.abs(expected).max()  # x / 255 is rounded twice
     assert embedder.embed([]).shape == (0, 256)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from reference_network import forward, random_weights
 
+from mobilenet_hub.architecture import Variant
 from mobilenet_hub.errors import InputError, InvalidModuleError
 from mobilenet_hub.inference import compiled, engine
 from mobilenet_hub.inference.engine import Engine, chosen_precision, precision_for
@@ -244,10 +245,10 @@ def test_precision_is_what_the_cpu_has():
 
 
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
-@pytest.mark.parametrize("hidden_units", [0, 20])
+@pytest.mark.parametrize("hidden_units", [(), (20,)])
 def test_what_lies_behind_the_features_is_float32_in_every_precision(module, precision, hidden_units):
     """So a classifier fitted on an engine's features gives the logits that the engine gives."""
-    config = replace(module.config, hidden_units=hidden_units)
+    config = replace(module.config, variant=Variant(hidden_units=hidden_units))
     module = Module(config, random_weights(config.network))
     images = np.random.default_rng(0).random((5, 48, 40, 3), np.float32)
     results = Engine(module, ["logits"], precision=precision).run(images)
