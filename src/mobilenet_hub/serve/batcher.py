@@ -21,6 +21,9 @@ from mobilenet_hub.images.batches import BATCH_SIZE
 from mobilenet_hub.serve.served import Outputs, Served
 
 Result = dict[str, np.ndarray]
+# While pictures wait to be decoded, threads go on with those until so many are ready: cores are never idle, and batches
+# of one, which cost more for each image, are for when there is nothing else to do.
+_ENOUGH = 8
 
 
 class Work:
@@ -74,9 +77,12 @@ class Batcher:
         self._ready: deque[_Ready] = deque()
         self._lock = Lock()
         self._running = False
+        self._undecoded = 0  # pictures that no thread has begun with
 
     def pictures(self, work: Work, pictures: Sequence[bytes | np.ndarray]) -> None:
         """Take the pictures of a request: bytes of files, or uint8 arrays [h, w, 3]."""
+        with self._lock:
+            self._undecoded += len(pictures)
         for index, picture in enumerate(pictures):
             self.pool.submit(self._decode, work, index, picture)
 
@@ -94,28 +100,29 @@ class Batcher:
 
     def _decode(self, work: Work, index: int, picture: bytes | np.ndarray) -> None:
         start = time.monotonic()
-        if start > work.deadline:
-            self._settle([(work, index, "")], late=True)
-            return
+        with self._lock:
+            self._undecoded -= 1
         try:
+            if start > work.deadline:
+                self._settle([(work, index, "")], late=True)
+                return
             images = work.served.load(picture)[np.newaxis]
+            now = time.monotonic()
+            work.decode_s = max(work.decode_s, now - start)
+            self._ready.append(_Ready(work, index, images, now))
         except ImageError as error:
             self._settle([(work, index, error.reason)])
-            return
         except Exception as error:  # a picture that trips the decoder must not cost the thread
             work.failure = error
             self._settle([(work, index, "")])
-            return
-        now = time.monotonic()
-        work.decode_s = max(work.decode_s, now - start)
-        self._ready.append(_Ready(work, index, images, now))
-        self._compute()
+        finally:
+            self._compute()
 
     def _compute(self) -> None:
         """Run the engine until nothing is ready, unless another thread does."""
         while True:
             with self._lock:
-                if self._running or not self._ready:
+                if self._running or not self._ready or (self._undecoded and len(self._ready) < _ENOUGH):
                     return
                 self._running = True
                 batch = self._taken()
