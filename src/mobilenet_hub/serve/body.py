@@ -90,7 +90,6 @@ class Bodies:
             413,
             f"the body has {received}, and the limit is {self.limits.max_body}: send less at a time, or start the "
             "server with a larger --max-body",
-            headers={"Connection": "close"},
         )
 
 

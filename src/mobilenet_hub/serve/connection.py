@@ -18,6 +18,7 @@ from mobilenet_hub.serve.state import State
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LAST_CALL_S = 1.0  # how long clients may still come, to be told that the server ends, before connections are closed
 _STUCK_S = 30.0  # a client that takes nothing of its answer for so long has its connection cut
+_REST_S = 2.0  # for the rest of a body that was refused
 _SPARE_S = 5.0  # beyond the time for a request, for answers to be sent at the end
 
 
@@ -30,6 +31,7 @@ class Connection(HttpToolsProtocol):
         """Take a connection; a client that never says anything has as long as an idle one."""
         super().connection_made(transport)
         self._in_head, self._head_bytes = False, 0
+        self._rest_timer: asyncio.TimerHandle | None = None
         self._head_timer: asyncio.TimerHandle | None = self.loop.call_later(KEEP_ALIVE_S, self._cut_off)
         raw = transport.get_extra_info("socket")
         if raw is not None and hasattr(socket, "TCP_USER_TIMEOUT") and raw.family != socket.AF_UNIX:
@@ -38,6 +40,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop_timer()
+        self._stop_rest()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -62,6 +65,22 @@ class Connection(HttpToolsProtocol):
         """Hand the request on."""
         self._in_head = False
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Have the whole of a request."""
+        self._stop_rest()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Let a client that was refused in the middle of its body see why: closed at once, it would see a reset."""
+        if self.cycle.more_body and self._rest_timer is None and not self.transport.is_closing():
+            self._rest_timer = self.loop.call_later(_REST_S, self.transport.close)
+        super().on_response_complete()
+
+    def _stop_rest(self) -> None:
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+            self._rest_timer = None
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP."""
