@@ -72,7 +72,8 @@ def test_headers_without_end_are_refused(server):
 def test_bodies_that_are_too_long_are_refused(server):
     status, answer, _ = server.post("/classify", b"\xff" * 1_000_001, JPEG)
     assert (status, "1000000" in answer["error"]) == (413, True)
-    head = b"POST /classify HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: image/jpeg\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = b"POST /classify HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: image/jpeg\r\n"
+    head += b"Transfer-Encoding: chunked\r\n\r\n"
     answer = raw(server, head + (b"10000\r\n" + b"a" * 65536 + b"\r\n") * 20)
     assert answer.startswith(b"HTTP/1.1 413")
     assert raw(server, b"POST /classify HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").startswith(b"HTTP/1.1 411")
