@@ -106,10 +106,13 @@ def test_the_same_command_gives_the_same_bytes_and_another_seed_another_split(tr
 
 
 def test_held_out_photos_never_influence_training(trained, photos, base, tmp_path):
-    """Spoil every test photo, and plant spoiled copies as well: not a bit of the classifier changes."""
+    """Spoil every test photo, and plant spoiled copies as well: not a bit of the classifier changes.
+
+    The parts are given, as the split goes by the photos' content.
+    """
     spoiled = tmp_path / "colours"
     for row in photos_csv(trained.path):
-        target = spoiled / row["photo"]
+        target = spoiled / row["split"] / row["photo"]
         target.parent.mkdir(parents=True, exist_ok=True)
         if row["split"] == "test":
             Image.fromarray(np.random.default_rng(int(row["sha1"][:8], 16)).integers(0, 255, (9, 9, 3), np.uint8)).save(

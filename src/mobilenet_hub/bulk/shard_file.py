@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from mobilenet_hub.host.files import replacing
+from mobilenet_hub.images.skipped import Skipped
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, Schema
@@ -27,13 +28,13 @@ class ShardFile:
     def __init__(self, path: Path, schema: "Schema"):
         self.path = path
         self.inputs = self.rows = 0
-        self.skipped: list[tuple[str, str]] = []
+        self.skipped: list[Skipped] = []
         self._held: list[RecordBatch] = []
         self._schema = schema
         self._place = replacing(path)
         self._writer = open_parquet(self._place.__enter__(), schema)
 
-    def add(self, rows: "RecordBatch", inputs: Sequence[str], skipped: Iterable[tuple[str, str]]) -> None:
+    def add(self, rows: "RecordBatch", inputs: Sequence[str], skipped: Iterable[Skipped]) -> None:
         """Add the rows of some inputs, and (name, reason) of those without one."""
         self._held.append(rows)
         self.inputs += len(inputs)

@@ -32,6 +32,7 @@ from mobilenet_hub.bulk.shard_file import ShardFile
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.host.files import PARTIAL, replacing, sha256_of
 from mobilenet_hub.host.locks import LOCK_FILE, claimed
+from mobilenet_hub.images.skipped import Skipped
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, Schema
@@ -178,7 +179,7 @@ class Shards:
         elif self.part != WHOLE and self._manifest.keys_sha256 not in (None, digest.hexdigest()):
             raise InputError(f"the inputs are not those that {self.folder} was made of; choose another output")
 
-    def add(self, rows: "RecordBatch", inputs: Sequence[str], skipped: Sequence[tuple[str, str]]) -> None:
+    def add(self, rows: "RecordBatch", inputs: Sequence[str], skipped: Sequence[Skipped]) -> None:
         """Add the rows of some inputs, and the inputs that gave none; at a shard's end, finish it.
 
         Args:

@@ -9,6 +9,7 @@ from mobilenet_hub.cli.console import bar, is_fancy, note, print_json, table
 from mobilenet_hub.cli.options import add_module
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.host.progress import Bars, Stage
+from mobilenet_hub.images.skipped import Skipped
 
 if TYPE_CHECKING:
     from mobilenet_hub.inference.classify import Classifier, Prediction
@@ -65,14 +66,14 @@ def _to_screen(args: argparse.Namespace, classifier: "Classifier") -> int:
     return 1 if skipped else 0
 
 
-def _classify(args: argparse.Namespace, classifier: "Classifier") -> "tuple[list[Prediction], list[tuple[str, str]]]":
+def _classify(args: argparse.Namespace, classifier: "Classifier") -> "tuple[list[Prediction], list[Skipped]]":
     from itertools import islice
 
     from mobilenet_hub.images.batches import compute
     from mobilenet_hub.images.inputs import items
 
     predictions: list[Prediction] = []
-    skipped: list[tuple[str, str]] = []
+    skipped: list[Skipped] = []
     top = args.top or _TOP_OF_ONE
     total, done = expected(args), 0
     with Bars(args.quiet) as on_progress:
@@ -112,7 +113,7 @@ def _many_table(predictions: "Iterable[Prediction]", top: int) -> str:
 
 
 def _as_json(
-    classifier: "Classifier", module: str, predictions: "Iterable[Prediction]", skipped: list[tuple[str, str]]
+    classifier: "Classifier", module: str, predictions: "Iterable[Prediction]", skipped: list[Skipped]
 ) -> dict[str, Any]:
     from mobilenet_hub.version import __version__
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from mobilenet_hub.host.environment import setting
+from mobilenet_hub.images.skipped import Skipped
 
 _MAX_LISTED = 10  # files left out that are named; of more, the number
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -82,8 +83,8 @@ def note(text: str, quiet: bool = False) -> None:
         print(text, file=sys.stderr)
 
 
-def note_cautions(warnings: Sequence[str], left_out: Sequence[tuple[str, str]], quiet: bool) -> None:
-    """Print warnings, unless quiet, and the files that were left out, [(path, reason)], the first few by name."""
+def note_cautions(warnings: Sequence[str], left_out: Sequence[Skipped], quiet: bool) -> None:
+    """Print warnings, unless quiet, and the files that were left out, the first few by name."""
     for warning in warnings:
         note(f"warning: {warning}", quiet)
     for path, reason in left_out[:_MAX_LISTED]:

@@ -1,7 +1,6 @@
 """`mobilenet evaluate MODULE FOLDER`: how good a module is on labelled photos; `-o report.html` shows it."""
 
 import argparse
-import os
 from math import isnan
 from typing import TYPE_CHECKING
 
@@ -62,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"\nworst mistakes:\n{mistakes}")
     if args.output:
         note(f"report: {args.output}", args.quiet)
-    note_cautions(result.warnings, [(os.fspath(skip.path), skip.reason) for skip in result.skipped], args.quiet)
+    note_cautions(result.warnings, result.skipped, args.quiet)
     return 1 if result.skipped else 0
 
 

@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(_table(result))
         note(f"{result.path}: module, metrics.json, report.html, README.md ({result.seconds:.1f} s)", args.quiet)
-    note_cautions(result.warnings, [(os.fspath(skip.path), skip.reason) for skip in result.skipped], args.quiet)
+    note_cautions(result.warnings, result.skipped, args.quiet)
     return 1 if result.skipped else 0
 
 
@@ -185,5 +185,5 @@ def _as_json(result: "TrainResult") -> dict[str, object]:
         "settings": dict(result.settings),
         "seconds": round(result.seconds, 2),
         "warnings": list(result.warnings),
-        "skipped": [{"path": os.fspath(skip.path), "reason": skip.reason} for skip in result.skipped],
+        "skipped": [{"path": skip.name, "reason": skip.reason} for skip in result.skipped],
     }

@@ -1,8 +1,9 @@
 """Photos with labels, and which of them train, validate and test.
 
-The split is a hash of class and file name, so that adding photos moves none of those that are there, on any machine.
-Two rules keep it honest: variants of one photo (`x_nohash_1.jpg`, `x_nohash_2.jpg`; the convention of TensorFlow's
-retrain.py) stay together, and a photo that is there twice, by its bytes, is used once.
+The split is a hash of a photo's class and content, so that adding photos moves none of those that are there, and the
+same photo lands in the same part through a folder or a table, on any machine. Two rules keep it honest: variants of
+one photo (`x.jpg`, `x_nohash_1.jpg`; the convention of TensorFlow's retrain.py) stay together, so they alone go by the
+class and the name that they share; and a photo that is there twice, by its bytes, is used once.
 """
 
 import csv
@@ -19,6 +20,7 @@ from typing import Literal
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.host.files import is_special, printable
 from mobilenet_hub.images.names import SUFFIXES
+from mobilenet_hub.images.skipped import Skipped
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -45,14 +47,6 @@ class Example:
     label: int  # index into the data set's labels
     split: Split
     digest: str  # SHA-1 of the file's bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A file that is left out, and why."""
-
-    path: Path
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -83,7 +77,7 @@ class Dataset:
         skipped = tuple(skipped)
         bad = {skip.path for skip in skipped}
         left = [example for example in self.examples if example.path not in bad]
-        rows = [_Row(e.path, e.name, self.labels[e.label], e.split, e.digest) for e in left]
+        rows = _grouped([_Row(e.path, e.name, self.labels[e.label], e.split, e.digest) for e in left])
         rows = _lend(rows, [split for split in _HELD_OUT if self.part(split)])
         return _assemble(self.source, rows, (*self.skipped, *skipped), self.warnings)
 
@@ -97,6 +91,7 @@ class _Row:
     label: str
     split: Split | None = None  # None: by hash
     digest: str = ""
+    group: str = ""  # what stays in one part: a photo by its content, variants of one by their name
 
 
 def read_dataset(
@@ -136,7 +131,7 @@ def read_dataset(
     rows, skipped, warnings = _list_rows(source)
     rows, unreadable = _hash_contents(rows)
     rows, ambiguous = _drop_ambiguous(rows)
-    rows = _merge_held_out(rows)
+    rows = _grouped(_merge_held_out(rows))
     rows = [row if row.split else replace(row, split=_split_of(row, validation, test, seed)) for row in rows]
     if validation and not any(row.split == "validation" for row in rows):  # all parts given, this one not
         rows = [replace(r, split=_carve(r, validation, seed)) if r.split == "train" else r for r in rows]
@@ -168,7 +163,8 @@ def read_examples(source: str | os.PathLike[str], labels: Iterable[str]) -> Data
         labels: the module's labels in order.
 
     Returns:
-        The data set with exactly the module's labels; photos of other classes are left out and named.
+        The data set with exactly the module's labels; photos of other classes are left out and named. As for training,
+        a photo that is there twice counts once, and one in two classes not at all.
 
     Raises:
         InputError: no class of the source is one of the module's.
@@ -182,12 +178,17 @@ def read_examples(source: str | os.PathLike[str], labels: Iterable[str]) -> Data
         raise InputError(
             f"no class of {source} is one of the module's: found {_some(strange)}, and the module knows {_some(labels)}"
         )
-    outside = [Skipped(row.path, f"{row.label!r} is not a class of the module") for row in rows if row.label in strange]
+    outside = [
+        Skipped(str(row.path), f"{row.label!r} is not a class of the module") for row in rows if row.label in strange
+    ]
     rows, unreadable = _hash_contents(row for row in rows if row.label not in strange)
-    examples = [Example(row.path, row.name, found[row.label] or 0, "test", row.digest) for row in rows]
+    rows, ambiguous = _drop_ambiguous([replace(row, label=labels[found[row.label] or 0]) for row in rows])
+    rows, repeated = _drop_repeated(rows)
+    examples = [Example(row.path, row.name, labels.index(row.label), "test", row.digest) for row in rows]
     if not examples:
         raise InputError(f"{source} has no photos in class folders")
-    return Dataset(source, labels, tuple(examples), (*skipped, *outside, *unreadable), tuple(warnings))
+    left_out = (*skipped, *outside, *unreadable, *ambiguous)
+    return Dataset(source, labels, tuple(examples), left_out, (*warnings, *repeated))
 
 
 def _list_rows(source: Path) -> tuple[list[_Row], list[Skipped], list[str]]:
@@ -218,7 +219,7 @@ def _list_folder(folder: Path) -> tuple[list[_Row], list[Skipped], list[str]]:
         photos, others = _list_photos(path)
         photos_of[label] += len(photos)
         rows += [_Row(photo, _name(label, photo.relative_to(path).as_posix()), label, split) for photo in photos]
-        skipped += [Skipped(other, "not a photo by its name") for other in others]
+        skipped += [Skipped(str(other), "not a photo by its name") for other in others]
     if empty := [label for label, count in photos_of.items() if not count]:
         warnings.append(f"no photos in class folder {_some(empty)}: left out")
     if loose := [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]:
@@ -243,13 +244,30 @@ def _list_table(table: Path) -> tuple[list[_Row], list[Skipped], list[str]]:
     for number, record in enumerate(_read_table(table), start=1):
         path, label, part = (str(record.get(key) or "").strip() for key in ("path", "label", "split"))
         if not path or not label:
-            skipped.append(Skipped(table, f"row {number} lacks a path or a label"))
+            skipped.append(Skipped(str(table), f"row {number} lacks a path or a label"))
         elif part and part.lower() not in _GIVEN_SPLITS:
             raise InputError(f"{table}, row {number}: split {part!r} is none of {', '.join(_GIVEN_SPLITS)}")
         else:
             label = _clean(label)
-            rows.append(_Row(table.parent / path, _name(label, path), label, _GIVEN_SPLITS.get(part.lower())))
-    return rows, skipped, []
+            rows.append(_Row(table.parent / path, path, label, _GIVEN_SPLITS.get(part.lower())))
+    names = _shown(rows, table)
+    return [replace(row, name=_name(row.label, name)) for row, name in zip(rows, names, strict=True)], skipped, []
+
+
+def _shown(rows: list[_Row], table: Path) -> list[str]:
+    """Return paths as seen from the table or, of photos elsewhere, from the folder that holds all of those."""
+    paths = [Path(os.path.normpath(row.path.absolute())) for row in rows]
+    root = Path(os.path.normpath(table.parent.absolute()))
+    outside = {path.parent for path in paths if not path.is_relative_to(root)}
+    try:
+        other = Path(os.path.commonpath(outside)) if outside else root
+    except ValueError:  # on several drives
+        other = None
+    names = []
+    for path in paths:
+        base = root if path.is_relative_to(root) else other
+        names.append(path.relative_to(base).as_posix() if base is not None else path.name)
+    return names
 
 
 def _read_table(table: Path) -> list[Mapping[str, object]]:
@@ -286,13 +304,13 @@ def _hash_contents(rows: Iterable[_Row]) -> tuple[list[_Row], list[Skipped]]:
     for row in rows:
         try:
             if is_special(row.path):
-                skipped.append(Skipped(row.path, "not a regular file"))
+                skipped.append(Skipped(str(row.path), "not a regular file"))
                 continue
             with row.path.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha1").hexdigest()
             hashed.append(replace(row, digest=digest))
         except OSError as error:
-            skipped.append(Skipped(row.path, error.strerror or str(error)))
+            skipped.append(Skipped(str(row.path), error.strerror or str(error)))
     return hashed, skipped
 
 
@@ -302,7 +320,7 @@ def _drop_ambiguous(rows: list[_Row]) -> tuple[list[_Row], list[Skipped]]:
     for row in rows:
         labels[row.digest].add(row.label)
     skipped = [
-        Skipped(row.path, f"the same photo is in the classes {_some(sorted(labels[row.digest]))}")
+        Skipped(str(row.path), f"the same photo is in the classes {_some(sorted(labels[row.digest]))}")
         for row in rows
         if len(labels[row.digest]) > 1
     ]
@@ -316,13 +334,20 @@ def _merge_held_out(rows: list[_Row]) -> list[_Row]:
     return rows
 
 
+def _grouped(rows: list[_Row]) -> list[_Row]:
+    """Say of each photo what stays together with it."""
+    varied = {(row.label, _stem(row)) for row in rows if _VARIANT.search(_SUFFIX.sub("", row.name))}
+    return [replace(row, group=_stem(row) if (row.label, _stem(row)) in varied else row.digest) for row in rows]
+
+
 def _stem(row: _Row) -> str:
-    """Return class and name less the file's suffix and what tells variants of one photo apart."""
-    return _VARIANT.sub("", _SUFFIX.sub("", row.name))
+    """Return the file's name less its suffix and what tells variants of one photo apart."""
+    return _VARIANT.sub("", _SUFFIX.sub("", row.name.rpartition("/")[2]))
 
 
 def _fraction(row: _Row, seed: int) -> float:
-    return int(hashlib.sha1(f"{seed}/{_stem(row)}".encode()).hexdigest()[:13], 16) / 16**13  # in [0, 1)
+    key = f"{seed}/{row.label}/{row.group}"
+    return int(hashlib.sha1(key.encode()).hexdigest()[:13], 16) / 16**13  # in [0, 1)
 
 
 def _split_of(row: _Row, validation: float, test: float, seed: int) -> Split:
@@ -354,18 +379,21 @@ def _lend(rows: list[_Row], held_out: Iterable[Split]) -> list[_Row]:
     """Move single photos, with their variants: each class gets one to train on, and no part stays empty if it can."""
     trained = Counter(row.label for row in rows if row.split == "train")
     for label in sorted({row.label for row in rows} - trained.keys()):
-        rows = _move(rows, [row for row in rows if row.label == label][-1], "train")
+        rows = _move(rows, max((row for row in rows if row.label == label), key=lambda row: row.group), "train")
     for split in held_out:
         if not any(row.split == split for row in rows):
-            stems = Counter(row.label for row in {_stem(row): row for row in rows if row.split == "train"}.values())
-            spare = [row for row in rows if row.split == "train" and stems[row.label] > 1]
+            photos = {(row.label, row.group): row for row in rows if row.split == "train"}.values()
+            counts = Counter(row.label for row in photos)
+            spare = [row for row in rows if row.split == "train" and counts[row.label] > 1]
             if spare:
-                rows = _move(rows, min(spare, key=lambda row: (-stems[row.label], row.name)), split)
+                rows = _move(rows, min(spare, key=lambda row: (-counts[row.label], row.group)), split)
     return rows
 
 
 def _move(rows: list[_Row], chosen: _Row, split: Split) -> list[_Row]:
-    return [replace(row, split=split) if _stem(row) == _stem(chosen) else row for row in rows]
+    """Put a photo into another part, with its variants."""
+    together = (chosen.label, chosen.group)
+    return [replace(row, split=split) if (row.label, row.group) == together else row for row in rows]
 
 
 def _assemble(source: Path, rows: list[_Row], skipped: Iterable[Skipped], warnings: Iterable[str]) -> Dataset:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mobilenet_hub.errors import ImageError, InputError, OutputError
-from mobilenet_hub.evaluation.dataset import Example, Skipped, read_examples
+from mobilenet_hub.evaluation.dataset import Example, read_examples
 from mobilenet_hub.evaluation.metrics import Metrics, Outcome, measure
 from mobilenet_hub.evaluation.provenance import environment, fingerprint
 from mobilenet_hub.evaluation.report import Report, render
@@ -23,6 +23,7 @@ from mobilenet_hub.host.files import replacing, sha256_of
 from mobilenet_hub.host.progress import OnProgress, Stage
 from mobilenet_hub.images.batches import batches
 from mobilenet_hub.images.fit import Fit, checked_fit
+from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.inference.classify import labels_of, softmax
 from mobilenet_hub.inference.engine import Engine, Precision
 from mobilenet_hub.module_folder import WEIGHTS_FILE, read_config
@@ -55,7 +56,7 @@ class Evaluation:
             "module": self.module,
             "source": self.source,
             **self.metrics.to_json(self.labels),
-            "skipped": [{"path": os.fspath(skip.path), "reason": skip.reason} for skip in self.skipped],
+            "skipped": [{"path": skip.name, "reason": skip.reason} for skip in self.skipped],
             "warnings": list(self.warnings),
             "facts": {heading: dict(facts) for heading, facts in self.facts.items()},
         }
@@ -74,7 +75,7 @@ class Evaluation:
             outcomes=self.outcomes,
             facts=self.facts,
             warnings=self.warnings,
-            left_out=[(skip.path.name, skip.reason) for skip in self.skipped],
+            left_out=[Skipped(skip.path.name, skip.reason) for skip in self.skipped],
         )
         try:
             with replacing(Path(path)) as file:
@@ -171,7 +172,7 @@ def predict(
     paths = [example.path for example in examples]
 
     def skip(path: str, error: ImageError) -> None:
-        skipped.append(Skipped(Path(path), error.reason))
+        skipped.append(Skipped(path, error.reason))
 
     for _, batch in batches(paths, engine.image_size, fit, on_error=skip):
         parts.append(softmax(engine.run(batch)["logits"]))

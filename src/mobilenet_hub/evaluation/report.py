@@ -19,6 +19,7 @@ from mobilenet_hub.evaluation.charts import (
 )
 from mobilenet_hub.evaluation.metrics import Curve, Metrics, Outcome
 from mobilenet_hub.evaluation.page import card, page, table, thumbnail
+from mobilenet_hub.images.skipped import Skipped
 
 MAX_PICTURES = 24
 _MAX_CLASS_ROWS = 40
@@ -38,7 +39,7 @@ class Report:
     curves: Sequence[Curve] = ()
     facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # heading -> name -> value
     warnings: Sequence[str] = ()
-    left_out: Sequence[tuple[str, str]] = ()  # (file, reason)
+    left_out: Sequence[Skipped] = ()
 
 
 def render(report: Report) -> str:

@@ -20,6 +20,7 @@ from mobilenet_hub.host.cpu import available_cores
 from mobilenet_hub.images.fit import Fit
 from mobilenet_hub.images.inputs import Item
 from mobilenet_hub.images.load import check_batch, load_image, load_sized
+from mobilenet_hub.images.skipped import Skipped
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,7 +43,7 @@ class Batch:
     keys: list[str]  # n names
     sizes: list[tuple[int, int]]  # n full (height, width), before they were fitted
     inputs: list[str]  # the names of all inputs, good or bad, in order
-    skipped: list[tuple[str, str]]  # (name, reason) of the bad ones
+    skipped: list[Skipped]  # the bad ones
 
 
 class Computes(Protocol):
@@ -147,7 +148,7 @@ class _Pending:
             keys=[inputs[index] for index in good],
             sizes=[outcome for outcome in outcomes if not isinstance(outcome, str)],
             inputs=inputs,
-            skipped=[(key, out) for key, out in zip(inputs, outcomes, strict=True) if isinstance(out, str)],
+            skipped=[Skipped(key, out) for key, out in zip(inputs, outcomes, strict=True) if isinstance(out, str)],
         )
 
 

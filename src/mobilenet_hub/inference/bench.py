@@ -22,6 +22,7 @@ from mobilenet_hub.images.batches import BATCH_SIZE, compute, decode_batches
 from mobilenet_hub.images.decode import decode_image
 from mobilenet_hub.images.fit import DEFAULT_FIT, Fit, checked_fit
 from mobilenet_hub.images.inputs import Item, items
+from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.inference.engine import Engine, Precision
 from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.module_folder import read_config
@@ -94,7 +95,7 @@ def open_to_measure(name: str | os.PathLike[str], precision: Precision) -> Engin
     return Engine(source, (output,), precision=precision)
 
 
-def photos_in_memory(inputs: Sequence[str]) -> tuple[list[Item], list[tuple[str, str]]]:
+def photos_in_memory(inputs: Sequence[str]) -> tuple[list[Item], list[Skipped]]:
     """Read the files of the inputs, at most 2,000 or a gigabyte, so that no disk is measured.
 
     Returns:
@@ -104,21 +105,21 @@ def photos_in_memory(inputs: Sequence[str]) -> tuple[list[Item], list[tuple[str,
         InputError: there is none.
     """
     found: list[Item] = []
-    left_out: list[tuple[str, str]] = []
+    left_out: list[Skipped] = []
     held = 0
     for item in islice(items(inputs), _MOST_PHOTOS):
         try:
             data = item.read()
             decode_image(data, min_size=(1, 1))
         except ImageError as error:
-            left_out.append((item.key, error.reason))
+            left_out.append(Skipped(item.key, error.reason))
             continue
         found.append(Item(item.key, _constant(data)))
         held += len(data)
         if held > _MOST_BYTES:
             break
     if not found:
-        why = f", e.g. {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
+        why = f", e.g. {left_out[0].name}: {left_out[0].reason}" if left_out else ""
         raise InputError(f"there are no photos to measure with{why}")
     return found, left_out
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from mobilenet_hub.images.batches import batches
 from mobilenet_hub.images.fit import Fit, checked_fit
+from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.inference.engine import Engine, Precision
 from mobilenet_hub.module import Module
 from mobilenet_hub.store import resolve
@@ -25,7 +26,7 @@ class FeatureBatch:
     sources: list[str]  # n names: paths, archive/member, or "image 3" where an image has none
     features: np.ndarray  # float32 [n, num_features]
     sizes: list[tuple[int, int]]  # n full (height, width)
-    skipped: list[tuple[str, str]]  # (name, reason)
+    skipped: list[Skipped]
 
 
 class Embedder:

@@ -15,13 +15,14 @@ from typing import BinaryIO
 import numpy as np
 
 from mobilenet_hub.errors import ImageError, InputError
-from mobilenet_hub.evaluation.dataset import Example, Skipped
+from mobilenet_hub.evaluation.dataset import Example
 from mobilenet_hub.host.cpu import available_cores
 from mobilenet_hub.host.files import replacing
 from mobilenet_hub.host.progress import OnProgress, Stage
 from mobilenet_hub.images.fit import DEFAULT_FIT
 from mobilenet_hub.images.load import load_image
 from mobilenet_hub.images.resample import resample
+from mobilenet_hub.images.skipped import Skipped
 
 _CHUNK = 256  # photos that are decoded between two reports
 _ASPECT = 4 / 3  # most that a crop is wider than high, or the other way round
@@ -95,7 +96,7 @@ def _decode_into(
         try:
             pixels[index] = load_image(examples[index].path, size)
         except ImageError as error:
-            return Skipped(examples[index].path, error.reason)
+            return Skipped(str(examples[index].path), error.reason)
         return None
 
     skipped: list[Skipped | None] = []

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from mobilenet_hub.errors import ImageError
-from mobilenet_hub.evaluation.dataset import Example, Skipped
+from mobilenet_hub.evaluation.dataset import Example
 from mobilenet_hub.host.cpu import available_cores
 from mobilenet_hub.host.files import replacing
 from mobilenet_hub.host.progress import OnProgress, Stage
 from mobilenet_hub.images.load import load_image
 from mobilenet_hub.images.resample import resample
+from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.inference.engine import Engine
 
 _BATCH = 64  # views that the engine gets at a time
@@ -63,7 +64,7 @@ def compute_features(
     on_progress(Stage("features", "photo"), done, len(wanted))
     for batch in _batches(missing, engine.image_size):
         good = [(example, pictures) for example, pictures in batch if not isinstance(pictures, ImageError)]
-        skipped += [Skipped(e.path, pictures.reason) for e, pictures in batch if isinstance(pictures, ImageError)]
+        skipped += [Skipped(str(e.path), pictures.reason) for e, pictures in batch if isinstance(pictures, ImageError)]
         if good:
             rows = engine.run(np.concatenate([pictures for _, pictures in good]))["features"]
             ends = np.cumsum([len(pictures) for _, pictures in good])

@@ -15,6 +15,7 @@ from mobilenet_hub.evaluation.metrics import Curve, Metrics, Outcome
 from mobilenet_hub.evaluation.provenance import environment, fingerprint
 from mobilenet_hub.evaluation.report import Report, render
 from mobilenet_hub.host.files import sha256_of
+from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.module import Module
 from mobilenet_hub.module_folder import WEIGHTS_FILE, write_module
 
@@ -167,7 +168,7 @@ def _report(fitted: Fitted, record: Record, facts: Mapping[str, Mapping[str, str
         curves=fitted.curves,
         facts=facts,
         warnings=(*dataset.warnings, *fitted.warnings),
-        left_out=[(_shown(skip.path, dataset.source), skip.reason) for skip in dataset.skipped],
+        left_out=[Skipped(_shown(skip.path, dataset.source), skip.reason) for skip in dataset.skipped],
     )
 
 

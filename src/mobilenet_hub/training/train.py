@@ -13,11 +13,12 @@ import numpy as np
 
 from mobilenet_hub.architecture import Architecture, height_and_width
 from mobilenet_hub.errors import AccuracyError, InputError, OutputError
-from mobilenet_hub.evaluation.dataset import SPLITS, TEST_SHARE, VALIDATION_SHARE, Dataset, Skipped, Split, read_dataset
+from mobilenet_hub.evaluation.dataset import SPLITS, TEST_SHARE, VALIDATION_SHARE, Dataset, Split, read_dataset
 from mobilenet_hub.evaluation.evaluate import outcomes_of, predict
 from mobilenet_hub.evaluation.metrics import Metrics, measure
 from mobilenet_hub.host.files import replacing_folder
 from mobilenet_hub.host.progress import OnProgress, silent
+from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.inference.engine import Engine
 from mobilenet_hub.module import checked_image_size
 from mobilenet_hub.module_folder import check_place
