@@ -15,7 +15,7 @@ import numpy as np
 import pretrained
 
 from mobilenet_hub.architecture import pad_amounts
-from mobilenet_hub.images.load import load_batch
+from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.inference.bfloat16 import prepare, to_bfloat16
 from mobilenet_hub.inference.graph import dense_layers, fold_batch_norm
 from mobilenet_hub.module_folder import read_module
@@ -34,7 +34,7 @@ def main():
     print("|---|---|--:|--:|--:|--:|--:|")
     for name, module in networks(shared):
         network, weights = module.config.network, module.weights
-        images = load_batch(files, module.config.image_size)
+        images = Preprocessing(module.config.image_size).load_batch(files)
         units = [fold_batch_norm(network, unit, weights) for unit in network.units]
         dense = dense_layers(network, weights)
         exact = forward(network, units, dense, images, len(units) + 1)

@@ -121,12 +121,13 @@ def engine(precision):
 def ours(precision):
     def run(folder):
         from mobilenet_hub.images.batches import compute
+        from mobilenet_hub.images.fit import Preprocessing
         from mobilenet_hub.images.inputs import items
 
         network = quantized(folder) if precision == "int8" else engine(precision)
 
         def work(warm_up):
-            for _ in compute(items(some_of(folder) if warm_up else [folder]), network, "logits", "center"):
+            for _ in compute(items(some_of(folder) if warm_up else [folder]), network, "logits", Preprocessing(SIZE)):
                 pass
 
         return timed(work)
@@ -139,17 +140,19 @@ def some_of(folder):
 
 
 def quantized(folder):
+    from mobilenet_hub.images.fit import Preprocessing
     from mobilenet_hub.inference.quantize import quantized as calibrate
 
-    return calibrate(engine("f32"), [str(folder)], "center", limit=64)[0]
+    return calibrate(engine("f32"), [str(folder)], Preprocessing(SIZE), limit=64)[0]
 
 
 def decoding(folder):
     from mobilenet_hub.images.batches import decode_batches
+    from mobilenet_hub.images.fit import Preprocessing
     from mobilenet_hub.images.inputs import items
 
     def work(warm_up):
-        for _ in decode_batches(items(some_of(folder) if warm_up else [folder]), (SIZE, SIZE), "center"):
+        for _ in decode_batches(items(some_of(folder) if warm_up else [folder]), Preprocessing(SIZE)):
             pass
 
     return timed(work)

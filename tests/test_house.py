@@ -112,3 +112,15 @@ def test_every_public_name_is_there():
             t.id for node in tree.body if isinstance(node, ast.Assign) for t in node.targets if isinstance(t, ast.Name)
         }
         assert name in named, f"{owner} does not define {name}"
+
+
+def test_a_size_and_a_fit_travel_as_one_value():
+    """`Preprocessing` holds the two, checked once; apart they stand where a caller gives them, and no further."""
+    found = [
+        f"{file.relative_to(PACKAGE)}: {node.name}"
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and {"image_size", "fit"} & {a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)}
+    ]
+    assert len(found) <= 15, "\n".join(found)

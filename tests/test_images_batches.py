@@ -10,6 +10,7 @@ import pytest
 
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.images.batches import decode_batches
+from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.images.inputs import Item, items
 from mobilenet_hub.images.load import load_image
 
@@ -35,7 +36,7 @@ def test_order_holds_and_bad_inputs_are_listed(batch_size, shard_size, threads):
     delays = np.random.default_rng(0).uniform(0, 0.002, 50)
     stream = (slow_item(number, delays) for number in range(50))
     options = {"batch_size": batch_size, "shard_size": shard_size, "threads": threads}
-    batches = list(decode_batches(stream, (8, 8), "squash", **options))
+    batches = list(decode_batches(stream, Preprocessing(8, "squash"), **options))
     assert [key for batch in batches for key in batch.inputs] == [str(n) for n in range(50)]
     good = [n for n in range(50) if n % 5 != 3]
     assert [key for batch in batches for key in batch.keys] == [str(n) for n in good]
@@ -53,7 +54,7 @@ def test_order_holds_and_bad_inputs_are_listed(batch_size, shard_size, threads):
 def test_pixels_are_those_of_load_image():
     random = np.random.default_rng(1)
     arrays = [random.integers(0, 256, (*random.integers(1, 60, 2), 3), np.uint8) for _ in range(9)]
-    [batch] = decode_batches([Item("x", partial(np.copy, array)) for array in arrays], (16, 24), "center")
+    [batch] = decode_batches([Item("x", partial(np.copy, array)) for array in arrays], Preprocessing((16, 24)))
     assert np.array_equal(batch.images, [load_image(array, (16, 24)) for array in arrays])
     assert batch.sizes == [array.shape[:2] for array in arrays]
 
@@ -67,7 +68,7 @@ def test_reading_never_runs_far_ahead():
             started += 1
             yield Item(str(number), partial(pixels, number))
 
-    stream = decode_batches(counted(), (8, 8), "squash", batch_size=16, threads=2)
+    stream = decode_batches(counted(), Preprocessing(8, "squash"), batch_size=16, threads=2)
     for batches in range(1, 20):
         next(stream)
         assert started <= 16 * (batches + 3)
@@ -76,7 +77,7 @@ def test_reading_never_runs_far_ahead():
 
 def test_an_early_end_leaves_no_thread():
     before = threading.active_count()
-    stream = decode_batches((Item(str(n), partial(pixels, n)) for n in range(500)), (8, 8), "squash")
+    stream = decode_batches((Item(str(n), partial(pixels, n)) for n in range(500)), Preprocessing(8, "squash"))
     next(stream)
     stream.close()
     assert threading.active_count() == before
@@ -89,7 +90,7 @@ def test_a_vanished_folder_stops_and_a_vanished_file_does_not(tmp_path):
     folder.mkdir()
     for number in range(200):
         Image.fromarray(pixels(number)).save(folder / f"{number:03d}.png")
-    stream = decode_batches(items([folder]), (8, 8), "squash", batch_size=8, threads=1)
+    stream = decode_batches(items([folder]), Preprocessing(8, "squash"), batch_size=8, threads=1)
     next(stream)
     (folder / "150.png").unlink()
     batches = [next(stream) for _ in range(20)]

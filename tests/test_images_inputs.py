@@ -97,13 +97,14 @@ def test_deep_globs_follow_no_links(folder):
 
 def test_a_disk_that_is_gone_is_not_a_million_missing_files(folder):
     from mobilenet_hub.images.batches import decode_batches
+    from mobilenet_hub.images.fit import Preprocessing
 
     for inputs in (["photos"], ["photos/*.jpg"]):
         listed = list(items(inputs))
         folder.rename(folder.with_name("unmounted"))
         folder.mkdir()  # the mount point stays
         with pytest.raises(InputError, match="has vanished"):
-            list(decode_batches(listed, (8, 8), "center"))
+            list(decode_batches(listed, Preprocessing(8)))
         folder.rmdir()
         folder.with_name("unmounted").rename(folder)
 

@@ -9,7 +9,7 @@ from PIL import Image
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.images import load
 from mobilenet_hub.images.decode import decode_image
-from mobilenet_hub.images.fit import FITS
+from mobilenet_hub.images.fit import FITS, Preprocessing
 
 
 def scene(height=96, width=144):
@@ -68,10 +68,10 @@ def test_a_scaled_jpeg_is_fitted_as_the_whole_is():
 
 
 def test_a_batch_is_its_images():
-    batch = load.load_batch([scene(), scene()[::-1]], 32, "squash")
+    batch = Preprocessing(32, "squash").load_batch([scene(), scene()[::-1]])
     assert batch.dtype == np.uint8
     assert np.array_equal(batch[1], load.load_image(scene()[::-1], 32, "squash"))
-    assert load.load_batch([], 32).shape == (0, 32, 32, 3)
+    assert Preprocessing(32).load_batch([]).shape == (0, 32, 32, 3)
 
 
 # Batches taken as they are

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mobilenet_hub.images import resample as resampling
-from mobilenet_hub.images.fit import fit_image
+from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.images.resample import Filter, resample
 
 FILTERS = get_args(Filter)
@@ -61,4 +61,4 @@ def test_no_shape_of_picture_is_refused():
         height, width, *size = (int(side) for side in random.integers(1, 60, 4))
         picture = random.integers(0, 256, (height, width, 3), np.uint8)
         for fit in ("center", "crop", "squash", "pad"):
-            assert fit_image(picture, (size[0], size[1]), fit).shape == (*size, 3)
+            assert Preprocessing((size[0], size[1]), fit).apply(picture).shape == (*size, 3)

@@ -12,6 +12,7 @@ from mobilenet_hub.cli.main import main
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.evaluation.speed_chart import speed_chart
 from mobilenet_hub.images.decode import decode_image
+from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.inference.bench import (
     NetworkSpeed,
     best_within,
@@ -38,7 +39,7 @@ def speeds():
 
 def test_the_limit_follows_from_the_parts():
     engine = Engine(placeholder(SMALL[0]), ("logits",))
-    speed = measure(engine, example_photos(8), seconds=0.3)
+    speed = measure(engine, example_photos(8), Preprocessing(engine.image_size), seconds=0.3)
     assert speed.limit == pytest.approx(1 / (1 / speed.decode + 1 / speed.inference))
     assert speed.limit < min(speed.decode, speed.inference)
     # The machine that runs the tests may be busy with other things at any moment: no more than the order is certain.

@@ -6,7 +6,7 @@ from reference_network import random_weights
 
 from mobilenet_hub.catalog.labels import imagenet_labels
 from mobilenet_hub.errors import ImageError, InputError
-from mobilenet_hub.images.load import load_batch
+from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.inference.classify import Classifier, Prediction, labels_of, softmax
 from mobilenet_hub.inference.engine import Engine
 from mobilenet_hub.module import Module, ModuleConfig
@@ -47,7 +47,7 @@ def test_bfloat16_keeps_the_features_and_the_answers_of_pretrained_networks(size
     """On a CPU without bfloat16 this holds of itself: the engine takes float32."""
     with np.load(shared("golden/pretrained_v1_025.npz")) as arrays:
         files, labels = arrays["files"], arrays["labels"]
-    images = load_batch([shared("photos/imagenet_samples") / str(name) for name in files], size)
+    images = Preprocessing(size).load_batch([shared("photos/imagenet_samples") / str(name) for name in files])
     module = load_source(shared(f"weights/slim_frozen/{FROZEN[size]}"))
     exact, value = (
         Engine(module, ["features", "logits"], precision=precision).run(images) for precision in ("f32", "bf16")

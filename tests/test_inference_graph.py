@@ -9,7 +9,7 @@ from reference_network import forward, random_weights
 
 from mobilenet_hub.architecture import Variant, architecture, mobilenet_v1, mobilenet_v2
 from mobilenet_hub.errors import InputError
-from mobilenet_hub.images.load import load_batch
+from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.inference.graph import build_graph, fold_batch_norm, import_openvino, output_names
 from mobilenet_hub.weights.convert import load_source
 
@@ -185,7 +185,9 @@ def test_biases_make_up_for_the_rounded_kernels_of_pretrained_networks(size, sha
     """Rounded as they are, kernels and biases take the features' mean cosine to 0.997."""
     suffix = {128: "128_frozen.pb", 224: "224_frozen.tgz"}[size]
     module = load_source(shared(f"weights/slim_frozen/mobilenet_v1_0.25_{suffix}"))
-    images = load_batch(sorted(shared("photos/imagenet_samples").glob("*.JPEG"))[:24], size) / np.float32(255)
+    images = Preprocessing(size).load_batch(sorted(shared("photos/imagenet_samples").glob("*.JPEG"))[:24]) / np.float32(
+        255
+    )
     exact, value = (
         run(module.config.network, module.weights, images, ["features"], precision=precision)["features"]
         for precision in ("f32", "bf16")

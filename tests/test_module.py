@@ -8,7 +8,7 @@ from mobilenet_hub.architecture import Variant, mobilenet_v1
 from mobilenet_hub.catalog.labels import imagenet_labels, imagenet_labels_1000
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.inference.engine import Engine
-from mobilenet_hub.module import Module, ModuleConfig, drop_background
+from mobilenet_hub.module import Module, ModuleConfig, checked_image_size, drop_background
 from mobilenet_hub.module_folder import read_module, write_module
 
 
@@ -33,3 +33,21 @@ def test_without_classifier_gives_features_only():
     assert (features.config.num_classes, features.config.labels) == (0, None)
     assert features.config.variant == Variant(1e-5)
     assert features.weights.keys() == features.config.network.variables.keys()
+
+
+@pytest.mark.parametrize("kind", ["classification", "feature_vector"])
+def test_the_size_is_fixed_alike_for_whoever_asks(kind):
+    """Of published modules; one whose classes were changed is one's own, wherever its network comes from."""
+    from mobilenet_hub.hub.contract import find_contract
+
+    handle = f"google/imagenet/mobilenet_v2_035_96/{kind}/5"
+    classes = 1001 if kind == "classification" else 0
+    for num_classes in (0, 3, 1001):
+        config = ModuleConfig("mobilenet_v2", 0.35, (96, 96), num_classes, handle=handle)
+        is_fixed = num_classes == classes
+        assert (find_contract("some/folder", config).size is not None) == is_fixed
+        if is_fixed:
+            with pytest.raises(InputError, match="96x96"):
+                checked_image_size(config, 128)
+        else:
+            assert checked_image_size(config, 128) == (128, 128)

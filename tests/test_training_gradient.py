@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobilenet_hub.architecture import mobilenet_v1
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.evaluation.dataset import read_dataset
 from mobilenet_hub.evaluation.evaluate import predict
 from mobilenet_hub.evaluation.metrics import measure
-from mobilenet_hub.inference.engine import Engine
-from mobilenet_hub.module import Module
+from mobilenet_hub.images.fit import Preprocessing
+from mobilenet_hub.inference.classify import Classifier
+from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.training.augment import Augmentation, Batches, decode_pictures, vary
 from mobilenet_hub.training.frozen import FrozenOptions, fit_frozen
 from mobilenet_hub.training.gradient import fine_tune, train_from_scratch
@@ -26,8 +26,8 @@ keras = pytest.importorskip("keras", reason="training by gradient descent needs 
 # JAX compiles half a minute for each run: there, the tests without this mark stand for all.
 many_runs = pytest.mark.skipif(keras.backend.backend() == "jax", reason="takes minutes of compiling on JAX")
 
-NETWORK = mobilenet_v1(0.25, 0)
 SIZE = (32, 32)
+NETWORK = ModuleConfig("mobilenet_v1", 0.25, SIZE)
 OPTIONS = GradientOptions(epochs=4, batch_size=8, learning_rate=0.01, warmup=0.5, decay=0.5, batch_norm_momentum=0.8)
 
 
@@ -58,7 +58,7 @@ def dataset(photos):
 
 
 def scratch(dataset, work, options=OPTIONS, on_progress=silent):
-    return train_from_scratch(dataset, NETWORK, options=options, image_size=SIZE, work=work, on_progress=on_progress)
+    return train_from_scratch(dataset, NETWORK, options=options, work=work, on_progress=on_progress)
 
 
 def assert_same_weights(left: Module, right: Module) -> None:
@@ -196,7 +196,7 @@ def test_unbalanced_classes_are_weighted(tmp_path):
 
 def with_head(dataset, trained, work, strength=None):
     options = FrozenOptions(strength=strength)
-    return fit_frozen(dataset, trained.module, options=options, image_size=SIZE, work=work, on_progress=silent)
+    return fit_frozen(dataset, trained.module, options=options, work=work, on_progress=silent)
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +223,7 @@ def test_fine_tuning_keeps_what_is_better_on_the_validation_photos(head, tmp_pat
     examples = head.dataset.part("validation")
     labels = np.array([example.label for example in examples])
     of_head, of_tuned = (
-        measure(predict(Engine(module, ("logits",)), examples)[0], labels) for module in (head.module, tuned.module)
+        measure(predict(Classifier(module), examples)[0], labels) for module in (head.module, tuned.module)
     )
     assert of_tuned.loss < of_head.loss
     assert of_tuned.accuracy >= of_head.accuracy
@@ -317,7 +317,7 @@ def test_pictures_are_decoded_once(dataset, tmp_path):
     told = []
     for _ in range(2):
         pixels, skipped = decode_pictures(
-            dataset.part("train"), SIZE, tmp_path, lambda what, done, total: told.append(done)
+            dataset.part("train"), Preprocessing(SIZE), tmp_path, lambda what, done, total: told.append(done)
         )
     assert told == [len(dataset.part("train"))]
     assert pixels.shape == (told[0], *SIZE, 3)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from mobilenet_hub.architecture import (
     height_and_width,
 )
 from mobilenet_hub.errors import InputError, InvalidModuleError, UnknownModuleError
+from mobilenet_hub.images.fit import Fit
+
+if TYPE_CHECKING:
+    from mobilenet_hub.catalog.published import PublishedModule
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class ModuleConfig:
     license: Any = None
     trained_on: Any = None
     metrics: Any = None
+    fit: Fit | None = None  # how pictures of another shape are fitted, where the module knows better than the default
     variant: Variant = field(default_factory=Variant)
     batch_norm_folded: bool = False  # batch norm is the identity plus a bias: inference only
     extra: Mapping[str, Any] = field(default_factory=dict)  # keys that this version does not know; kept
@@ -143,7 +148,7 @@ def checked_image_size(
     if image_size is None:
         return config.image_size
     size = height_and_width(image_size)
-    if size != config.image_size and not any_size and _has_fixed_size(config):
+    if size != config.image_size and not any_size and fixed_size(config):
         trained = "x".join(map(str, config.image_size))
         raise InputError(
             f"{config.handle} takes images of {trained} pixels only, not {size[0]}x{size[1]}: leave the image size "
@@ -152,15 +157,46 @@ def checked_image_size(
     return size
 
 
-def _has_fixed_size(config: ModuleConfig) -> bool:
+def fixed_size(config: ModuleConfig, name: str | None = None) -> tuple[int, int] | None:
+    """Return the only (height, width) that a module takes, or None where any will do.
+
+    Args:
+        config: the module's configuration.
+        name: what it was asked for by.
+    """
+    published = published_as(config, name)
+    return config.image_size if published and published.fixed_size else None
+
+
+def published_as(config: ModuleConfig, name: str | None = None) -> "PublishedModule | None":
+    """Return the published module that a module is by the name it was asked for, or else by the handle that it carries.
+
+    The handle of a module with another number of classes says only where its network comes from.
+
+    Args:
+        config: the module's configuration.
+        name: what it was asked for by; None: only its handle counts.
+
+    Example:
+        >>> handle = "google/imagenet/mobilenet_v2_035_96/classification/5"
+        >>> config = ModuleConfig("mobilenet_v2", 0.35, (96, 96), 1001, handle=handle)
+        >>> published_as(config).kind, published_as(replace(config, num_classes=0))
+        ('classification', None)
+    """
+    if name is not None and (published := find_published(name)):
+        return published
+    published = find_published(config.handle) if config.handle else None
+    return published if published and published.num_classes == config.num_classes else None
+
+
+def find_published(name: str) -> "PublishedModule | None":
+    """Return the published module that a name stands for, or None."""
     from mobilenet_hub.catalog.published import find_module
 
-    if config.handle is None:
-        return False
     try:
-        return find_module(config.handle).fixed_size
+        return find_module(name)
     except UnknownModuleError:
-        return False
+        return None
 
 
 def drop_background(module: Module) -> Module:

@@ -13,13 +13,14 @@ import numpy as np
 from mobilenet_hub.architecture import MAX_IMAGE_SIZE, VARIANT_KEYS, Variant, is_image_size
 from mobilenet_hub.errors import InputError, InvalidModuleError, OutputError
 from mobilenet_hub.host.files import exists, is_folder, replacing_folder
+from mobilenet_hub.images.fit import FITS
 from mobilenet_hub.module import Module, ModuleConfig, check_labels, check_weights
 
 FORMAT = 1
 _MAX_CLASSES = 1_000_000  # a forged number must not fill the memory with labels
 CONFIG_FILE, WEIGHTS_FILE, LABELS_FILE = "module.json", "weights.safetensors", "labels.txt"
 _ALWAYS = ("architecture", "depth_multiplier", "image_size", "num_classes")
-_WHERE_KNOWN = ("handle", "source", "license", "trained_on", "metrics")
+_WHERE_KNOWN = ("handle", "source", "license", "trained_on", "metrics", "fit")
 _FOLDED = "batch_norm_folded"
 _KEYS = ("format", *_ALWAYS, "labels", *_WHERE_KNOWN, *VARIANT_KEYS, _FOLDED)
 
@@ -177,6 +178,7 @@ def _check_values(known: dict[str, Any], file: Path) -> None:
         ),
         "num_classes": (count, f"0 or a number of classes, up to {_MAX_CLASSES}"),
         _FOLDED: (lambda v: isinstance(v, bool), "true or false"),
+        "fit": (lambda v: v is None or v in FITS, f"one of {', '.join(FITS)}"),
         "handle": (lambda v: v is None or isinstance(v, str), "a string"),
     }
     for key, (fits, wanted) in rules.items():

@@ -32,7 +32,7 @@ from mobilenet_hub.errors import ImageError, InputError, OutputError
 from mobilenet_hub.host.files import exists, is_folder
 from mobilenet_hub.host.progress import OnProgress, Stage, silent
 from mobilenet_hub.images.batches import Computes, compute
-from mobilenet_hub.images.fit import Fit
+from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.images.inputs import Item, items
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def write(
     rows: Rows,
     settings: dict[str, Any],
     *,
-    fit: Fit,
+    preprocessing: Preprocessing,
     limit: int | None = None,
     shard_size: int = DEFAULT_SHARD_SIZE,
     strict: bool = False,
@@ -78,7 +78,7 @@ def write(
         engine: what computes.
         rows: what to make of its output.
         settings: whatever else the rows depend on; kept in the schema's metadata, and not to be changed when going on.
-        fit: how pictures are fitted.
+        preprocessing: how pictures become the engine's input.
         limit: take only this many inputs.
         shard_size: inputs of a shard.
         strict: stop at the first input that is no picture.
@@ -93,7 +93,7 @@ def write(
     is_file = is_single_file(output)
     output = Path(output)
     _check(output, rows, limit, shard_size, is_file=is_file)
-    settings = {**settings, "fit": fit, "limit": limit, "shard_size": shard_size}
+    settings = {**settings, "fit": preprocessing.fit, "limit": limit, "shard_size": shard_size}
     folder = shards_of(output) if is_file else output
     if is_file and exists(output) and not exists(folder / MANIFEST_FILE):
         done = _finished_before(output, settings, islice(items(inputs, lambda number: False), limit))
@@ -104,7 +104,7 @@ def write(
         resumed = done = shards.inputs
         stream = shards.remaining(islice(items(inputs, shards.wants), limit))
         on_progress(_STAGE, resumed, None)
-        for batch, values in compute(stream, engine, rows.output, fit, shard_size=shard_size):
+        for batch, values in compute(stream, engine, rows.output, preprocessing, shard_size=shard_size):
             if strict and batch.skipped:
                 key, reason = batch.skipped[0]
                 raise ImageError(reason, key)

@@ -47,18 +47,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _bench_modules(args: argparse.Namespace) -> int:
-    from mobilenet_hub.images.fit import checked_fit
+    from mobilenet_hub.images.fit import Preprocessing
     from mobilenet_hub.inference.bench import example_photos, measure, photos_in_memory
 
     photos, left_out = photos_in_memory(args.photos) if args.photos else (example_photos(), [])
     note_cautions([], left_out, args.quiet)
-    fit = checked_fit(args.fit)
     engines = [engine for name in args.modules or ["starter"] for engine in _engines(name, args.precision)]
     results = []
     with Bars(args.quiet) as on_progress:
         for number, (name, engine) in enumerate(engines):
             on_progress(Stage("bench", "network"), number, len(engines))
-            speed = measure(engine, photos, fit=fit, seconds=args.seconds)
+            speed = measure(engine, photos, Preprocessing(engine.image_size, args.fit), seconds=args.seconds)
             results.append(
                 {
                     "module": name,

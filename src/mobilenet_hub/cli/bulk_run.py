@@ -14,8 +14,8 @@ _MAX_NAMED = 20
 if TYPE_CHECKING:
     from mobilenet_hub.bulk.rows import Rows
     from mobilenet_hub.bulk.run import Summary
-    from mobilenet_hub.images.fit import Fit
     from mobilenet_hub.inference.engine import Engine, Precision
+    from mobilenet_hub.inference.model import Model
     from mobilenet_hub.inference.quantize import Int8Engine
 
 
@@ -43,24 +43,23 @@ def add_bulk_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_bulk(
-    command: str, args: argparse.Namespace, engine: "Engine", rows: "Rows", settings: dict[str, Any], folder: Path
+    command: str, args: argparse.Namespace, model: "Model", rows: "Rows", settings: dict[str, Any], folder: Path
 ) -> int:
     """Write the output with a progress bar, and say what was done; 1 where an image could not be read."""
     from mobilenet_hub.bulk.manifest import WHOLE, Part
     from mobilenet_hub.bulk.run import write
     from mobilenet_hub.host.files import sha256_of
-    from mobilenet_hub.images.fit import checked_fit
     from mobilenet_hub.module_folder import WEIGHTS_FILE
     from mobilenet_hub.version import __version__
 
     part = Part.parse(args.part) if args.part else WHOLE
     total = expected(args)
     total = part.share(total, args.shard_size) if total is not None else None
-    note_precision(args, engine)
-    fit = checked_fit(args.fit)
+    note_precision(args, model.engine)
+    engine = model.engine
     computes: Engine | Int8Engine = engine
     if args.precision == "int8":
-        computes = _quantized(args, engine, fit)
+        computes = _quantized(args, model)
         settings = {**settings, "calibration_sha256": computes.calibration_sha256}
     about = {
         "command": command,
@@ -79,7 +78,7 @@ def run_bulk(
             computes,
             rows,
             about,
-            fit=fit,
+            preprocessing=model.preprocessing,
             limit=args.limit,
             shard_size=args.shard_size,
             strict=args.strict,
@@ -113,15 +112,20 @@ def engine_precision(args: argparse.Namespace) -> "Precision":
     return "f32"
 
 
-def _quantized(args: argparse.Namespace, engine: "Engine", fit: "Fit") -> "Int8Engine":
+def _quantized(args: argparse.Namespace, model: "Model") -> "Int8Engine":
     from mobilenet_hub.evaluation.dataset import class_index
     from mobilenet_hub.inference.classify import labels_of
     from mobilenet_hub.inference.quantize import quantized
 
     note("calibrating int8 with the first images", args.quiet)
+    engine = model.engine
     named = class_index(labels_of(engine.config)) if engine.outputs == ("logits",) else lambda name: None
     int8, near = quantized(
-        engine, args.images, fit, limit=args.limit, label_of=lambda key: named(PurePath(key).parent.name)
+        engine,
+        args.images,
+        model.preprocessing,
+        limit=args.limit,
+        label_of=lambda key: named(PurePath(key).parent.name),
     )
     where = "the images calibrated with" if near.calibrated_with else "images not calibrated with"
     same = f", the same likeliest class for {100 * near.top1:.1f} %" if engine.outputs == ("logits",) else ""

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from mobilenet_hub.bulk.rows import label_rows
 
     top = min(args.top or 1, len(classifier.labels))
-    return run_bulk("classify", args, classifier.engine, label_rows(classifier.labels, top), {"top": top}, folder)
+    return run_bulk("classify", args, classifier, label_rows(classifier.labels, top), {"top": top}, folder)
 
 
 def _to_screen(args: argparse.Namespace, classifier: "Classifier") -> int:
@@ -78,7 +78,7 @@ def _classify(args: argparse.Namespace, classifier: "Classifier") -> "tuple[list
     total, done = expected(args), 0
     with Bars(args.quiet) as on_progress:
         inputs = islice(items(args.images), args.limit)
-        for batch, logits in compute(inputs, classifier.engine, "logits", classifier.fit):
+        for batch, logits in compute(inputs, classifier.engine, "logits", classifier.preprocessing):
             if args.strict and batch.skipped:
                 key, reason = batch.skipped[0]
                 raise ImageError(reason, key)

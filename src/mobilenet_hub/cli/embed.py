@@ -32,4 +32,4 @@ def run(args: argparse.Namespace) -> int:
         any_size=args.any_size,
     )
     rows = feature_rows(embedder.num_features, half=args.float16)
-    return run_bulk("embed", args, embedder.engine, rows, {"dtype": "float16" if args.float16 else "float32"}, folder)
+    return run_bulk("embed", args, embedder, rows, {"dtype": "float16" if args.float16 else "float32"}, folder)

@@ -108,26 +108,26 @@ def folder_facts(name: str) -> dict[str, Any]:
     }
 
 
-def _network_facts(network: "Architecture", image_size: tuple[int, int]) -> dict[str, Any]:
+def _network_facts(network: "Architecture", size: tuple[int, int]) -> dict[str, Any]:
     return {
         "architecture": network.name,
         "depth_multiplier": network.depth_multiplier,
-        "image_size": list(image_size),
+        "image_size": list(size),
         "num_features": network.num_features,
         "num_classes": network.num_classes,
     }
 
 
-def _computed(network: "Architecture", image_size: tuple[int, int]) -> dict[str, int]:
+def _computed(network: "Architecture", size: tuple[int, int]) -> dict[str, int]:
     return {
-        "macs": network.macs(*image_size),
+        "macs": network.macs(*size),
         "parameters": network.parameters(),
         "trainable_parameters": network.parameters(trainable=True),
     }
 
 
-def _endpoints(network: "Architecture", image_size: tuple[int, int]) -> dict[str, list[int]]:
-    return {name: list(shape) for name, shape in network.endpoint_shapes(*image_size).items()}
+def _endpoints(network: "Architecture", size: tuple[int, int]) -> dict[str, list[int]]:
+    return {name: list(shape) for name, shape in network.endpoint_shapes(*size).items()}
 
 
 def _as_text(facts: dict[str, Any]) -> str:

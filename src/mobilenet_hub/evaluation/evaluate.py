@@ -22,11 +22,11 @@ from mobilenet_hub.evaluation.report import Report, render
 from mobilenet_hub.host.files import replacing, sha256_of
 from mobilenet_hub.host.progress import OnProgress, Stage
 from mobilenet_hub.images.batches import batches
-from mobilenet_hub.images.fit import Fit, checked_fit
+from mobilenet_hub.images.fit import Fit
 from mobilenet_hub.images.skipped import Skipped
-from mobilenet_hub.inference.classify import labels_of, softmax
-from mobilenet_hub.inference.engine import Engine, Precision
-from mobilenet_hub.module_folder import WEIGHTS_FILE, read_config
+from mobilenet_hub.inference.classify import Classifier, softmax
+from mobilenet_hub.inference.engine import Precision
+from mobilenet_hub.module_folder import WEIGHTS_FILE
 from mobilenet_hub.store import resolve
 
 PHOTOS_FILE = "photos.csv"  # in a trained module's folder: which photos it was made from
@@ -92,6 +92,7 @@ def evaluate(
     image_size: int | tuple[int, int] | None = None,
     fit: Fit | None = None,
     any_size: bool = False,
+    threads: int | None = None,
     unseen: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Evaluation:
@@ -105,6 +106,7 @@ def evaluate(
         image_size: as for `Classifier`.
         fit: as for `Classifier`.
         any_size: as for `Classifier`.
+        threads: as for `Classifier`.
         unseen: leave out the photos that the module was trained on or chosen by, where its folder tells.
         on_progress: called with what is being done, how much of it is done, and how much there is.
 
@@ -120,12 +122,10 @@ def evaluate(
     """
     start = time.perf_counter()
     folder = resolve(module)
-    fit = checked_fit(fit)
-    labels = labels_of(read_config(folder))
-    engine = Engine(folder, ("logits",), image_size=image_size, precision=precision, any_size=any_size)
-    dataset = read_examples(source, labels)
+    classifier = Classifier(folder, precision, image_size, fit=fit, threads=threads, any_size=any_size)
+    dataset = read_examples(source, classifier.labels)
     examples, warnings = _against_training(folder, dataset.examples, unseen)
-    probabilities, skipped = predict(engine, examples, on_progress, fit)
+    probabilities, skipped = predict(classifier, examples, on_progress)
     bad = {skip.path for skip in skipped}
     examples = [example for example in examples if example.path not in bad]
     if not examples:
@@ -134,7 +134,7 @@ def evaluate(
     facts = {
         "Module": {
             "module": os.fspath(module),
-            **_engine_facts(engine, fit),
+            **_facts(classifier),
             "SHA-256 of the weights": sha256_of(folder / WEIGHTS_FILE),
         },
         "Photos": {"source": Path(source).name, "photos": str(len(examples)), "SHA-256 of all": fingerprint(examples)},
@@ -144,7 +144,7 @@ def evaluate(
     return Evaluation(
         module=Path(module).name if Path(module).exists() else os.fspath(module),
         source=Path(source).name,
-        labels=labels,
+        labels=classifier.labels,
         metrics=measure(probabilities, np.array([example.label for example in examples])),
         outcomes=outcomes_of(examples, probabilities),
         skipped=(*dataset.skipped, *skipped),
@@ -154,15 +154,14 @@ def evaluate(
 
 
 def predict(
-    engine: Engine, examples: Sequence[Example], on_progress: OnProgress | None = None, fit: Fit | None = None
+    classifier: Classifier, examples: Sequence[Example], on_progress: OnProgress | None = None
 ) -> tuple[np.ndarray, tuple[Skipped, ...]]:
     """Compute a classifier's probabilities for photos.
 
     Args:
-        engine: gives "logits".
+        classifier: what is asked.
         examples: the photos.
         on_progress: told after each batch.
-        fit: how photos are fitted; None: the default.
 
     Returns:
         float64 [n, classes] for the photos that can be decoded, in their order; and the others.
@@ -174,11 +173,11 @@ def predict(
     def skip(path: str, error: ImageError) -> None:
         skipped.append(Skipped(path, error.reason))
 
-    for _, batch in batches(paths, engine.image_size, fit, on_error=skip):
-        parts.append(softmax(engine.run(batch)["logits"]))
+    for _, batch in batches(paths, classifier.preprocessing, skip, threads=classifier.engine.threads):
+        parts.append(softmax(classifier.engine.run(batch)["logits"]))
         if on_progress:
             on_progress(Stage("photos", "photo"), sum(map(len, parts)) + len(skipped), len(paths))
-    return np.concatenate(parts) if parts else np.empty((0, engine.config.num_classes)), tuple(skipped)
+    return np.concatenate(parts) if parts else np.empty((0, classifier.config.num_classes)), tuple(skipped)
 
 
 def outcomes_of(examples: Sequence[Example], probabilities: np.ndarray) -> tuple[Outcome, ...]:
@@ -210,13 +209,13 @@ def _against_training(
     )
 
 
-def _engine_facts(engine: Engine, fit: Fit) -> dict[str, str]:
-    height, width = engine.image_size
+def _facts(classifier: Classifier) -> dict[str, str]:
+    height, width = classifier.image_size
     return {
-        "network": f"{engine.config.architecture}, depth multiplier {engine.config.depth_multiplier:g}",
+        "network": f"{classifier.config.architecture}, depth multiplier {classifier.config.depth_multiplier:g}",
         "image size": f"{width} x {height}",
-        "fit": fit,
-        "precision": engine.precision,
+        "fit": classifier.fit,
+        "precision": classifier.precision,
     }
 
 

@@ -25,8 +25,8 @@ from mobilenet_hub.exporting.formats import (
     takers,
 )
 from mobilenet_hub.hub.contract import Contract, find_contract, open_contract
+from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.images.inputs import items
-from mobilenet_hub.images.load import load_batch
 from mobilenet_hub.inference.graph import output_names
 from mobilenet_hub.keras.backends import require_keras
 from mobilenet_hub.module import Module, ModuleConfig, checked_image_size
@@ -103,7 +103,7 @@ class Request:
             return None
         found = islice(items([self.calibration]), CALIBRATION_IMAGES)
         try:
-            return load_batch([item.read() for item in found], self.usual_size)
+            return Preprocessing(self.usual_size, self.config.fit).load_batch([item.read() for item in found])
         except ImageError as error:
             raise InputError(f"{os.fspath(self.calibration)} cannot be calibrated with: {error}") from None
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from mobilenet_hub.architecture import BATCH_NORM_MOMENTUM, INPUT_CHANNELS
-from mobilenet_hub.catalog.published import PublishedModule, find_module
-from mobilenet_hub.errors import InputError, UnknownModuleError
-from mobilenet_hub.module import ModuleConfig
+from mobilenet_hub.catalog.published import PublishedModule
+from mobilenet_hub.errors import InputError
+from mobilenet_hub.module import ModuleConfig, fixed_size, published_as
 from mobilenet_hub.store import open_module
 
 WITH_MOMENTUM = "_with_bn_hparams"
@@ -46,7 +46,7 @@ class Contract:
     @property
     def size(self) -> tuple[int, int] | None:
         """The only (height, width) that it takes, or None where any will do."""
-        return self.config.image_size if self.published and self.published.fixed_size else None
+        return fixed_size(self.config, self.name)
 
     @property
     def batch_norm_momentum(self) -> float:
@@ -172,20 +172,7 @@ def find_contract(name: str | os.PathLike[str], config: ModuleConfig) -> Contrac
 
     The handle of a folder with another number of classes says only where its network comes from.
     """
-    published = find_published(name)
-    if published is None and config.handle:
-        published = find_published(config.handle)
-        if published and published.num_classes != config.num_classes:
-            published = None
-    return Contract(os.fspath(name), config, published)
-
-
-def find_published(name: str | os.PathLike[str]) -> PublishedModule | None:
-    """Return the published module that a name stands for, or None."""
-    try:
-        return find_module(os.fspath(name))
-    except UnknownModuleError:
-        return None
+    return Contract(os.fspath(name), config, published_as(config, os.fspath(name)))
 
 
 def open_contract(name: str | os.PathLike[str], *, fetch: bool = True) -> tuple[Contract, Mapping[str, np.ndarray]]:

@@ -10,9 +10,10 @@ from typing import Any
 
 from mobilenet_hub.catalog.published import PublishedModule
 from mobilenet_hub.errors import InputError
-from mobilenet_hub.hub.contract import TensorInfo, check_tags, find_published, open_contract, signature_inputs
+from mobilenet_hub.hub.contract import TensorInfo, check_tags, open_contract, signature_inputs
 from mobilenet_hub.hub.running import build_network, check_momentum, run_signature
 from mobilenet_hub.keras.kernels import Tensor
+from mobilenet_hub.module import find_published
 from mobilenet_hub.store import is_local
 
 

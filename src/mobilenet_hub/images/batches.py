@@ -10,16 +10,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.host.cpu import available_cores
-from mobilenet_hub.images.fit import Fit
+from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.images.inputs import Item
-from mobilenet_hub.images.load import check_batch, load_image, load_sized
+from mobilenet_hub.images.load import check_batch
 from mobilenet_hub.images.skipped import Skipped
 
 if TYPE_CHECKING:
@@ -28,11 +29,44 @@ if TYPE_CHECKING:
     OneImage = str | os.PathLike[str] | bytes | Image | np.ndarray
     Images = OneImage | Iterable[OneImage]
 
+Group = TypeVar("Group")
+Made = TypeVar("Made")
 
 BATCH_SIZE = 64
 _TASK_SIZE = 8  # inputs that one thread takes at a time: little enough to share a small folder out among all cores
 _MAX_HELD_BYTES = 1 << 25  # of the files of a batch, where they are read before they are decoded
 _BATCHES_AHEAD = 2  # at least; each of 64 photos of 224 x 224 takes 10 MB
+
+
+def work_ahead(
+    groups: Iterable[tuple[Group, Iterable[Callable[[], Made]]]], *, threads: int | None = None, ahead: int = 2
+) -> Iterator[tuple[Group, list[Made]]]:
+    """Yield each group with the results of its tasks, in order; threads do them ahead of who takes the groups.
+
+    Args:
+        groups: what the caller calls a group, and its tasks; taken from as groups are, never far ahead.
+        threads: how many work; None: as many as there are cores.
+        ahead: how many groups are begun before their turn.
+
+    Example:
+        >>> list(work_ahead([("a", [lambda: 1, lambda: 2]), ("b", [lambda: 3])]))
+        [('a', [1, 2]), ('b', [3])]
+    """
+    pending: deque[tuple[Group, list[Future[Made]]]] = deque()
+    with ThreadPoolExecutor(threads or available_cores(), "decode") as pool:
+        try:
+            for group, tasks in groups:
+                pending.append((group, [pool.submit(task) for task in tasks]))
+                if len(pending) > ahead:
+                    yield _done(pending.popleft())
+            while pending:
+                yield _done(pending.popleft())
+        finally:  # also where the caller stops early
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _done(pending: tuple[Group, list[Future[Made]]]) -> tuple[Group, list[Made]]:
+    return pending[0], [future.result() for future in pending[1]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +84,7 @@ class Computes(Protocol):
     """An engine: takes uint8 [n, *image_size, 3], gives named float32 arrays [n, ...]."""
 
     image_size: tuple[int, int]
+    threads: int | None
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the outputs of a batch."""
@@ -58,8 +93,7 @@ class Computes(Protocol):
 
 def decode_batches(
     items: Iterable[Item],
-    image_size: tuple[int, int],
-    fit: Fit,
+    preprocessing: Preprocessing,
     *,
     batch_size: int = BATCH_SIZE,
     shard_size: int | None = None,
@@ -69,8 +103,7 @@ def decode_batches(
 
     Args:
         items: the inputs; taken from as batches are, never far ahead.
-        image_size: (height, width) of the network's input.
-        fit: how pictures of another shape are fitted.
+        preprocessing: how pictures become the network's input.
         batch_size: inputs in a batch.
         shard_size: no batch goes beyond a multiple of this many inputs.
         threads: how many decode; None: as many as there are cores.
@@ -80,33 +113,37 @@ def decode_batches(
 
     Example:
         >>> item = Item("red", lambda: np.full((90, 120, 3), [255, 0, 0], np.uint8))
-        >>> [batch.images.shape for batch in decode_batches([item] * 3, (32, 32), "center", batch_size=2)]
+        >>> [batch.images.shape for batch in decode_batches([item] * 3, Preprocessing(32), batch_size=2)]
         [(2, 32, 32, 3), (1, 32, 32, 3)]
     """
     threads = threads or available_cores()
     ahead = max(_BATCHES_AHEAD, 2 * threads * _TASK_SIZE // batch_size)
-    pending: deque[_Pending] = deque()
-    with ThreadPoolExecutor(threads, "decode") as pool:
-        try:
-            for group in _groups(iter(items), batch_size, shard_size):
-                pending.append(_Pending(pool, group, image_size, fit))
-                if len(pending) > ahead:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:  # also where the caller stops early
-            pool.shutdown(wait=True, cancel_futures=True)
+
+    def begun() -> Iterator[tuple[tuple[list[str], np.ndarray], list[Callable[[], list[tuple[int, int] | str]]]]]:
+        for group in _groups(iter(items), batch_size, shard_size):
+            names, pixels = [item.key for item in group], np.empty((len(group), *preprocessing.image_size, 3), np.uint8)
+            size = min(_TASK_SIZE, -(-len(group) // threads))
+            parts = [slice(start, start + size) for start in range(0, len(group), size)]
+            yield (names, pixels), [partial(_decode, group[part], pixels[part], preprocessing) for part in parts]
+
+    for (names, pixels), parts in work_ahead(begun(), threads=threads, ahead=ahead):
+        yield _batch(names, pixels, [outcome for part in parts for outcome in part])
 
 
 def compute(
-    inputs: Iterable[Item], engine: Computes, output: str, fit: Fit, *, shard_size: int | None = None
+    inputs: Iterable[Item],
+    engine: Computes,
+    output: str,
+    preprocessing: Preprocessing,
+    *,
+    shard_size: int | None = None,
 ) -> Iterator[tuple[Batch, np.ndarray]]:
     """Yield batches of the inputs with the engine's output for each, [n, ...] float32, decoding ahead.
 
     Raises:
         InputError: a folder that was being searched is no longer there.
     """
-    for batch in decode_batches(inputs, engine.image_size, fit, shard_size=shard_size):
+    for batch in decode_batches(inputs, preprocessing, shard_size=shard_size, threads=engine.threads):
         yield batch, engine.run(batch.images)[output]
 
 
@@ -128,37 +165,24 @@ def _taken(items: Iterator[Item], count: int) -> Iterator[Item]:
             return
 
 
-class _Pending:
-    """A batch that threads are decoding, each its part."""
-
-    def __init__(self, pool: ThreadPoolExecutor, group: list[Item], image_size: tuple[int, int], fit: Fit):
-        self._inputs = [item.key for item in group]
-        self._pixels = np.empty((len(group), *image_size, 3), np.uint8)
-        self._parts: list[Future[list[tuple[int, int] | str]]] = [
-            pool.submit(_decode, group[start : start + _TASK_SIZE], self._pixels[start : start + _TASK_SIZE], fit)
-            for start in range(0, len(group), _TASK_SIZE)
-        ]
-
-    def result(self) -> Batch:
-        outcomes = [outcome for part in self._parts for outcome in part.result()]
-        inputs = self._inputs
-        good = [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, str)]
-        return Batch(
-            images=self._pixels if len(good) == len(inputs) else self._pixels[good],
-            keys=[inputs[index] for index in good],
-            sizes=[outcome for outcome in outcomes if not isinstance(outcome, str)],
-            inputs=inputs,
-            skipped=[Skipped(key, out) for key, out in zip(inputs, outcomes, strict=True) if isinstance(out, str)],
-        )
+def _batch(inputs: list[str], pixels: np.ndarray, outcomes: Sequence[tuple[int, int] | str]) -> Batch:
+    good = [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, str)]
+    return Batch(
+        images=pixels if len(good) == len(inputs) else pixels[good],
+        keys=[inputs[index] for index in good],
+        sizes=[outcome for outcome in outcomes if not isinstance(outcome, str)],
+        inputs=inputs,
+        skipped=[Skipped(key, out) for key, out in zip(inputs, outcomes, strict=True) if isinstance(out, str)],
+    )
 
 
-def _decode(part: list[Item], pixels: np.ndarray, fit: Fit) -> list[tuple[int, int] | str]:
+def _decode(part: list[Item], pixels: np.ndarray, preprocessing: Preprocessing) -> list[tuple[int, int] | str]:
     """Fill `pixels`; return for each item its full size, or the reason why there is none."""
     outcomes: list[tuple[int, int] | str] = []
     for target in pixels:
         item = part.pop(0)  # and with it its bytes
         try:
-            target[:], size = load_sized(item.read(), target.shape[:2], fit)
+            target[:], size = preprocessing.load_sized(item.read())
             outcomes.append(size)
         except ImageError as error:
             if item.root is not None and item.root.has_vanished():
@@ -172,53 +196,53 @@ def _decode(part: list[Item], pixels: np.ndarray, fit: Fit) -> list[tuple[int, i
 
 def batches(
     images: "Images",
-    image_size: tuple[int, int],
-    fit: Fit | None = None,
+    preprocessing: Preprocessing,
     on_error: Callable[[str, ImageError], object] | None = None,
+    *,
+    threads: int | None = None,
 ) -> Iterator[tuple[list[str], np.ndarray]]:
     """Yield (names, batch) until all images are done; a batch holds at most BATCH_SIZE.
 
     Args:
         images: paths, bytes, PIL images or uint8 arrays [h, w, 3], in a list or alone; or one float32 batch
             [n, height, width, 3] in [0, 1], which is taken as it is.
-        image_size: (height, width) that the images are brought to.
-        fit: how an image of another shape is fitted; None: the default of `images`.
+        preprocessing: how images become the network's input.
         on_error: called with the name and the reason of an image that cannot be read, which is left out; None: the
             error is raised.
+        threads: how many decode; None: as many as there are cores.
 
     Raises:
         ImageError: an image that cannot be read; names it.
         InputError: a float batch of another shape or range.
 
     Example:
-        >>> [(names, batch.shape) for names, batch in batches(np.zeros((2, 8, 8, 3), np.float32), (8, 8))]
+        >>> [(names, batch.shape) for names, batch in batches(np.zeros((2, 8, 8, 3), np.float32), Preprocessing(8))]
         [(['image 0', 'image 1'], (2, 8, 8, 3))]
     """
     if isinstance(images, np.ndarray) and images.dtype != np.uint8:
-        yield from _of_floats(images, image_size)
+        floats = check_batch(images, preprocessing.image_size)
+        for start in range(0, len(floats), BATCH_SIZE):
+            part = floats[start : start + BATCH_SIZE]
+            yield [f"image {start + i}" for i in range(len(part))], part
         return
-    items = [images] if is_one(images) else list(images)  # type: ignore[arg-type]
-    names = [os.fspath(item) if isinstance(item, str | os.PathLike) else f"image {i}" for i, item in enumerate(items)]
-    for start in range(0, len(items), BATCH_SIZE):
-        part = slice(start, start + BATCH_SIZE)
-        loaded = _load(items[part], image_size, fit)
-        kept = []
-        for name, image in zip(names[part], loaded, strict=True):
-            if not isinstance(image, ImageError):
-                kept.append((name, image))
-            elif on_error is None:
-                raise ImageError(image.reason, name) from image.__cause__
-            else:
-                on_error(name, image)
-        if kept:
-            yield [name for name, _ in kept], np.stack([image for _, image in kept])
+    for batch in decode_batches(given(images), preprocessing, threads=threads):
+        for name, reason in batch.skipped:
+            if on_error is None:
+                raise ImageError(reason, name)
+            on_error(name, ImageError(reason))
+        if batch.keys:
+            yield batch.keys, batch.images
 
 
-def _of_floats(images: np.ndarray, image_size: tuple[int, int]) -> Iterator[tuple[list[str], np.ndarray]]:
-    images = check_batch(images, image_size)
-    for start in range(0, len(images), BATCH_SIZE):
-        part = images[start : start + BATCH_SIZE]
-        yield [f"image {start + i}" for i in range(len(part))], part
+def given(images: "Images") -> Iterator[Item]:
+    """Yield as inputs what a caller hands over, each image for itself: no path is searched."""
+    for number, image in enumerate([images] if is_one(images) else images):  # type: ignore[arg-type]
+        name = os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
+        yield Item(name, partial(_itself, image))
+
+
+def _itself(image: Any) -> Any:
+    return image
 
 
 def is_one(images: object) -> bool:
@@ -226,16 +250,3 @@ def is_one(images: object) -> bool:
     if isinstance(images, np.ndarray):
         return images.ndim < 4
     return isinstance(images, str | os.PathLike | bytes) or hasattr(images, "convert")  # PIL.Image.Image
-
-
-def _load(items: Sequence[object], image_size: tuple[int, int], fit: Fit | None) -> list["np.ndarray | ImageError"]:
-    def load(item: object) -> "np.ndarray | ImageError":
-        try:
-            return load_image(item, image_size, fit)  # type: ignore[arg-type]
-        except ImageError as error:
-            return error
-
-    if len(items) == 1:
-        return [load(items[0])]
-    with ThreadPoolExecutor(available_cores()) as threads:
-        return list(threads.map(load, items))

@@ -1,31 +1,15 @@
-"""Pictures to the network's input: decoded, fitted to its size; and batches that are taken as they are."""
+"""One picture to the network's input, and batches that are taken as they are."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from mobilenet_hub.architecture import height_and_width
 from mobilenet_hub.errors import InputError
-from mobilenet_hub.images.decode import decode_sized
-from mobilenet_hub.images.fit import Fit, checked_fit, fit_image, sufficient_size
-
-if TYPE_CHECKING:
-    pass
+from mobilenet_hub.images.fit import Fit, Preprocessing
 
 
 def load_image(source: Any, image_size: int | tuple[int, int], fit: Fit | None = None) -> np.ndarray:
-    """Decode one picture and fit it to the network's input, uint8 [height, width, 3].
-
-    Args:
-        source: as for `decode_image`.
-        image_size: a side or (height, width).
-        fit: how a picture of another shape is brought to that size; None: `DEFAULT_FIT`.
-            "center": the largest central part of the input's shape, nothing distorted.
-            "crop": the central 87.5 % of both sides, squashed, as the published accuracies were measured.
-            "squash": the whole picture, squashed.
-            "pad": the whole picture, undistorted, gray beside it.
-            "slim": "crop", decoded and resampled as TensorFlow 1 did (rounded to 8 bits): for the published figures.
+    """Decode one picture and fit it to the network's input, uint8 [height, width, 3]; `Preprocessing` says how.
 
     Raises:
         ImageError: the picture cannot be read.
@@ -35,41 +19,14 @@ def load_image(source: Any, image_size: int | tuple[int, int], fit: Fit | None =
         >>> load_image(np.zeros((90, 120, 3), np.uint8), 32).shape
         (32, 32, 3)
     """
-    return load_sized(source, image_size, fit)[0]
-
-
-def load_sized(
-    source: Any, image_size: int | tuple[int, int], fit: Fit | None = None
-) -> tuple[np.ndarray, tuple[int, int]]:
-    """Load as `load_image` does, and return beside the pixels the full upright (height, width) of the picture."""
-    size = height_and_width(image_size)
-    fit = checked_fit(fit)
-    pixels, full_size = decode_sized(source, sufficient_size(size, fit), as_tensorflow=fit == "slim")
-    return fit_image(pixels, size, fit), full_size
-
-
-def load_batch(sources: Sequence[Any], image_size: int | tuple[int, int], fit: Fit | None = None) -> np.ndarray:
-    """Load pictures as `load_image` does, one after the other, into uint8 [n, height, width, 3].
-
-    Raises:
-        ImageError, InputError: as `load_image` does, at the first bad one.
-
-    Example:
-        >>> load_batch([np.zeros((90, 120, 3), np.uint8)] * 2, 32).shape
-        (2, 32, 32, 3)
-    """
-    size = height_and_width(image_size)
-    batch = np.empty((len(sources), *size, 3), np.uint8)
-    for index, source in enumerate(sources):
-        batch[index] = load_image(source, size, fit)
-    return batch
+    return Preprocessing(image_size, fit).load(source)
 
 
 def check_batch(array: np.ndarray, image_size: tuple[int, int] | None = None) -> np.ndarray:
     """Check a batch that is taken as it is; return it as float32 [n, height, width, 3], contiguous.
 
     Args:
-        array: floats [n, height, width, 3] in [0, 1]; uint8 images go through `load_batch` instead.
+        array: floats [n, height, width, 3] in [0, 1]; uint8 images go through `Preprocessing.load_batch` instead.
         image_size: (height, width) that it must have; None: any.
 
     Raises:

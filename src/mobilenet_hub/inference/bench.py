@@ -20,7 +20,7 @@ from mobilenet_hub.errors import ImageError, InputError, ModuleUnavailableError
 from mobilenet_hub.host.progress import OnProgress, Stage, silent
 from mobilenet_hub.images.batches import BATCH_SIZE, compute, decode_batches
 from mobilenet_hub.images.decode import decode_image
-from mobilenet_hub.images.fit import DEFAULT_FIT, Fit, checked_fit
+from mobilenet_hub.images.fit import Fit, Preprocessing
 from mobilenet_hub.images.inputs import Item, items
 from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.inference.engine import Engine, Precision
@@ -82,7 +82,8 @@ def bench(
         True
     """
     found = photos_in_memory(photos)[0] if photos else example_photos()
-    return measure(open_to_measure(module, precision), found, fit=checked_fit(fit), seconds=seconds)
+    engine = open_to_measure(module, precision)
+    return measure(engine, found, Preprocessing(engine.image_size, fit), seconds=seconds)
 
 
 def open_to_measure(name: str | os.PathLike[str], precision: Precision) -> Engine:
@@ -148,13 +149,13 @@ def _constant(data: bytes) -> Callable[[], bytes]:
     return lambda: data
 
 
-def measure(engine: Engine, photos: Sequence[Item], *, fit: Fit = DEFAULT_FIT, seconds: float = 3.0) -> Speed:
+def measure(engine: Engine, photos: Sequence[Item], preprocessing: Preprocessing, *, seconds: float = 3.0) -> Speed:
     """Measure one network with photos, turn by turn: decoding, inference, both, so that all share any disturbance.
 
     Args:
         engine: the network.
         photos: what to decode, again and again.
-        fit: how they are fitted.
+        preprocessing: how they become the engine's input.
         seconds: how long each of the three is measured.
     """
     output = engine.outputs[0]
@@ -164,9 +165,9 @@ def measure(engine: Engine, photos: Sequence[Item], *, fit: Fit = DEFAULT_FIT, s
 
     pixels = np.zeros((BATCH_SIZE, *engine.image_size, 3), np.uint8)
     runs: dict[str, Callable[[Iterator[Item]], Iterator[int]]] = {
-        "decode": lambda stream: (len(b.inputs) for b in decode_batches(stream, engine.image_size, fit)),
+        "decode": lambda stream: (len(b.inputs) for b in decode_batches(stream, preprocessing, threads=engine.threads)),
         "inference": lambda stream: (len(engine.run(pixels)[output]) for _ in batched(stream)),
-        "end_to_end": lambda stream: (len(b.inputs) for b, _ in compute(stream, engine, output, fit)),
+        "end_to_end": lambda stream: (len(b.inputs) for b, _ in compute(stream, engine, output, preprocessing)),
     }
     done = dict.fromkeys(runs, 0)
     spent = dict.fromkeys(runs, 0.0)

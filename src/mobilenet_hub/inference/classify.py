@@ -1,6 +1,5 @@
 """Labels for images, without a framework: `Classifier` and its `Prediction`s."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,14 +8,11 @@ import numpy as np
 
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.images.batches import batches
-from mobilenet_hub.images.fit import Fit, checked_fit
-from mobilenet_hub.inference.engine import Engine, Precision
-from mobilenet_hub.module import Module, ModuleConfig
-from mobilenet_hub.module_folder import read_config
-from mobilenet_hub.store import resolve
+from mobilenet_hub.inference.model import Model
+from mobilenet_hub.module import ModuleConfig
 
 if TYPE_CHECKING:
-    from mobilenet_hub.images.labelled import Images
+    from mobilenet_hub.images.batches import Images
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +25,7 @@ class Prediction:
     indices: tuple[int, ...]  # of the classes; 0 is background in the published modules
 
 
-class Classifier:
+class Classifier(Model):
     """A module with a classifier, ready for images.
 
     Attributes:
@@ -38,46 +34,19 @@ class Classifier:
         image_size: (height, width) that images are brought to.
         precision: "f32" or "bf16", what is really computed in.
         fit: how an image of another shape is fitted.
+        preprocessing: the two together, `preprocessing.load(image)`.
         engine: what computes; `engine.run(batch)["logits"]` skips the reading of images.
+
+    Example:
+        >>> Classifier("starter").image_size[0] > 0
+        True
     """
 
-    def __init__(
-        self,
-        module: str | os.PathLike[str] | Module = "starter",
-        precision: Precision = "auto",
-        image_size: int | tuple[int, int] | None = None,
-        *,
-        fit: Fit | None = None,
-        threads: int | None = None,
-        any_size: bool = False,
-    ):
-        """Open a module; the first images compile it, or find it compiled on disk.
+    output = "logits"
 
-        Args:
-            module: a name of a module, a module folder's path, or a module in memory.
-            precision: "f32", "bf16" or "auto", the faster of the two that this CPU has instructions for.
-            image_size: a side or (height, width); None: what the module was trained at.
-            fit: how an image of another shape is fitted; None: the default of `images`.
-            threads: how many to use; None: as many as there are cores.
-            any_size: allow an image size that the published module does not.
-
-        Raises:
-            InputError: no such fit; or the module has no classifier, or does not allow this image size.
-            UnknownModuleError, ModuleUnavailableError, InvalidModuleError: as `resolve` and `read_module` do.
-
-        Example:
-            >>> Classifier("starter").image_size[0] > 0
-            True
-        """
-        source = module if isinstance(module, Module) else resolve(module)
-        self.labels = labels_of(source.config if isinstance(source, Module) else read_config(source))
-        self.engine = Engine(
-            source, ("logits",), image_size=image_size, precision=precision, threads=threads, any_size=any_size
-        )
-        self.config = self.engine.config
-        self.image_size = self.engine.image_size
-        self.precision = self.engine.precision
-        self.fit: Fit = checked_fit(fit)
+    def check(self) -> None:
+        """Refuse a module without a classifier, and name its classes."""
+        self.labels = labels_of(self.config)
 
     def logits(self, images: "Images") -> np.ndarray:
         """Return the raw outputs of the classifier.
@@ -98,8 +67,7 @@ class Classifier:
             >>> classifier.logits(np.zeros((2, *classifier.image_size, 3), np.float32)).shape[0]
             2
         """
-        parts = [self.engine.run(batch)["logits"] for _, batch in batches(images, self.image_size, self.fit)]
-        return np.concatenate(parts) if parts else np.empty((0, self.config.num_classes), np.float32)
+        return self.outputs_of(images, (self.config.num_classes,))
 
     def classify(
         self, images: "Images", top: int = 5, *, on_error: Callable[[str, ImageError], object] | None = None
@@ -123,7 +91,7 @@ class Classifier:
         if isinstance(top, bool) or not isinstance(top, int) or top < 1:
             raise InputError(f"top must be a whole number from 1, not {top!r}")
         predictions = []
-        for sources, batch in batches(images, self.image_size, self.fit, on_error):
+        for sources, batch in batches(images, self.preprocessing, on_error, threads=self.engine.threads):
             predictions += self.predictions(sources, self.engine.run(batch)["logits"], top)
         return predictions
 

@@ -195,13 +195,13 @@ def _scaled(images: "Node", network: Architecture, input_type: InputType) -> "No
 
 
 def _add_units(
-    values: dict[str, "Node"], network: Architecture, layers: Sequence[Layer], image_size: tuple[int, int]
+    values: dict[str, "Node"], network: Architecture, layers: Sequence[Layer], size: tuple[int, int]
 ) -> list["Node"]:
     """Add all units, and return the output of each."""
     from openvino import opset13
 
-    value, size, made = values["images"], image_size, []
-    sizes = network.output_sizes(*image_size)
+    value, made = values["images"], []
+    sizes = network.output_sizes(*size)
     for unit, (kernel, bias), output_size in zip(network.units, layers, sizes, strict=True):
         value = opset13.add(_convolution(value, unit, kernel, size, network), _channels(bias))
         if unit.relu6:

@@ -19,7 +19,7 @@ import numpy as np
 from mobilenet_hub.errors import InputError, MissingExtraError
 from mobilenet_hub.host.cpu import cpu_features
 from mobilenet_hub.images.batches import decode_batches
-from mobilenet_hub.images.fit import Fit
+from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.images.inputs import items
 from mobilenet_hub.inference.compiled import CompiledNetwork, device_settings
 from mobilenet_hub.inference.engine import Engine
@@ -58,6 +58,7 @@ class Int8Engine:
         if not len(images):
             raise InputError("int8 needs images to calibrate with, and there is none that can be read")
         self.config, self.image_size, self.outputs = engine.config, engine.image_size, engine.outputs
+        self.threads = engine.threads
         self.calibration_sha256 = hashlib.sha256(images.tobytes()).hexdigest()
         nncf = _import_nncf()
         chunk = engine.chunk
@@ -109,7 +110,7 @@ class Agreement:
 def quantized(
     engine: Engine,
     inputs: Iterable[str | os.PathLike[str]],
-    fit: Fit,
+    preprocessing: Preprocessing,
     *,
     limit: int | None = None,
     label_of: Callable[[str], int | None] = lambda name: None,
@@ -119,7 +120,7 @@ def quantized(
     Args:
         engine: the original.
         inputs: as for `sources.items`.
-        fit: how images are fitted.
+        preprocessing: how images become the engine's input.
         limit: look at no more than this many inputs.
         label_of: tells the true class of an image by its name, where it is known; the output is logits then.
 
@@ -131,7 +132,7 @@ def quantized(
     if "-" in inputs:
         raise InputError("int8 reads images twice, to calibrate and to compute: name files instead of standard input")
     first_ones = islice(islice(items(inputs), limit), CALIBRATION_IMAGES + _COMPARED_IMAGES)
-    batches = list(decode_batches(first_ones, engine.image_size, fit))
+    batches = list(decode_batches(first_ones, preprocessing, threads=engine.threads))
     none = np.empty((0, *engine.image_size, 3), np.uint8)
     pixels = np.concatenate([none, *(batch.images for batch in batches)])
     int8 = Int8Engine(engine, pixels[:CALIBRATION_IMAGES])

@@ -12,8 +12,7 @@ import numpy as np
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.host.files import sha256_of
 from mobilenet_hub.images.decode import held_pixels
-from mobilenet_hub.images.fit import Fit, sufficient_size
-from mobilenet_hub.images.load import load_image
+from mobilenet_hub.images.fit import Fit
 from mobilenet_hub.inference.classify import Classifier
 from mobilenet_hub.inference.embed import Embedder
 from mobilenet_hub.inference.engine import Engine, Precision
@@ -109,7 +108,7 @@ class Served:
         Raises:
             ImageError: it cannot be read, or has too many pixels.
         """
-        least = sufficient_size(self.image_size, self.fit)
+        least = self.embedder.preprocessing.sufficient_size
         held = held_pixels(picture, least) if isinstance(picture, bytes) else 0
         if held is not None and held > MAX_PIXELS:
             raise ImageError(
@@ -117,7 +116,7 @@ class Served:
                 f"{MAX_PIXELS / 1e6:.0f} million; reduce the picture first"
             )
         with _large_picture if held is None or held > _LARGE_PIXELS else nullcontext():
-            return load_image(picture, self.image_size, self.fit)
+            return self.embedder.preprocessing.load(picture)
 
 
 @dataclass

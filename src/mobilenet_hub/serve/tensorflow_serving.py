@@ -136,11 +136,11 @@ def _picture(entry: Any, which: str) -> bytes:
     return picture_of_base64(entry["b64"], which)
 
 
-def _batch(value: list[Any], key: str, image_size: tuple[int, int]) -> np.ndarray:
+def _batch(value: list[Any], key: str, size: tuple[int, int]) -> np.ndarray:
     if isinstance(value[0], str):
         raise Refusal(400, f'{key!r} holds text; a picture is written {{"b64": "..."}}')
     try:
-        return check_batch(number_array(value, repr(key)), image_size)
+        return check_batch(number_array(value, repr(key)), size)
     except InputError as error:
         raise Refusal(400, f"{key!r}: {error}") from None
 

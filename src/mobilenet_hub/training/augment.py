@@ -6,25 +6,24 @@ What a step sees depends on the seed and the step's number alone, so that a run 
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from mobilenet_hub.errors import ImageError, InputError
+from mobilenet_hub.errors import InputError
 from mobilenet_hub.evaluation.dataset import Example
-from mobilenet_hub.host.cpu import available_cores
 from mobilenet_hub.host.files import replacing
 from mobilenet_hub.host.progress import OnProgress, Stage
-from mobilenet_hub.images.fit import DEFAULT_FIT
-from mobilenet_hub.images.load import load_image
+from mobilenet_hub.images.batches import decode_batches, work_ahead
+from mobilenet_hub.images.fit import Preprocessing
+from mobilenet_hub.images.inputs import Item
 from mobilenet_hub.images.resample import resample
 from mobilenet_hub.images.skipped import Skipped
 
-_CHUNK = 256  # photos that are decoded between two reports
 _ASPECT = 4 / 3  # most that a crop is wider than high, or the other way round
 _AHEAD = 3  # batches that are made while the network computes
 
@@ -46,32 +45,41 @@ class Augmentation:
 
 
 def decode_pictures(
-    examples: Sequence[Example], size: tuple[int, int], work: Path, on_progress: OnProgress
+    examples: Sequence[Example],
+    preprocessing: Preprocessing,
+    work: Path,
+    on_progress: OnProgress,
+    threads: int | None = None,
 ) -> tuple[np.ndarray, tuple[Skipped, ...]]:
     """Decode photos once, into a file that later runs map into memory.
 
     Args:
         examples: the photos.
-        size: (height, width) that all are brought to.
+        preprocessing: how all become pixels.
         work: the folder that holds the file.
         on_progress: told how far it is.
+        threads: how many decode; None: as many as there are cores.
 
     Returns:
         uint8 [photos, height, width, 3] in the order of `examples`, read from the disk as it is used. Where some of the
         files are no photos: those files, and no pixels.
     """
-    names = "\n".join([repr((size, DEFAULT_FIT)), *(example.digest for example in examples)])
+    names = "\n".join([repr(preprocessing), *(example.digest for example in examples)])
     file = work / f"pixels-{hashlib.sha256(names.encode()).hexdigest()[:16]}.npy"
     if not file.exists():
         work.mkdir(parents=True, exist_ok=True)
         skipped: list[Skipped] = []
         with suppress(_NotPhotosError), replacing(file) as stream:
-            pixels = _memory_of(stream, (len(examples), *size, 3))
-            skipped = _decode_into(pixels, examples, size, on_progress)
+            pixels = _memory_of(stream, (len(examples), *preprocessing.image_size, 3))
+            inputs = (Item(str(index), example.path.__fspath__) for index, example in enumerate(examples))
+            for batch in decode_batches(inputs, preprocessing, threads=threads):
+                pixels[[int(key) for key in batch.keys]] = batch.images
+                skipped += [Skipped(str(examples[int(skip.name)].path), skip.reason) for skip in batch.skipped]
+                on_progress(Stage("photos", "photo"), int(batch.inputs[-1]) + 1, len(examples))
             if skipped:
                 raise _NotPhotosError  # the caller asks again without them
         if skipped:
-            return np.empty((0, *size, 3), np.uint8), tuple(skipped)
+            return np.empty((0, *preprocessing.image_size, 3), np.uint8), tuple(skipped)
     return np.load(file, mmap_mode="r"), ()
 
 
@@ -85,27 +93,6 @@ def _memory_of(stream: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
     start = stream.tell()
     stream.truncate(start + math.prod(shape))
     return np.memmap(stream, np.uint8, "r+", start, shape) if math.prod(shape) else np.empty(shape, np.uint8)
-
-
-def _decode_into(
-    pixels: np.ndarray, examples: Sequence[Example], size: tuple[int, int], on_progress: OnProgress
-) -> list[Skipped]:
-    """Decode photos with all cores; return those that are none."""
-
-    def decode(index: int) -> Skipped | None:
-        try:
-            pixels[index] = load_image(examples[index].path, size)
-        except ImageError as error:
-            return Skipped(str(examples[index].path), error.reason)
-        return None
-
-    skipped: list[Skipped | None] = []
-    with ThreadPoolExecutor(available_cores()) as pool:
-        for start in range(0, len(examples), _CHUNK):
-            end = min(start + _CHUNK, len(examples))
-            skipped += pool.map(decode, range(start, end))
-            on_progress(Stage("photos", "photo"), end, len(examples))
-    return [skip for skip in skipped if skip is not None]
 
 
 @dataclass(frozen=True)
@@ -146,17 +133,9 @@ class Batches:
 
     def run(self, steps: range, sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the batches of some steps, made ahead by another thread; `sizes` has one for each step."""
-        with ThreadPoolExecutor(1) as pool:
-            ahead: list[Future[tuple[np.ndarray, np.ndarray]]] = []
-            try:
-                for step, size in zip(steps, sizes, strict=True):
-                    ahead.append(pool.submit(self.make, step, size))
-                    if len(ahead) > _AHEAD:
-                        yield ahead.pop(0).result()
-                while ahead:
-                    yield ahead.pop(0).result()
-            finally:
-                pool.shutdown(cancel_futures=True)
+        groups = ((step, [partial(self.make, step, size)]) for step, size in zip(steps, sizes, strict=True))
+        for _, made in work_ahead(groups, threads=1, ahead=_AHEAD):
+            yield made[0]
 
 
 def vary(

@@ -2,21 +2,20 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from mobilenet_hub.errors import ImageError
 from mobilenet_hub.evaluation.dataset import Example
-from mobilenet_hub.host.cpu import available_cores
 from mobilenet_hub.host.files import replacing
 from mobilenet_hub.host.progress import OnProgress, Stage
-from mobilenet_hub.images.load import load_image
+from mobilenet_hub.images.batches import work_ahead
 from mobilenet_hub.images.resample import resample
 from mobilenet_hub.images.skipped import Skipped
-from mobilenet_hub.inference.engine import Engine
+from mobilenet_hub.inference.embed import Embedder
 
 _BATCH = 64  # views that the engine gets at a time
 _SHARD = 512  # photos; about as much is lost by a kill
@@ -35,7 +34,7 @@ class Features:
 def compute_features(
     examples: Sequence[Example],
     views: Sequence[int],
-    engine: Engine,
+    embedder: Embedder,
     *,
     work: Path,
     key: str,
@@ -46,7 +45,7 @@ def compute_features(
     Args:
         examples: the photos.
         views: of each, how many views to take: 1 is the photo, 2 adds its mirror image, more add jittered ones.
-        engine: gives "features".
+        embedder: computes them.
         work: the folder that holds what is computed.
         key: names everything that the vectors depend on other than the photos.
         on_progress: told after each batch.
@@ -62,11 +61,11 @@ def compute_features(
     shard: dict[str, np.ndarray] = {}
     done = len(vectors)
     on_progress(Stage("features", "photo"), done, len(wanted))
-    for batch in _batches(missing, engine.image_size):
+    for batch in _batches(missing, embedder):
         good = [(example, pictures) for example, pictures in batch if not isinstance(pictures, ImageError)]
         skipped += [Skipped(str(e.path), pictures.reason) for e, pictures in batch if isinstance(pictures, ImageError)]
         if good:
-            rows = engine.run(np.concatenate([pictures for _, pictures in good]))["features"]
+            rows = embedder.engine.run(np.concatenate([pictures for _, pictures in good]))["features"]
             ends = np.cumsum([len(pictures) for _, pictures in good])
             parts = np.split(rows, ends[:-1])
             shard |= {example.digest: part for (example, _), part in zip(good, parts, strict=True)}
@@ -82,27 +81,23 @@ def compute_features(
 
 
 def _batches(
-    requests: Sequence[tuple[Example, int]], size: tuple[int, int]
+    requests: Sequence[tuple[Example, int]], embedder: Embedder
 ) -> Iterator[list[tuple[Example, np.ndarray | ImageError]]]:
-    """Yield photos with their views [views, height, width, 3], decoded by all cores while the engine computes."""
+    """Yield photos with their views [views, height, width, 3], decoded by other threads while the engine computes."""
 
     def decode(request: tuple[Example, int]) -> np.ndarray | ImageError:
         example, count = request
         try:
-            return _views(load_image(example.path, size), count, example.digest)
+            return _views(embedder.preprocessing.load(example.path), count, example.digest)
         except ImageError as error:
             return error
 
     most = max((count for _, count in requests), default=1)
     step = max(1, _BATCH // most)
-    parts = [requests[start : start + step] for start in range(0, len(requests), step)]
-    with ThreadPoolExecutor(available_cores()) as pool:
-        ahead = [pool.map(decode, part) for part in parts[:2]]
-        for index, part in enumerate(parts):
-            decoded = list(ahead.pop(0))
-            if index + 2 < len(parts):
-                ahead.append(pool.map(decode, parts[index + 2]))
-            yield [(example, pictures) for (example, _), pictures in zip(part, decoded, strict=True)]
+    parts = (requests[start : start + step] for start in range(0, len(requests), step))
+    groups = ((part, [partial(decode, request) for request in part]) for part in parts)
+    for part, decoded in work_ahead(groups, threads=embedder.engine.threads):
+        yield [(example, pictures) for (example, _), pictures in zip(part, decoded, strict=True)]
 
 
 def _views(image: np.ndarray, count: int, digest: str) -> np.ndarray:

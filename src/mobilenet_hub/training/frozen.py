@@ -12,8 +12,8 @@ import numpy as np
 from mobilenet_hub.evaluation.dataset import SPLITS, Dataset
 from mobilenet_hub.evaluation.metrics import Curve
 from mobilenet_hub.host.progress import OnProgress
-from mobilenet_hub.images.fit import DEFAULT_FIT
-from mobilenet_hub.inference.engine import PRECISIONS, Engine, Precision
+from mobilenet_hub.inference.embed import Embedder
+from mobilenet_hub.inference.engine import PRECISIONS, Precision
 from mobilenet_hub.module import Module
 from mobilenet_hub.training.features import compute_features
 from mobilenet_hub.training.head import STRENGTHS, Head, balanced_class_weights, fit_head, softmax
@@ -57,19 +57,20 @@ def fit_frozen(
     base: Module,
     *,
     options: FrozenOptions,
-    image_size: tuple[int, int],
     work: Path,
     on_progress: OnProgress,
+    threads: int | None = None,
 ) -> Fitted:
     """Fit a classifier for the data set's labels on the features of a module.
 
     Args:
         dataset: photos in three parts.
-        base: the module whose network is kept as it is; a classifier of its own is replaced.
+        base: the module whose network is kept as it is, at the image size that its configuration says; a classifier
+            of its own is replaced.
         options: see `FrozenOptions`.
-        image_size: (height, width) at which photos are seen.
         work: the folder for features; what an earlier run left there is used.
         on_progress: told how far it is.
+        threads: how many compute and decode; None: as many as there are cores.
 
     Returns:
         The module with its new classifier, and the probabilities that it gives to every photo.
@@ -77,13 +78,14 @@ def fit_frozen(
     views = options.views
     if views is None:
         views = FEW_VIEWS if len(dataset.part("train")) < FEW else 1
-    engine = Engine(base.path or base, ["features"], image_size=image_size, precision=options.precision, any_size=True)
+    size = base.config.image_size
+    embedder = Embedder(base.path or base, options.precision, size, threads=threads, any_size=True)
     features = compute_features(
         dataset.examples,
         [views if example.split == "train" else 1 for example in dataset.examples],
-        engine,
+        embedder,
         work=work,
-        key=_key(base, image_size, engine.precision),
+        key=_key(base, embedder),
         on_progress=on_progress,
     )
     if features.skipped:
@@ -103,7 +105,7 @@ def fit_frozen(
     )
     on_progress("classifier", 1, 1)
     return Fitted(
-        module=_with_head(base, head, dataset.labels, image_size),
+        module=_with_head(base, head, dataset.labels),
         dataset=dataset,
         curves=_curves(head),
         settings={
@@ -113,21 +115,21 @@ def fit_frozen(
             "class_weights": "balanced" if weights is not None else "none",
             "converged": head.converged,
             "iterations": head.iterations,
-            "precision": engine.precision,
+            "precision": embedder.precision,
         },
         probabilities={split: softmax(head.logits(firsts[split])) for split in SPLITS},
         warnings=unbalanced,
     )
 
 
-def _key(base: Module, image_size: tuple[int, int], precision: str) -> str:
+def _key(base: Module, embedder: Embedder) -> str:
     """Name the network and how it sees photos: features of the one are not those of the other."""
     digest = hashlib.sha256()
     network = replace(base.config.network, num_classes=0)
     for name in network.variables:
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(base.weights[name]).tobytes())
-    digest.update(repr((network, image_size, DEFAULT_FIT, precision)).encode())
+    digest.update(repr((network, embedder.preprocessing, embedder.precision)).encode())
     return digest.hexdigest()[:16]
 
 
@@ -149,9 +151,9 @@ def choose_class_weights(dataset: Dataset, wanted: ClassWeights) -> tuple[np.nda
     return None, ()
 
 
-def _with_head(base: Module, head: Head, labels: tuple[str, ...], image_size: tuple[int, int]) -> Module:
+def _with_head(base: Module, head: Head, labels: tuple[str, ...]) -> Module:
     features = base.without_classifier()
-    config = replace(features.config, num_classes=len(labels), labels=labels, image_size=image_size)
+    config = replace(features.config, num_classes=len(labels), labels=labels)
     kernel, bias = config.network.classifier
     classifier = {kernel.name: head.weights.reshape(kernel.shape), bias.name: head.biases}
     return Module(config, {**features.weights, **classifier})

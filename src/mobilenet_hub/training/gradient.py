@@ -6,17 +6,18 @@ same command goes on where a killed run stopped.
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobilenet_hub.architecture import Architecture, architecture
 from mobilenet_hub.errors import InputError
-from mobilenet_hub.evaluation.dataset import Dataset, Split
+from mobilenet_hub.evaluation.dataset import Dataset, Example, Skipped, Split
 from mobilenet_hub.host.progress import OnProgress, Stage
+from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.keras.backends import require_keras
 from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.training.augment import Batches, decode_pictures
@@ -40,22 +41,22 @@ _CHECKPOINT_S = 60.0  # between two checkpoints: as much is lost by a kill
 
 def train_from_scratch(
     dataset: Dataset,
-    network: Architecture,
+    network: ModuleConfig,
     *,
     options: GradientOptions = FROM_SCRATCH,
-    image_size: tuple[int, int],
     work: Path,
     on_progress: OnProgress,
+    threads: int | None = None,
 ) -> Fitted:
     """Train a network from random weights.
 
     Args:
         dataset: photos in three parts.
-        network: its classes are replaced by the data set's.
+        network: what to train and the image size to see photos at; its classes are replaced by the data set's.
         options: see `GradientOptions`.
-        image_size: (height, width) at which photos are seen.
         work: the folder for pixels and checkpoints; a killed run goes on from what it left there.
         on_progress: told how far it is.
+        threads: how many decode; None: as many as there are cores. Keras computes with as many as it wants.
 
     Returns:
         The module with the lowest loss on the validation photos; its probabilities are for the engine to compute.
@@ -63,9 +64,8 @@ def train_from_scratch(
     Raises:
         MissingExtraError: Keras or its backend is not installed.
     """
-    network = architecture(network.name, network.depth_multiplier, len(dataset.labels))
-    config = ModuleConfig(network.name, network.depth_multiplier, image_size, len(dataset.labels), dataset.labels)
-    return _Run(dataset, config, None, options, work, on_progress).train()
+    config = replace(network, num_classes=len(dataset.labels), labels=dataset.labels)
+    return _Run(dataset, config, None, options, work, on_progress, threads).train()
 
 
 def fine_tune(
@@ -75,6 +75,7 @@ def fine_tune(
     options: GradientOptions = FINE_TUNING,
     work: Path,
     on_progress: OnProgress,
+    threads: int | None = None,
 ) -> Fitted:
     """Train all of a module further, starting from one whose classifier already fits the data set.
 
@@ -89,6 +90,7 @@ def fine_tune(
         options: see `GradientOptions`.
         work: the folder for pixels and checkpoints; a killed run goes on from what it left there.
         on_progress: told how far it is.
+        threads: how many decode; None: as many as there are cores. Keras computes with as many as it wants.
 
     Returns:
         That module; its probabilities are for the engine to compute.
@@ -101,7 +103,7 @@ def fine_tune(
         raise InputError("the module to fine-tune has other labels than the photos; fit its classifier first")
     if start.config.batch_norm_folded:
         raise InputError("this module's batch norm is folded into its convolutions: it cannot be trained further")
-    return _Run(dataset, start.config, start.weights, options, work, on_progress).train()
+    return _Run(dataset, start.config, start.weights, options, work, on_progress, threads).train()
 
 
 class _Run:
@@ -115,13 +117,21 @@ class _Run:
         options: GradientOptions,
         work: Path,
         on_progress: OnProgress,
+        threads: int | None,
     ):
         """Decode the photos and make the model, of the weights to start from or, where there are none, random ones."""
         self.backend = require_keras("training by gradient descent")
         prepare_process(self.backend)
         self.config, self.start, self.options = config, start, options
         self.work, self.on_progress = work, on_progress
-        self.dataset, pixels = _decode(dataset, config.image_size, work, on_progress)
+        decode = partial(
+            decode_pictures,
+            preprocessing=Preprocessing(config.image_size, config.fit),
+            work=work,
+            on_progress=on_progress,
+            threads=threads,
+        )
+        self.dataset, pixels = _decoded(dataset, decode)
         labels = [np.array([e.label for e in self.dataset.part(split)], np.int64) for split in _PARTS]
         self.validation = pixels[1], labels[1]
         self.class_weights, self.warnings = choose_class_weights(self.dataset, options.class_weights)
@@ -305,12 +315,12 @@ class _Run:
         )
 
 
-def _decode(
-    dataset: Dataset, size: tuple[int, int], work: Path, on_progress: OnProgress
+def _decoded(
+    dataset: Dataset, decode: Callable[[Sequence[Example]], tuple[np.ndarray, tuple[Skipped, ...]]]
 ) -> tuple[Dataset, list[np.ndarray]]:
     """Decode the training and the validation photos; leave out files that are none."""
     while True:
-        found = [decode_pictures(dataset.part(split), size, work, on_progress) for split in _PARTS]
+        found = [decode(dataset.part(split)) for split in _PARTS]
         skipped = [skip for _, skips in found for skip in skips]
         if not skipped:
             return dataset, [pixels for pixels, _ in found]

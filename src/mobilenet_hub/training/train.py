@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -19,8 +19,8 @@ from mobilenet_hub.evaluation.metrics import Metrics, measure
 from mobilenet_hub.host.files import replacing_folder
 from mobilenet_hub.host.progress import OnProgress, silent
 from mobilenet_hub.images.skipped import Skipped
-from mobilenet_hub.inference.engine import Engine
-from mobilenet_hub.module import checked_image_size
+from mobilenet_hub.inference.classify import Classifier
+from mobilenet_hub.module import Module, ModuleConfig, checked_image_size
 from mobilenet_hub.module_folder import check_place
 from mobilenet_hub.store import open_module
 from mobilenet_hub.training.frozen import FrozenOptions, fit_frozen
@@ -65,6 +65,7 @@ def train(
     network: Architecture | None = None,
     assert_accuracy: float | None = None,
     any_size: bool = False,
+    threads: int | None = None,
     overwrite: bool = False,
     work: str | os.PathLike[str] | None = None,
     on_progress: OnProgress | None = None,
@@ -89,6 +90,7 @@ def train(
         network: what to train from scratch.
         assert_accuracy: the least accuracy to accept: below it, no module folder is written.
         any_size: allow another size than the published module allows.
+        threads: how many compute features and decode; None: as many as there are cores.
         overwrite: replace a module folder that is there.
         work: the folder for what a killed run leaves; kept if given, else beside `output` and deleted in the end.
         on_progress: called with what is being done, how much of it is done, and how much there is.
@@ -112,19 +114,30 @@ def train(
     own_work = Path(work) if work else folder.with_name(f"{folder.name}.work")
     report = on_progress or silent
     options = frozen or FrozenOptions()
-    fit, base = _way(method, module, network, image_size, any_size, options, gradient)
+    _check_method(method, gradient, network)
+    if method == "from-scratch":
+        if network is None or image_size is None:
+            raise InputError("training from scratch needs a network and an image size")
+        base = ModuleConfig(network.name, network.depth_multiplier, height_and_width(image_size))
+        name = "random weights"
+    else:
+        base = open_module(module)
+        size = checked_image_size(base.config, image_size, any_size=any_size)
+        name = base.config.handle or Path(module).name
+        base = replace(base, config=replace(base.config, image_size=size))
+    fit = _fitter(method, base, options, gradient)
     dataset = _with_cautions(read_dataset(source, validation=validation, test=test, seed=seed))
     try:
         own_work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{own_work} cannot be made: {error.strerror or error}") from None
-    fitted = fit(dataset, work=own_work, on_progress=report)
-    probabilities = fitted.probabilities or _probabilities(fitted, options, report)
+    fitted = fit(dataset, work=own_work, on_progress=report, threads=threads)
+    probabilities = fitted.probabilities or _probabilities(fitted, options, report, threads)
     metrics = _measure(fitted.dataset, probabilities)
     judged = next(iter(metrics))
     record = Record(
         method=method,
-        base=base,
+        base=name,
         metrics=metrics,
         outcomes={s: outcomes_of(fitted.dataset.part(s), probabilities[s]) for s in SPLITS},
         split={"validation": validation, "test": test, "seed": seed},
@@ -155,44 +168,33 @@ def _check_output(source: Path, folder: Path, assert_accuracy: float | None, ove
         raise OutputError(f"{folder} holds the photos to learn from; choose another folder")
 
 
-def _way(
-    method: Method,
-    module: str | os.PathLike[str],
-    network: Architecture | None,
-    image_size: int | tuple[int, int] | None,
-    any_size: bool,
-    frozen: FrozenOptions,
-    gradient: GradientOptions | None,
-) -> tuple[Callable[..., Fitted], str]:
-    """Return what trains a data set by the method asked for, and the name of what it starts from."""
+def _check_method(method: Method, gradient: GradientOptions | None, network: Architecture | None) -> None:
+    """Refuse a method that there is not, and what says nothing to the one there is."""
     if method not in METHODS:
         raise InputError(f"the method must be one of {', '.join(METHODS)}, not {method!r}")
     for name, value, methods in (("gradient", gradient, METHODS[1:]), ("network", network, METHODS[2:])):
         if value is not None and method not in methods:
             raise InputError(f"{name} says nothing to the method {method}; it is for {' or '.join(methods)}")
-    if method == "from-scratch":
+
+
+def _fitter(
+    method: Method, base: Module | ModuleConfig, frozen: FrozenOptions, gradient: GradientOptions | None
+) -> Callable[..., Fitted]:
+    """Return what trains a data set by the method asked for, from a module or a network of random weights."""
+    if isinstance(base, ModuleConfig):
         from mobilenet_hub.training.gradient import train_from_scratch
 
-        if network is None or image_size is None:
-            raise InputError("training from scratch needs a network and an image size")
-        size = height_and_width(image_size)
-        options = gradient or FROM_SCRATCH
-        return partial(train_from_scratch, network=network, options=options, image_size=size), "random weights"
-    base = open_module(module)
-    size = checked_image_size(base.config, image_size, any_size=any_size)
-    name = base.config.handle or Path(module).name
-    fit = partial(fit_frozen, base=base, options=frozen, image_size=size)
-    return (fit if method == "frozen" else partial(_fine_tuned, fit, gradient or FINE_TUNING)), name
+        return partial(train_from_scratch, network=base, options=gradient or FROM_SCRATCH)
+    fit = partial(fit_frozen, base=base, options=frozen)
+    return fit if method == "frozen" else partial(_fine_tuned, fit, gradient or FINE_TUNING)
 
 
-def _fine_tuned(
-    fit: Callable[..., Fitted], options: GradientOptions, dataset: Dataset, *, work: Path, on_progress: OnProgress
-) -> Fitted:
+def _fine_tuned(start: Callable[..., Fitted], options: GradientOptions, dataset: Dataset, **how: Any) -> Fitted:
     """Fit a classifier on the frozen network, then train both further."""
     from mobilenet_hub.training.gradient import fine_tune
 
-    fitted = fit(dataset, work=work, on_progress=on_progress)
-    tuned = fine_tune(fitted.dataset, fitted.module, options=options, work=work, on_progress=on_progress)
+    fitted = start(dataset, **how)
+    tuned = fine_tune(fitted.dataset, fitted.module, options=options, **how)
     return replace(tuned, warnings=(*fitted.warnings, *tuned.warnings))
 
 
@@ -209,10 +211,12 @@ def _with_cautions(dataset: Dataset) -> Dataset:
     return replace(dataset, warnings=(*dataset.warnings, *cautions))
 
 
-def _probabilities(fitted: Fitted, options: FrozenOptions, report: OnProgress) -> dict[Split, np.ndarray]:
+def _probabilities(
+    fitted: Fitted, options: FrozenOptions, report: OnProgress, threads: int | None
+) -> dict[Split, np.ndarray]:
     """Compute what the finished module says of every photo."""
-    engine = Engine(fitted.module, ("logits",), precision=options.precision)
-    return {split: predict(engine, fitted.dataset.part(split), report)[0] for split in SPLITS}
+    classifier = Classifier(fitted.module, options.precision, threads=threads)
+    return {split: predict(classifier, fitted.dataset.part(split), report)[0] for split in SPLITS}
 
 
 def _measure(dataset: Dataset, probabilities: Mapping[Split, np.ndarray]) -> dict[Split, Metrics]:
