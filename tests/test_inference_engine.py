@@ -245,7 +245,7 @@ def test_precision_is_what_the_cpu_has():
 
 
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
-@pytest.mark.parametrize("hidden_units", [(), (20,)])
+@pytest.mark.parametrize("hidden_units", [(), (20,), (20, 9)])
 def test_what_lies_behind_the_features_is_float32_in_every_precision(module, precision, hidden_units):
     """So a classifier fitted on an engine's features gives the logits that the engine gives."""
     config = replace(module.config, variant=Variant(hidden_units=hidden_units))
