@@ -120,7 +120,7 @@ def _header_length(header: str | None, size: int) -> int:
     return int(header)
 
 
-def _images(tensor: Any, binary: memoryview, size: tuple[int, int]) -> "np.ndarray | list[Any]":
+def _images(tensor: Any, binary: memoryview, wanted: tuple[int, int]) -> "np.ndarray | list[Any]":
     if not isinstance(tensor, dict):
         raise Refusal(400, f"an input must be an object with name, shape, datatype and data, not {kind_of(tensor)}")
     name, datatype, shape = tensor.get("name"), tensor.get("datatype"), tensor.get("shape")
@@ -143,7 +143,7 @@ def _images(tensor: Any, binary: memoryview, size: tuple[int, int]) -> "np.ndarr
         raise Refusal(400, f"{name!r} needs data, a list, or binary_data_size")
     if datatype == "BYTES":
         return _files(tensor.get("data"), binary, shape)
-    return _tensor(tensor.get("data"), binary, datatype, shape, size)
+    return _tensor(tensor.get("data"), binary, datatype, shape, wanted)
 
 
 def _is_shape(shape: list[Any]) -> bool:
@@ -179,7 +179,7 @@ def _elements(binary: memoryview) -> list[bytes]:
 
 
 def _tensor(
-    data: Any, binary: memoryview, datatype: str, shape: list[int], size: tuple[int, int]
+    data: Any, binary: memoryview, datatype: str, shape: list[int], wanted: tuple[int, int]
 ) -> "np.ndarray | list[np.ndarray]":
     if len(shape) != 4 or shape[3] != 3:
         raise Refusal(400, f"`images` must be [n, height, width, 3], RGB, not {shape}")
@@ -194,7 +194,7 @@ def _tensor(
             raise Refusal(400, f"`images` of shape {shape} must hold {prod(shape)} numbers, not {values.size}")
     if datatype == "FP32":
         try:
-            return check_batch(values.reshape(shape), size)
+            return check_batch(values.reshape(shape), wanted)
         except InputError as error:
             raise Refusal(400, f"`images`: {error}") from None
     if data is not None and not (np.isfinite(values).all() and (values == np.clip(values, 0, 255).astype(int)).all()):
