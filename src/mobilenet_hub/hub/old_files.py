@@ -21,9 +21,9 @@ import numpy as np
 
 from mobilenet_hub.errors import InvalidModuleError
 from mobilenet_hub.host.files import exists
-from mobilenet_hub.hub.contract import Contract, find_published
+from mobilenet_hub.hub.contract import Contract
 from mobilenet_hub.keras.mobilenet import MobileNet
-from mobilenet_hub.module import ModuleConfig
+from mobilenet_hub.module import ModuleConfig, find_published
 from mobilenet_hub.store.places import module_named_by
 from mobilenet_hub.weights.identify import Source, Wanted, is_slim, slim_name, to_module
 from mobilenet_hub.weights.variable_order import weights_by_order
