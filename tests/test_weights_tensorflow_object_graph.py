@@ -7,7 +7,7 @@ from tensorflow_files import some_weights, write_saved_model
 from mobilenet_hub.architecture import mobilenet_v1, mobilenet_v2
 from mobilenet_hub.errors import CorruptFileError, InvalidModuleError
 from mobilenet_hub.weights.convert import load_source
-from mobilenet_hub.weights.tensorflow.object_graph import _ORDERS
+from mobilenet_hub.weights.variable_order import _ORDERS
 
 NETWORKS = {
     "v1": mobilenet_v1(0.25, 3),
