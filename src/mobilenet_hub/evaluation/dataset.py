@@ -14,26 +14,19 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 from pathlib import Path
-from typing import Literal
 
 from mobilenet_hub.errors import InputError
+from mobilenet_hub.evaluation.class_folders import GIVEN_SPLITS, Split, list_class_folders, some
 from mobilenet_hub.host.files import is_special, printable
-from mobilenet_hub.images.names import SUFFIXES
 from mobilenet_hub.images.skipped import Skipped
 
-Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2  # of the photos, where nothing else is said
 TABLE_SUFFIXES = frozenset([".csv", ".parquet"])
 
-_GIVEN_SPLITS: dict[str, Split] = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 _HELD_OUT: tuple[Split, ...] = ("test", "validation")
-_NOT_CLASSES = frozenset(["__MACOSX"])
 _SUFFIX = re.compile(r"\.[^./]*$")
 _VARIANT = re.compile(r"_nohash_[^/]*$")
 
@@ -131,6 +124,8 @@ def read_dataset(
     rows, skipped, warnings = _list_rows(source)
     rows, unreadable = _hash_contents(rows)
     rows, ambiguous = _drop_ambiguous(rows)
+    if rows and all(row.split and row.split != "train" for row in rows):
+        raise InputError(f"{source} has parts of a split and none of them is to train: name it train")
     rows = _grouped(_merge_held_out(rows))
     rows = [row if row.split else replace(row, split=_split_of(row, validation, test, seed)) for row in rows]
     if validation and not any(row.split == "validation" for row in rows):  # all parts given, this one not
@@ -176,7 +171,7 @@ def read_examples(source: str | os.PathLike[str], labels: Iterable[str]) -> Data
     strange = sorted(label for label, index in found.items() if index is None)
     if rows and len(strange) == len(found):
         raise InputError(
-            f"no class of {source} is one of the module's: found {_some(strange)}, and the module knows {_some(labels)}"
+            f"no class of {source} is one of the module's: found {some(strange)}, and the module knows {some(labels)}"
         )
     outside = [
         Skipped(str(row.path), f"{row.label!r} is not a class of the module") for row in rows if row.label in strange
@@ -204,52 +199,22 @@ def _list_rows(source: Path) -> tuple[list[_Row], list[Skipped], list[str]]:
 
 
 def _list_folder(folder: Path) -> tuple[list[_Row], list[Skipped], list[str]]:
-    def subfolders(parent: Path) -> list[Path]:
-        entries = sorted(parent.iterdir())
-        return [e for e in entries if e.is_dir() and not e.name.startswith(".") and e.name not in _NOT_CLASSES]
-
-    classes = subfolders(folder)
-    parts: list[tuple[Split | None, Path]] = [(None, path) for path in classes]
-    given: dict[Path, Split | None] = {path: _GIVEN_SPLITS.get(path.name.lower()) for path in classes}
-    if None not in given.values() and len(set(given.values())) > 1 and all(map(subfolders, given)):
-        parts = [(split, path) for part, split in given.items() for path in subfolders(part)]
-    rows, skipped, warnings, photos_of = [], [], [], Counter()
-    for split, path in parts:
-        label = _clean(path.name)
-        photos, others = _list_photos(path)
-        photos_of[label] += len(photos)
-        rows += [_Row(photo, _name(label, photo.relative_to(path).as_posix()), label, split) for photo in photos]
-        skipped += [Skipped(str(other), "not a photo by its name") for other in others]
-    if empty := [label for label, count in photos_of.items() if not count]:
-        warnings.append(f"no photos in class folder {_some(empty)}: left out")
-    if loose := [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]:
-        warnings.append(f"{len(loose)} photos lie outside the class folders: left out, e.g. {loose[0].name}")
-    return rows, skipped, warnings
-
-
-def _list_photos(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the photos under a class folder, by their suffix, and the other files."""
-    photos, others = [], []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith("."):
-                chosen = photos if Path(name).suffix.lower() in SUFFIXES else others
-                chosen.append(Path(parent) / name)
-    return photos, others
+    found = list_class_folders(folder)
+    rows = [_Row(p.path, _name(_clean(p.label), p.inner), _clean(p.label), p.split) for p in found.photos]
+    return rows, [Skipped(str(path), reason) for path, reason in found.skipped], found.warnings
 
 
 def _list_table(table: Path) -> tuple[list[_Row], list[Skipped], list[str]]:
     rows, skipped = [], []
     for number, record in enumerate(_read_table(table), start=1):
-        path, label, part = (str(record.get(key) or "").strip() for key in ("path", "label", "split"))
+        path, label, part = (_text(record.get(key)) for key in ("path", "label", "split"))
         if not path or not label:
             skipped.append(Skipped(str(table), f"row {number} lacks a path or a label"))
-        elif part and part.lower() not in _GIVEN_SPLITS:
-            raise InputError(f"{table}, row {number}: split {part!r} is none of {', '.join(_GIVEN_SPLITS)}")
+        elif part and part.lower() not in GIVEN_SPLITS:
+            raise InputError(f"{table}, row {number}: split {part!r} is none of {', '.join(GIVEN_SPLITS)}")
         else:
             label = _clean(label)
-            rows.append(_Row(table.parent / path, path, label, _GIVEN_SPLITS.get(part.lower())))
+            rows.append(_Row(table.parent / path, path, label, GIVEN_SPLITS.get(part.lower())))
     names = _shown(rows, table)
     return [replace(row, name=_name(row.label, name)) for row, name in zip(rows, names, strict=True)], skipped, []
 
@@ -268,6 +233,12 @@ def _shown(rows: list[_Row], table: Path) -> list[str]:
         base = root if path.is_relative_to(root) else other
         names.append(path.relative_to(base).as_posix() if base is not None else path.name)
     return names
+
+
+def _text(value: object) -> str:
+    """Return a table's value as text; empty where it is missing: None, NaN or an empty text, and nothing else."""
+    missing = value is None or (isinstance(value, float) and isnan(value))
+    return "" if missing else str(value).strip()
 
 
 def _read_table(table: Path) -> list[Mapping[str, object]]:
@@ -320,7 +291,7 @@ def _drop_ambiguous(rows: list[_Row]) -> tuple[list[_Row], list[Skipped]]:
     for row in rows:
         labels[row.digest].add(row.label)
     skipped = [
-        Skipped(str(row.path), f"the same photo is in the classes {_some(sorted(labels[row.digest]))}")
+        Skipped(str(row.path), f"the same photo is in the classes {some(sorted(labels[row.digest]))}")
         for row in rows
         if len(labels[row.digest]) > 1
     ]
@@ -410,8 +381,3 @@ def _assemble(source: Path, rows: list[_Row], skipped: Iterable[Skipped], warnin
     index = {label: number for number, label in enumerate(labels)}
     examples = [Example(row.path, row.name, index[row.label], row.split or "train", row.digest) for row in rows]
     return Dataset(source, tuple(labels), tuple(examples), skipped, tuple(warnings))
-
-
-def _some(names: Iterable[str], limit: int = 5) -> str:
-    names = [repr(name) for name in names]
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
