@@ -124,3 +124,35 @@ def test_a_size_and_a_fit_travel_as_one_value():
         and {"image_size", "fit"} & {a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)}
     ]
     assert len(found) <= 15, "\n".join(found)
+
+
+def functions(file: Path):
+    """Yield (name with its class, its positional parameters, its keyword-only ones) of every function of a file."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for owner in ast.walk(tree):
+        for node in ast.iter_child_nodes(owner):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                name = f"{owner.name}.{node.name}" if isinstance(owner, ast.ClassDef) else node.name
+                given = [arg.arg for arg in node.args.posonlyargs + node.args.args if arg.arg not in ("self", "cls")]
+                yield name, given, [arg.arg for arg in node.args.kwonlyargs]
+
+
+# Public verbs, whose keyword-only options are what the command line's are: many, and each with its default.
+VERBS = {"train", "convert", "export"}
+# Another library's signature, which is ours to keep.
+GIVEN = {"KerasLayer.__init__"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_a_file_has_at_most_400_lines_and_a_function_8_parameters(file):
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 400
+    for name, positional, keyword_only in functions(file):
+        counted = positional if name in VERBS else positional + keyword_only
+        assert len(counted) <= 8 or name in GIVEN, f"{name} takes {len(counted)} parameters: {', '.join(counted)}"
+
+
+def test_there_are_at_most_24_rooms():
+    """Folders of the package and beside it, with the files of the top level, each a room or part of one floor."""
+    rooms = {file.relative_to(PACKAGE).parts[0] for file in FILES if len(file.relative_to(PACKAGE).parts) > 1}
+    rooms |= {"weights/tensorflow", "top level", "recipes", "benchmarks"}
+    assert len(rooms) <= 24, sorted(rooms)

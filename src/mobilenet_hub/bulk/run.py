@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mobilenet_hub.bulk.manifest import (
     DEFAULT_SHARD_SIZE,
@@ -35,10 +35,6 @@ from mobilenet_hub.images.batches import Computes, compute
 from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.images.inputs import Item, items
 
-if TYPE_CHECKING:
-    pass
-
-
 _STAGE = Stage("images", "image")
 
 
@@ -53,6 +49,26 @@ class Summary:
     resumed: int  # inputs that an earlier run had done
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What of the inputs is done, and in which pieces."""
+
+    limit: int | None = None  # take only this many inputs
+    shard_size: int = DEFAULT_SHARD_SIZE  # inputs of a shard
+    strict: bool = False  # stop at the first input that is no picture
+    part: Part = WHOLE  # compute only these shards of it, for `merge` to put together with the others
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that mean nothing.
+
+        Raises:
+            InputError: the limit or the shard size is below 1.
+        """
+        for name, number in (("limit", self.limit), ("shard size", self.shard_size)):
+            if number is not None and number < 1:
+                raise InputError(f"the {name} must be 1 or more, not {number}")
+
+
 def write(
     inputs: Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
@@ -61,10 +77,7 @@ def write(
     settings: dict[str, Any],
     *,
     preprocessing: Preprocessing,
-    limit: int | None = None,
-    shard_size: int = DEFAULT_SHARD_SIZE,
-    strict: bool = False,
-    part: Part = WHOLE,
+    plan: Plan = Plan(),
     on_progress: OnProgress = silent,
 ) -> Summary:
     """Compute the rows of all inputs, in their order, into a folder of shards or one file; go on if it was begun.
@@ -79,33 +92,30 @@ def write(
         rows: what to make of its output.
         settings: whatever else the rows depend on; kept in the schema's metadata, and not to be changed when going on.
         preprocessing: how pictures become the engine's input.
-        limit: take only this many inputs.
-        shard_size: inputs of a shard.
-        strict: stop at the first input that is no picture.
-        part: compute only these shards of it, for `merge` to put together with the others.
+        plan: what of the inputs is done, and in which pieces.
         on_progress: told how many inputs are done with; how many there are is not known here.
 
     Raises:
-        ImageError: an input is no picture, and `strict`; what was finished is kept.
+        ImageError: an input is no picture, and the plan is strict; what was finished is kept.
         InputError: the output was begun with other settings or inputs, or a folder vanished while it was read.
         OutputError: the output cannot be written; what was finished is kept.
     """
     is_file = is_single_file(output)
     output = Path(output)
-    _check(output, rows, limit, shard_size, is_file=is_file)
-    settings = {**settings, "fit": preprocessing.fit, "limit": limit, "shard_size": shard_size}
+    _check(output, rows, is_file=is_file)
+    settings = {**settings, "fit": preprocessing.fit, "limit": plan.limit, "shard_size": plan.shard_size}
     folder = shards_of(output) if is_file else output
     if is_file and exists(output) and not exists(folder / MANIFEST_FILE):
-        done = _finished_before(output, settings, islice(items(inputs, lambda number: False), limit))
+        done = _finished_before(output, settings, islice(items(inputs, lambda number: False), plan.limit))
         discard_leftovers(folder)  # of a run that was killed while it tidied up
         if done is not None:
             return done
-    with Shards(folder, settings, rows.schema, part) as shards:
+    with Shards(folder, settings, rows.schema, plan.part) as shards:
         resumed = done = shards.inputs
-        stream = shards.remaining(islice(items(inputs, shards.wants), limit))
+        stream = shards.remaining(islice(items(inputs, shards.wants), plan.limit))
         on_progress(_STAGE, resumed, None)
-        for batch, values in compute(stream, engine, rows.output, preprocessing, shard_size=shard_size):
-            if strict and batch.skipped:
+        for batch, values in compute(stream, engine, rows.output, preprocessing, shard_size=plan.shard_size):
+            if plan.strict and batch.skipped:
                 key, reason = batch.skipped[0]
                 raise ImageError(reason, key)
             shards.add(rows.make(batch, values), batch.inputs, batch.skipped)
@@ -113,12 +123,12 @@ def write(
             on_progress(_STAGE, done, None)
         shards.finish()
         skipped_file = shards.skipped_file
-        if is_file and part == WHOLE:
+        if is_file and plan.part == WHOLE:
             skipped_file = assemble(shards, output, rows.schema, settings)
         return Summary(output, shards.rows, shards.skipped, skipped_file if shards.skipped else None, resumed)
 
 
-def _check(output: Path, rows: Rows, limit: int | None, shard_size: int, *, is_file: bool) -> None:
+def _check(output: Path, rows: Rows, *, is_file: bool) -> None:
     if is_file and output.suffix.lower() not in endings(rows):
         raise InputError(
             f"{output}: the name must end in {', '.join(endings(rows))}, or be that of a folder, with / at its end"
@@ -129,9 +139,6 @@ def _check(output: Path, rows: Rows, limit: int | None, shard_size: int, *, is_f
         raise OutputError(
             f"{output}: the folder {output.absolute().parent} does not exist, or one may not look there; make it first"
         )
-    for name, number in (("limit", limit), ("shard size", shard_size)):
-        if number is not None and number < 1:
-            raise InputError(f"the {name} must be 1 or more, not {number}")
 
 
 def _finished_before(output: Path, settings: dict[str, Any], stream: Iterator[Item]) -> Summary | None:

@@ -47,7 +47,7 @@ def run_bulk(
 ) -> int:
     """Write the output with a progress bar, and say what was done; 1 where an image could not be read."""
     from mobilenet_hub.bulk.manifest import WHOLE, Part
-    from mobilenet_hub.bulk.run import write
+    from mobilenet_hub.bulk.run import Plan, write
     from mobilenet_hub.host.files import sha256_of
     from mobilenet_hub.module_folder import WEIGHTS_FILE
     from mobilenet_hub.version import __version__
@@ -79,10 +79,7 @@ def run_bulk(
             rows,
             about,
             preprocessing=model.preprocessing,
-            limit=args.limit,
-            shard_size=args.shard_size,
-            strict=args.strict,
-            part=part,
+            plan=Plan(args.limit, args.shard_size, args.strict, part),
             on_progress=lambda stage, done, _: bars(Stage(command, "image"), done, total),
         )
     _report(args, summary, about)
