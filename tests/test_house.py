@@ -138,7 +138,7 @@ def functions(file: Path):
 
 
 # Public verbs, whose keyword-only options are what the command line's are: many, and each with its default.
-VERBS = {"train", "convert", "export"}
+VERBS = {"train", "evaluate", "convert", "export"}
 # Another library's signature, which is ours to keep.
 GIVEN = {"KerasLayer.__init__"}
 
