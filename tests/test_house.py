@@ -26,6 +26,8 @@ HEAVY = {
     "PIL",
     "cykooz_resizer",
     "nncf",
+    "ai_edge_litert",
+    "flatbuffers",
 }
 
 

@@ -1,0 +1,225 @@
+"""LiteRT as an engine: a finished model, made by `litert_graph` or by anybody else, run on any number of images.
+
+A model of other people is opened by its file or its bytes, and takes and gives exactly what it was made for:
+
+    model = LiteRTModel(Path("model.tflite"))
+    model.input.shape, model.input.dtype        # (224, 224, 3), uint8, say; .scale and .zero_point where quantized
+    raw = model.run(pixels)                     # pixels: [n, *model.input.shape] of that dtype
+    raw[model.outputs[0].name]                  # [n, *shape] of the output's own dtype, bit for bit LiteRT's
+    model.outputs[0].real(raw[...])             # as float32: (value - zero_point) * scale where quantized
+
+LiteRT computes one image at a time here: one image is spread over all threads; of several, each thread takes its own,
+with an interpreter of its own, so that what an image gives does not depend on its neighbours.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mobilenet_hub.errors import CorruptFileError, InputError
+from mobilenet_hub.host.cpu import available_cores
+
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
+
+_STDERR = Lock()
+_TASK = 4  # images that a thread takes at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """What a model takes or gives: its name, its shape without the batch axis, its dtype, and how it is quantized."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    scale: float = 0.0  # 0: not quantized
+    zero_point: int = 0
+
+    def real(self, values: np.ndarray) -> np.ndarray:
+        """Return the real numbers that values stand for, float32.
+
+        Example:
+            >>> Port("x", (1,), np.dtype("uint8"), 0.5, 128).real(np.array([130], np.uint8)).tolist()
+            [1.0]
+        """
+        if not self.scale:
+            return values.astype(np.float32, copy=False)
+        return (values.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
+
+
+class LiteRTModel:
+    """A LiteRT model of one input, ready to run; any number of threads may call it.
+
+    Attributes:
+        input: what it takes.
+        outputs: what it gives, in the order of the signature or, without one, of the file.
+        threads: how many it uses; None: as many as there are cores.
+    """
+
+    def __init__(self, model: bytes | str | os.PathLike[str], *, threads: int | None = None):
+        """Open a model.
+
+        Args:
+            model: the content of a .tflite file, or its path, which is mapped into memory.
+            threads: how many to use; None: as many as there are cores.
+
+        Raises:
+            CorruptFileError: LiteRT cannot run it: it is damaged, or has an operator that this LiteRT does not know.
+            InputError: it has more than one input, or its batch size is fixed to another than one.
+            MissingExtraError: LiteRT is not installed.
+
+        Example:
+            >>> from mobilenet_hub.architecture import mobilenet_v1
+            >>> from mobilenet_hub.inference.litert_graph import build_litert
+            >>> network = mobilenet_v1(0.25, num_classes=0)
+            >>> ones = {name: np.ones(v.shape, np.float32) for name, v in network.variables.items()}
+            >>> model = LiteRTModel(build_litert(network, ones, (64, 64), ["features"]))
+            >>> model.run(np.zeros((3, 64, 64, 3), np.float32))["features"].shape
+            (3, 256)
+        """
+        self._model = model if isinstance(model, bytes) else Path(model)
+        self.threads = threads
+        self._count = threads or available_cores()
+        self._lock = Lock()
+        self._interpreters: dict[bool, list[_Interpreter]] = {}
+        first = _Interpreter(self._model, self._count)
+        self._interpreters[False] = [first]
+        self.input, self.outputs = first.input, first.outputs
+        self._pool: ThreadPoolExecutor | None = None
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Compute the outputs of a batch.
+
+        Args:
+            images: [n, *input.shape] of the input's dtype.
+
+        Returns:
+            For each output its name and array [n, *shape] of its own dtype.
+
+        Raises:
+            InputError: another shape or dtype.
+        """
+        if images.shape[1:] != self.input.shape or images.dtype != self.input.dtype:
+            raise InputError(
+                f"expected images of shape [n, {', '.join(map(str, self.input.shape))}] of {self.input.dtype}, not "
+                f"{list(images.shape)} of {images.dtype}"
+            )
+        results = {port.name: np.empty((len(images), *port.shape), port.dtype) for port in self.outputs}
+        with self._lock:
+            if len(images) < 2 or self._count == 1:
+                self._interpreters[False][0].run(images, results, range(len(images)))
+            else:
+                self._run_many(images, results)
+        return results
+
+    def _run_many(self, images: np.ndarray, results: Mapping[str, np.ndarray]) -> None:
+        if self._pool is None:
+            self._interpreters[True] = [_Interpreter(self._model, 1) for _ in range(self._count)]
+            self._pool = ThreadPoolExecutor(self._count, "litert")
+        tasks = iter([range(start, min(start + _TASK, len(images))) for start in range(0, len(images), _TASK)])
+        turn = Lock()
+
+        def work(interpreter: "_Interpreter") -> None:
+            while True:
+                with turn:
+                    task = next(tasks, None)
+                if task is None:
+                    return
+                interpreter.run(images, results, task)
+
+        list(self._pool.map(work, self._interpreters[True]))
+
+
+class _Interpreter:
+    """One of LiteRT's interpreters; for one thread at a time."""
+
+    def __init__(self, model: bytes | Path, threads: int):
+        self._interpreter = _open(model, threads)
+        inputs = self._interpreter.get_input_details()
+        if len(inputs) != 1:
+            raise InputError(f"the model has {len(inputs)} inputs, not one")
+        if list(inputs[0]["shape"])[:1] != [1]:
+            raise InputError(f"the model takes images of shape {list(inputs[0]['shape'])}; only a batch of 1 is run")
+        self._source = inputs[0]["index"]
+        self.input = _port(inputs[0], inputs[0]["name"])
+        details = {one["index"]: one for one in self._interpreter.get_output_details()}
+        self._targets = _output_indices(self._interpreter, details)
+        self.outputs = tuple(_port(details[index], name) for name, index in self._targets.items())
+
+    def run(self, images: np.ndarray, results: Mapping[str, np.ndarray], which: range) -> None:
+        """Compute some of the images, one after the other."""
+        interpreter = self._interpreter
+        for number in which:
+            interpreter.tensor(self._source)()[0] = images[number]
+            interpreter.invoke()
+            for name, index in self._targets.items():
+                results[name][number] = interpreter.tensor(index)()[0]
+
+
+def _open(model: bytes | Path, threads: int) -> "Interpreter":
+    from mobilenet_hub.errors import MissingExtraError
+
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise MissingExtraError("ai-edge-litert", "litert", "inference with LiteRT") from error
+    given = {"model_content": model} if isinstance(model, bytes) else {"model_path": os.fspath(model)}
+    try:
+        with _without_chatter():
+            interpreter = Interpreter(**given, num_threads=threads)
+            interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        name = "the model" if isinstance(model, bytes) else os.fspath(model)
+        raise CorruptFileError(f"{name} cannot be run by LiteRT: {str(error).strip()}") from None
+    return interpreter
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Keep what LiteRT tells of itself ("INFO: Created TensorFlow Lite XNNPACK delegate") from standard error.
+
+    It writes to the descriptor, and there is no setting for it. What others write meanwhile comes a little later.
+    """
+    with _STDERR:
+        try:
+            kept = os.dup(2)
+        except OSError:  # a process without standard error
+            yield
+            return
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        os.dup2(writing, 2)
+        os.close(writing)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            with open(reading, "rb") as written:  # noqa: PTH123 (a descriptor)
+                for line in written:
+                    if not line.startswith(b"INFO: "):
+                        os.write(2, line)
+
+
+def _output_indices(interpreter: "Interpreter", details: Mapping[int, Any]) -> dict[str, int]:
+    """Return the tensors of the outputs by name: a signature's names, or else the tensors' own."""
+    signatures = interpreter.get_signature_list()
+    if len(signatures) == 1:
+        (key,) = signatures
+        runner = interpreter.get_signature_runner(key)
+        return {name: one["index"] for name, one in runner.get_output_details().items()}
+    return {one["name"]: index for index, one in details.items()}
+
+
+def _port(details: Mapping[str, Any], name: str) -> Port:
+    scale, zero_point = details["quantization"]
+    shape = tuple(int(n) for n in details["shape"])[1:]
+    return Port(name, shape, np.dtype(details["dtype"]), float(scale), int(zero_point))
