@@ -22,12 +22,12 @@ def load_image(source: Any, image_size: int | tuple[int, int], fit: Fit | None =
     return Preprocessing(image_size, fit).load(source)
 
 
-def check_batch(array: np.ndarray, image_size: tuple[int, int] | None = None) -> np.ndarray:
+def check_batch(array: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
     """Check a batch that is taken as it is; return it as float32 [n, height, width, 3], contiguous.
 
     Args:
         array: floats [n, height, width, 3] in [0, 1]; uint8 images go through `Preprocessing.load_batch` instead.
-        image_size: (height, width) that it must have; None: any.
+        size: (height, width) that it must have; None: any.
 
     Raises:
         InputError: another rank, number of channels, dtype or size, a value that is not finite, or a range that shows
@@ -46,8 +46,8 @@ def check_batch(array: np.ndarray, image_size: tuple[int, int] | None = None) ->
         raise InputError(f"a batch must be [n, height, width, 3], not {received}; use images[np.newaxis]")
     if array.ndim != 4 or array.shape[3] != 3:
         raise InputError(f"a batch must be [n, height, width, 3], RGB, not {received}")
-    if image_size is not None and array.shape[1:3] != tuple(image_size):
-        raise InputError(f"a batch of {image_size[0]}x{image_size[1]} images is needed, not {received}")
+    if size is not None and array.shape[1:3] != tuple(size):
+        raise InputError(f"a batch of {size[0]}x{size[1]} images is needed, not {received}")
     if array.size:
         _check_range(float(array.min()), float(array.max()))
     return np.ascontiguousarray(array, np.float32)
