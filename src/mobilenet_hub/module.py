@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from mobilenet_hub.catalog.published import PublishedModule
 
 
+MODEL_FILE = "model.tflite"
+
+
 @dataclass(frozen=True)
 class ModuleConfig:
     """What module.json says: the network, its labels, and where it comes from.
@@ -44,6 +47,7 @@ class ModuleConfig:
     fit: Fit | None = None  # how pictures of another shape are fitted, where the module knows better than the default
     variant: Variant = field(default_factory=Variant)
     batch_norm_folded: bool = False  # batch norm is the identity plus a bias: inference only
+    model: str | None = None  # a quantized file in the folder that is run as it is, in place of weights
     extra: Mapping[str, Any] = field(default_factory=dict)  # keys that this version does not know; kept
 
     @cached_property
@@ -60,11 +64,34 @@ class Module:
     config: ModuleConfig
     weights: Mapping[str, np.ndarray]
     path: Path | None = None
+    model: bytes | None = None  # the quantized file, where the configuration names one; there are no weights then
 
     def without_classifier(self) -> "Module":
-        """Return the module that gives features only: no classifier, hidden layers or labels."""
+        """Return the module that gives features only: no classifier, hidden layers or labels.
+
+        Raises:
+            InputError: the module keeps a quantized file, which cannot be taken apart.
+        """
+        check_has_weights(self.config, "leave its classifier out")
         config = replace(self.config, num_classes=0, labels=None, variant=replace(self.config.variant, hidden_units=()))
         return Module(config, {name: self.weights[name] for name in config.network.variables}, self.path)
+
+
+def check_has_weights(config: ModuleConfig, what: str) -> None:
+    """Refuse what needs weights for a module that keeps a quantized file.
+
+    Args:
+        config: the module's configuration.
+        what: what shall be done, e.g. "train it".
+
+    Raises:
+        InputError: the module has no weights of its own; says what it can do.
+    """
+    if config.model is not None:
+        raise InputError(
+            f"this module is the quantized LiteRT file {config.model}, which is run as it is; one cannot {what}. It can "
+            "classify, embed, evaluate and be measured; for everything else use the float file of the same network"
+        )
 
 
 def check_weights(network: Architecture, weights: Mapping[str, np.ndarray], source: str) -> None:

@@ -14,13 +14,13 @@ from mobilenet_hub.architecture import MAX_IMAGE_SIZE, VARIANT_KEYS, Variant, is
 from mobilenet_hub.errors import InputError, InvalidModuleError, OutputError
 from mobilenet_hub.host.files import exists, is_folder, replacing_folder
 from mobilenet_hub.images.fit import FITS
-from mobilenet_hub.module import Module, ModuleConfig, check_labels, check_weights
+from mobilenet_hub.module import MODEL_FILE, Module, ModuleConfig, check_labels, check_weights
 
 FORMAT = 1
 _MAX_CLASSES = 1_000_000  # a forged number must not fill the memory with labels
 CONFIG_FILE, WEIGHTS_FILE, LABELS_FILE = "module.json", "weights.safetensors", "labels.txt"
 _ALWAYS = ("architecture", "depth_multiplier", "image_size", "num_classes")
-_WHERE_KNOWN = ("handle", "source", "license", "trained_on", "metrics", "fit")
+_WHERE_KNOWN = ("model", "handle", "source", "license", "trained_on", "metrics", "fit")
 _FOLDED = "batch_norm_folded"
 _KEYS = ("format", *_ALWAYS, "labels", *_WHERE_KNOWN, *VARIANT_KEYS, _FOLDED)
 
@@ -41,6 +41,8 @@ def read_module(path: str | os.PathLike[str]) -> Module:
     """
     folder = Path(path)
     config = read_config(folder)
+    if config.model is not None:
+        return Module(config, {}, folder, _read_model(folder / config.model))
     weights = _read_weights(folder / WEIGHTS_FILE)
     check_weights(config.network, weights, str(folder / WEIGHTS_FILE))
     return Module(config, weights, folder)
@@ -112,6 +114,15 @@ def write_module(path: str | os.PathLike[str], module: Module, *, overwrite: boo
     return Path(path)
 
 
+def _read_model(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise InvalidModuleError(f"{file.parent} has no {file.name}, which its {CONFIG_FILE} names") from None
+    except OSError as error:
+        raise InvalidModuleError(f"{file} cannot be read: {error}") from None
+
+
 def _read_weights(file: Path) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -179,6 +190,7 @@ def _check_values(known: dict[str, Any], file: Path) -> None:
         "num_classes": (count, f"0 or a number of classes, up to {_MAX_CLASSES}"),
         _FOLDED: (lambda v: isinstance(v, bool), "true or false"),
         "fit": (lambda v: v is None or v in FITS, f"one of {', '.join(FITS)}"),
+        "model": (lambda v: v in (None, MODEL_FILE), f'"{MODEL_FILE}" or null'),
         "handle": (lambda v: v is None or isinstance(v, str), "a string"),
     }
     for key, (fits, wanted) in rules.items():

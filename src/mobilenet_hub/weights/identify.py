@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import ceil, isclose
 from pathlib import Path
@@ -12,6 +12,8 @@ import numpy as np
 
 from mobilenet_hub.architecture import (
     IMAGENET_CLASSES,
+    INPUT_OFFSET,
+    INPUT_SCALE,
     Variant,
     architecture,
     height_and_width,
@@ -20,7 +22,7 @@ from mobilenet_hub.architecture import (
 from mobilenet_hub.catalog.labels import imagenet_labels
 from mobilenet_hub.catalog.published import configurations
 from mobilenet_hub.errors import InputError, InvalidModuleError
-from mobilenet_hub.module import Module, ModuleConfig, check_weights
+from mobilenet_hub.module import MODEL_FILE, Module, ModuleConfig, check_weights
 
 SCOPES = {"MobilenetV1": "mobilenet_v1", "MobilenetV2": "mobilenet_v2"}
 LEAVES = ("weights", "depthwise_weights", "biases", "gamma", "beta", "moving_mean", "moving_variance")
@@ -28,6 +30,11 @@ _SCOPED = re.compile(r"(?:^|/)((?:MobilenetV1|MobilenetV2)/.+)")
 _CLASSIFIER = "/Logits/Conv2d_1c_1x1/biases"
 _NAME = re.compile(r"mobilenet_(v[12])_(\d\.\d+|\d{3})_(\d{2,4})(?!\d)")
 _MAX_DECIMALS = 9
+TEACHABLE_MACHINE_SCALE, _TEACHABLE_MACHINE_HIDDEN = 255 / 127, 100
+_RETRAIN, _RETRAIN_SCALE = "final_training_ops", 255 / 128
+_TENSORFLOW_JS = re.compile(r"dense_Dense\d+|GlobalAveragePooling2D\d+")
+_NESTED = re.compile(r"sequential_\d+_input")
+_PIXEL_SCALE = 0.1  # what takes 0..255 to about one is below, what takes [0, 1] there above
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,50 @@ class Source:
     variant: Variant = field(default_factory=Variant)
     batch_norm_folded: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
+    model: bytes | None = None  # a file that the module keeps and runs as it is; the weights then only say what it is
+
+
+@dataclass(frozen=True)
+class Found:
+    """A network that was found in a graph, and what tells how its images are prepared."""
+
+    weights: Mapping[str, np.ndarray]
+    image_size: tuple[int, int] | None
+    labels: tuple[str, ...] | None
+    variant: Variant  # but for the scaling of images
+    batch_norm_folded: bool
+    scaling: tuple[float, float] | None  # what the graph itself does to its input: x * scale + offset; None: nothing
+    names: tuple[str, ...]  # of its layers or operations
+
+
+def to_source(path: Path, kind: str, found: Found) -> Source:
+    """Return what was found as a source, with the scaling that takes images in [0, 1] to what the network takes.
+
+    A graph that scales by itself takes pixels of 0 to 255, or images in [0, 1] where its factor is a hub module's.
+    Others take what the tools that made them feed: Teachable Machine x / 127 - 1 (teachablemachine-community,
+    libraries/image/src/utils/tf.ts), retrain.py's label_image.py (x - 128) / 128, all others x / 127.5 - 1.
+    """
+    if found.scaling is not None:
+        scale, offset = found.scaling
+        scale = scale * 255 if scale < _PIXEL_SCALE else scale
+    elif _is_teachable_machine(found):
+        scale, offset = TEACHABLE_MACHINE_SCALE, INPUT_OFFSET
+    elif any(_RETRAIN in name for name in found.names):
+        scale, offset = _RETRAIN_SCALE, INPUT_OFFSET
+    else:
+        scale, offset = INPUT_SCALE, INPUT_OFFSET
+    if isclose(scale, INPUT_SCALE, rel_tol=1e-6):
+        scale = INPUT_SCALE
+    variant = replace(found.variant, input_scale=scale, input_offset=offset)
+    return Source(path, kind, found.weights, found.image_size, found.labels, variant, found.batch_norm_folded)
+
+
+def _is_teachable_machine(found: Found) -> bool:
+    """Tell whether layers are named as TensorFlow.js names them, or the head is theirs and its models nested."""
+    if any(_TENSORFLOW_JS.search(name) for name in found.names):
+        return True
+    nested = any(_NESTED.search(name) for name in found.names)
+    return nested and found.variant.hidden_units == (_TEACHABLE_MACHINE_HIDDEN,)
 
 
 @dataclass(frozen=True)
@@ -102,10 +153,11 @@ def to_module(source: Source, wanted: Wanted) -> Module:
         source={"format": source.kind, "file": source.path.name},
         variant=source.variant,
         batch_norm_folded=source.batch_norm_folded,
+        model=MODEL_FILE if source.model is not None else None,
         extra=source.extra,
     )
     check_weights(config.network, weights, str(source.path))
-    module = Module(config, weights)
+    module = Module(config, weights) if source.model is None else Module(config, {}, model=source.model)
     return module.without_classifier() if wanted.num_classes == 0 else module
 
 

@@ -9,7 +9,7 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ import numpy as np
 
 from mobilenet_hub.architecture import BATCH_NORM_LEAVES
 from mobilenet_hub.errors import MissingExtraError
-from mobilenet_hub.weights.identify import Source
+from mobilenet_hub.weights.identify import Source, to_source
+from mobilenet_hub.weights.keras_graph import CONTAINERS
 from mobilenet_hub.weights.keras_network import Arrays, read_network
 from mobilenet_hub.weights.reading import reading
 
@@ -51,14 +52,13 @@ def read_keras_file(file: Path, size: tuple[int, int] | None = None) -> Source:
     size = size or ((int(named[1]), int(named[1])) if named else None)
     with reading(file, "a Keras file of a MobileNet"):
         try:
-            config, layers = _read_zip(file) if file.suffix == ".keras" else _read_h5(file, file.stat().st_size)
+            config, layers = _read_zip(file) if zipfile.is_zipfile(file) else _read_h5(file, file.stat().st_size)
         except (RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
-        network = read_network(layers, config, size)
-    return Source(file, "Keras file", **vars(network))
+        return to_source(file, "Keras file", read_network(layers, config, size))
 
 
-def _read_zip(file: Path) -> tuple[Any, list[Arrays]]:
+def _read_zip(file: Path) -> tuple[Any, Mapping[str, Arrays]]:
     with zipfile.ZipFile(file) as archive:
         for name in (_CONFIG, _WEIGHTS):
             info = archive.getinfo(name)
@@ -66,22 +66,22 @@ def _read_zip(file: Path) -> tuple[Any, list[Arrays]]:
                 raise ValueError(f"{name} announces {info.file_size} bytes")
         config = json.loads(archive.read(_CONFIG))
         data = archive.read(_WEIGHTS)
-    _, layers = _read_h5(io.BytesIO(data), len(data))
+    _, layers = _read_h5(io.BytesIO(data), len(data), config)
     return config, layers
 
 
-def _read_h5(file: Path | io.BytesIO, size: int) -> tuple[Any, list[Arrays]]:
+def _read_h5(file: Path | io.BytesIO, size: int, config: Any = None) -> tuple[Any, Mapping[str, Arrays]]:
     try:
         import h5py
     except ImportError:
         raise MissingExtraError("h5py", EXTRA, "reading Keras files") from None
     with h5py.File(file, "r") as root:
-        config = json.loads(root.attrs["model_config"]) if "model_config" in root.attrs else None
+        config = json.loads(root.attrs["model_config"]) if "model_config" in root.attrs else config
         left = _Budget(size)
         group = _inner(root, "model_weights") if "model_weights" in root else root
         if "layer_names" in group.attrs:
             return config, _named_layers(group, left)
-        return config, _numbered_layers(root, left)
+        return config, _numbered_layers(root, left) if config is None else dict(_described_layers(config, root, left))
 
 
 class _Budget:
@@ -113,28 +113,73 @@ def _texts(value: Any) -> list[str]:
     return [one.decode() if isinstance(one, bytes) else str(one) for one in value]
 
 
-def _named_layers(group: "h5py.Group", budget: _Budget) -> list[Arrays]:
+def _named_layers(group: "h5py.Group", budget: _Budget) -> Mapping[str, Arrays]:
     """Read the older format: lists of the layers' and their weights' names, in the model's order."""
     layers: dict[str, dict[str, np.ndarray]] = {}
     for layer in _texts(group.attrs["layer_names"]):
         stored = _inner(group, layer)
         for name in _texts(stored.attrs["weight_names"]):
             scope, _, leaf = name.partition(":")[0].rpartition("/")
-            layers.setdefault(f"{layer}/{scope}", {})[leaf] = budget.read(_inner(stored, name))
-    return list(layers.values())
+            arrays = layers.setdefault(f"{layer}/{scope}".rstrip("/"), {})
+            if leaf in arrays:
+                raise ValueError(f"{name} occurs twice in {layer}")
+            arrays[leaf] = budget.read(_inner(stored, name))
+    return layers
 
 
-def _numbered_layers(root: "h5py.Group", budget: _Budget) -> list[Arrays]:
-    """Read Keras 3's format: layers numbered within their class, their weights numbered within the layer."""
+def _described_layers(
+    config: Any, group: "h5py.Group", budget: _Budget, path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, Arrays]]:
+    """Yield each layer of a model by its path: Keras 3 numbers a model's layers within their class, in order.
+
+    Source: keras/src/saving/saving_lib.py, `_save_container_state`, and naming.py, `to_snake_case`.
+    """
+    if len(path) > _MAX_DEPTH:
+        raise ValueError("its models nest too deep")
+    inner = config["config"]
+    counts: dict[str, int] = {}
+    for layer in inner["layers"] if isinstance(inner, dict) else inner:
+        kind = _snake_case(layer["class_name"])
+        number = counts[kind] = counts.get(kind, -1) + 1
+        place = f"layers/{kind}_{number}" if number else f"layers/{kind}"
+        name = layer.get("name") or layer["config"].get("name")
+        if layer["class_name"] in CONTAINERS:
+            yield from _described_layers(layer, _inner(group, place), budget, (*path, name))
+        elif leaves := _leaves(layer):
+            stored = _inner(group, f"{place}/vars")
+            if len(stored) != len(leaves):
+                raise ValueError(f"its layer {name} has {len(stored)} weights, not {', '.join(leaves)}")
+            arrays = {leaf: budget.read(_inner(stored, str(at))) for at, leaf in enumerate(leaves)}
+            yield "/".join((*path, name)), arrays
+
+
+def _leaves(layer: dict[str, Any]) -> list[str]:
+    """Return the names of a layer's weights, in Keras's order."""
+    kind, config = layer["class_name"], layer["config"]
+    if kind == "BatchNormalization":
+        absent = {"gamma": config.get("scale", True), "beta": config.get("center", True)}
+        return [leaf for leaf in BATCH_NORM_LEAVES if absent.get(leaf, True)]
+    if kind in ("Conv2D", "DepthwiseConv2D", "Dense"):
+        return ["kernel", *(["bias"] if config.get("use_bias", True) else [])]
+    return []
+
+
+def _snake_case(name: str) -> str:
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def _numbered_layers(root: "h5py.Group", budget: _Budget) -> dict[str, Arrays]:
+    """Read Keras 3's weights without a configuration: layers numbered within their class, weights within the layer."""
     found = sorted(_numbered(root, 0), key=lambda one: one[:3])
     models = {parent for parent, kind, _, _ in found if "conv2d" in kind}
     if len(models) != 1:
         raise ValueError(f"it has convolutions in {len(models)} models")
-    layers: list[Arrays] = []
-    for _, kind, _, group in found:
+    layers: dict[str, Arrays] = {}
+    for parent, kind, number, group in found:
         arrays = [budget.read(_inner(group, f"vars/{at}")) for at in range(len(group["vars"]))]
         leaves = BATCH_NORM_LEAVES if kind == "batch_normalization" else ("kernel", "bias")
-        layers.append(dict(zip(leaves, arrays, strict=kind == "batch_normalization")))
+        layers[f"{parent}/{kind}_{number}"] = dict(zip(leaves, arrays, strict=kind == "batch_normalization"))
     return layers
 
 

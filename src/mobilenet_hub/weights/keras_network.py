@@ -1,16 +1,11 @@
-"""What a Keras model file says, as a TF-Slim network: its weights by name, and where its arithmetic differs.
+"""What a Keras model computes, as the operations of a network, for Keras's files and TensorFlow.js's.
 
-Shared by the readers of Keras's and TensorFlow.js's files. The
-models are those of keras.applications (mobilenet.py, mobilenet_v2.py), with their classifier, another one, or none.
-
-The layers' order says which is which: names have changed over the years. Where the file has the model's configuration,
-every layer in it is held against the architecture, and what computes otherwise is recorded or refused.
+The models are those of keras.applications, as they are or with what people put before and behind them. Weights belong
+to the layers that bear their names; only files without a configuration are read by the layers' order.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
-from math import isclose
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,84 +15,289 @@ from mobilenet_hub.architecture import (
     BATCH_NORM_LEAVES,
     BUILDERS,
     Architecture,
-    ConvUnit,
-    Padding,
     Variant,
     architecture,
-    output_size,
-    pad_amounts,
 )
 from mobilenet_hub.catalog.labels import imagenet_labels_1000
+from mobilenet_hub.weights.head import Dense, head_weights
+from mobilenet_hub.weights.identify import Found, is_slim, slim_name
+from mobilenet_hub.weights.keras_graph import KerasGraph, Layer, read_graph
+from mobilenet_hub.weights.operations import INERT, RESHAPE, Operation, as_found, recognize
+from mobilenet_hub.weights.padding import preferred_padding
 from mobilenet_hub.weights.reading import Unfit, as_float32
 
 Arrays = Mapping[str, np.ndarray]  # one layer's: "kernel", "bias", "gamma", ...
-Pads = tuple[tuple[int, int], tuple[int, int]]  # ((top, bottom), (left, right))
-_CONTAINERS = ("Sequential", "Functional", "Model")
-_INERT = ("Dropout", "Reshape", "Flatten", "Identity")
-_OUTPUTS = ("linear", "softmax")  # the module gives what goes into softmax
-_SAME, _BOTTOM_RIGHT = "same", ((0, 1), (0, 1))
-_PREFERRED: dict[str, tuple[Padding, ...]] = {  # of those that fit at one size, which to honour at others
-    "mobilenet_v1": ("bottom_right", "same", "symmetric"),
-    "mobilenet_v2": ("same", "bottom_right", "symmetric"),
+_INERT = (
+    "InputLayer", "Dropout", "SpatialDropout2D", "GaussianDropout", "GaussianNoise", "AlphaDropout", "Identity",
+    "ActivityRegularization", "RandomFlip", "RandomRotation", "RandomZoom", "RandomContrast", "RandomTranslation",
+    "RandomBrightness", "RandomShear", "RandomHue", "RandomSaturation", "RandomColorJitter", "RandomErasing",
+    "RandomGaussianBlur", "RandomPerspective", "RandomSharpness", "RandomInvert", "RandomPosterization",
+)  # fmt: skip
+_RANDOM_ALWAYS = (
+    "Dropout",
+    "SpatialDropout2D",
+    "GaussianDropout",
+    "GaussianNoise",
+    "AlphaDropout",
+    "BatchNormalization",
+)
+_FUNCTIONS = {"relu6": "relu6", "relu": "relu", "softmax": "softmax", "sigmoid": "sigmoid", "linear": "linear"}
+_ARITHMETIC = {
+    "TrueDivide": "divide", "Divide": "divide", "math.truediv": "divide", "math.divide": "divide",
+    "__operators__.truediv": "divide", "Subtract": "subtract", "math.subtract": "subtract",
+    "__operators__.sub": "subtract", "Multiply": "multiply", "math.multiply": "multiply",
+    "__operators__.mul": "multiply", "Add": "add", "math.add": "add", "__operators__.add": "add",
+}  # fmt: skip
+_SCALES = {"divide": lambda c: (1 / c, 0.0), "subtract": lambda c: (1.0, -c), "multiply": lambda c: (c, 0.0),
+           "add": lambda c: (1.0, c)}  # fmt: skip
+_BY_NAME = {  # refused, in words that say why
+    "Flatten": "it flattens the feature map, where a module has global average pooling",
+    "GlobalMaxPooling2D": "it has global max pooling, where a module has global average pooling",
+    "Lambda": "a Lambda layer is code of its own, which is never run",
+    "Resizing": "it resizes its images inside; save the model without its Resizing layer",
+    "CenterCrop": "it crops its images inside; save the model without its CenterCrop layer",
 }
-_MAX_DEPTH = 10
 
 
-@dataclass
-class _Facts:
-    """What a model's configuration says."""
-
-    image_size: tuple[int, int] | None = None
-    pads: list[Pads | str] = field(default_factory=list)  # of every unit's convolution
-    relu6: set[int] = field(default_factory=set)  # units that an activation follows
-    adds: set[int] = field(default_factory=set)  # units that a sum follows
-    epsilons: set[float] = field(default_factory=set)
-    pooled: bool = False
-    head: list[str] = field(default_factory=list)  # activations of what follows the pooling
-
-
-@dataclass(frozen=True)
-class KerasNetwork:
-    """A Keras model as a TF-Slim network; the fields are those of Source."""
-
-    weights: dict[str, np.ndarray]
-    image_size: tuple[int, int] | None
-    labels: tuple[str, ...] | None
-    variant: Variant
-
-
-def read_network(layers: Sequence[Arrays], config: Any, size: tuple[int, int] | None) -> KerasNetwork:
-    """Name the weights of a Keras model and check how it computes.
+def read_network(stored: Mapping[str, Arrays], config: Any, size: tuple[int, int] | None) -> Found:
+    """Find the network in a Keras model.
 
     Args:
-        layers: the arrays of each layer that has any, by leaf name; in order among layers of one kind.
+        stored: the arrays of each layer by the layer's path, e.g. "model1/Conv1", each by its leaf name; in order.
         config: the model's configuration (its JSON, parsed), None where the file has weights only.
         size: (height, width), where it is known from elsewhere.
 
     Raises:
-        Unfit: the model is no MobileNet that a module can describe; names the layer.
+        Unfit: the model is no MobileNet that a module can be; names the layer.
     """
+    if config is None:
+        return _by_order(list(stored.values()), size)
+    graph = read_graph(config)
+    weights = _Weights(stored)
+    operations = [one for layer in graph.layers for one in _operations(layer, weights)]
+    size = _image_size(graph) or size
+    found = recognize(operations, graph.start, graph.end, size)
+    if left := weights.unused():
+        raise Unfit(f"it holds weights of {left[0]}, a layer that its configuration has no place for")
+    whole = as_found(found, size, tuple(layer.name for layer in graph.layers))
+    return replace(whole, labels=_labels(whole.weights))
+
+
+def _labels(weights: Mapping[str, np.ndarray]) -> tuple[str, ...] | None:
+    """Return ImageNet's labels without background where there are as many classes."""
+    classes = next((len(array) for name, array in weights.items() if name.endswith("Conv2d_1c_1x1/biases")), 0)
+    return imagenet_labels_1000() if classes == len(imagenet_labels_1000()) else None
+
+
+def _image_size(graph: KerasGraph) -> tuple[int, int] | None:
+    if graph.image_shape is None:
+        return None
+    height, width, channels = graph.image_shape
+    if channels not in (3, None):
+        what = "gray images" if channels == 1 else f"images of {channels} channels"
+        raise Unfit(f"its input is {what}, where a module takes colours")
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
+class _Weights:
+    """The arrays of layers, found by the layers' names."""
+
+    def __init__(self, stored: Mapping[str, Arrays]):
+        self._by_name: dict[str, list[str]] = {}
+        self._stored = stored
+        for path in stored:
+            self._by_name.setdefault(path.rpartition("/")[2], []).append(path)
+        self._used: set[str] = set()
+
+    def of(self, layer: Layer) -> Arrays:
+        """Return the arrays of a layer, if there are some."""
+        found = self._by_name.get(layer.name, [])
+        if not found:  # renamed after its variables were made: only the group that a file has for it bears its name
+            found = [path for path in self._stored if path.partition("/")[0] == layer.name]
+            found = found if len(found) == 1 and len(layer.path) == 1 else []
+        if len(found) > 1:
+            around = set(layer.path[:-1])
+            scores = [len(around & set(path.split("/")[:-1])) for path in found]
+            found = [path for path, score in zip(found, scores, strict=True) if score == max(scores)]
+        if len(found) > 1:
+            raise Unfit(f"several of its layers are called {layer.name}, and nothing says whose weights are whose")
+        if not found:
+            return {}
+        self._used.add(found[0])
+        return self._stored[found[0]]
+
+    def below(self, layer: Layer) -> dict[str, np.ndarray]:
+        """Return all variables of a network within one layer, by TF-Slim name."""
+        found = {}
+        for path, arrays in self._stored.items():
+            for leaf, array in arrays.items():
+                if is_slim(name := slim_name(f"{path}/{leaf}")):
+                    if name in found:
+                        raise Unfit(f"{name} occurs twice: it has several published networks")
+                    found[name] = as_float32(array, name)
+                    self._used.add(path)
+        if not found:
+            raise Unfit(f"the weights of the module in {layer.name} have no TF-Slim names in this file")
+        return found
+
+    def unused(self) -> list[str]:
+        return [path for path in self._stored if path not in self._used and self._stored[path]]
+
+
+def _operations(layer: Layer, weights: _Weights) -> Iterator[Operation]:
+    """Yield what a layer computes: one operation, and an activation of its own where it has one."""
+    kind, values = _what(layer, weights)
+    function = _activation(layer.config.get("activation")) if kind in ("conv", "depthwise", "dense") else "linear"
+    between = f"{layer.output}/linear" if function != "linear" else layer.output
+    yield Operation(kind, layer.name, layer.inputs, between, values)
+    if function != "linear":
+        yield Operation("activation", f"{layer.name}/{function}", (between,), layer.output, {"function": function})
+
+
+def _what(layer: Layer, weights: _Weights) -> tuple[str, dict[str, Any]]:
+    kind, config = layer.kind, layer.config
+    if layer.training and kind in _RANDOM_ALWAYS:
+        raise Unfit(f"its layer {layer.name} ({kind}) is called with training=True, which no module does to classify")
+    if kind in _INERT:
+        return INERT, {}
+    if kind in _BY_NAME and kind != "Flatten":
+        raise Unfit(_BY_NAME[kind])
+    if kind in ("Conv2D", "DepthwiseConv2D", "Dense"):
+        return _with_kernel(layer, weights.of(layer))
+    if kind == "BatchNormalization":
+        return "norm", _norm(layer, weights.of(layer))
+    if kind == "Add" and len(layer.inputs) == 2 and not layer.constants:
+        return "add", {}
+    arithmetic = _ARITHMETIC.get(str(config.get("function")) if kind == "TFOpLambda" else kind)
+    if arithmetic and len(layer.inputs) == 1 and len(layer.constants) == 1:
+        scale, shift = _SCALES[arithmetic](np.asarray(layer.constants[0], np.float64))
+        return "affine", {"scale": scale, "shift": shift}
+    if kind == "Rescaling":
+        return "affine", {"scale": np.asarray(config["scale"], float), "shift": np.asarray(config["offset"], float)}
+    if kind == "KerasLayer":
+        return "network", _published(layer, weights)
+    return _without_weights(layer)
+
+
+def _without_weights(layer: Layer) -> tuple[str, dict[str, Any]]:
+    kind, config = layer.kind, layer.config
+    if kind in ("ReLU", "ReLU6", "Activation", "Softmax", "Sigmoid"):
+        return "activation", {"function": _function(kind, config)}
+    if kind == "TFOpLambda" and str(config.get("function", "")).startswith("nn."):
+        return "activation", {"function": str(config["function"]).removeprefix("nn.")}
+    if kind == "ZeroPadding2D":
+        return "pad", {"pads": _explicit_pads(layer)}
+    if kind == "GlobalAveragePooling2D" and config.get("data_format", "channels_last") == "channels_last":
+        return "mean", {}
+    if kind == "AveragePooling2D" and config.get("padding") == "valid":
+        return "pool", {"window": tuple(config["pool_size"])}
+    if kind in ("Flatten", "Reshape"):
+        return RESHAPE, {}
+    return f"a {kind} layer", {}
+
+
+def _with_kernel(layer: Layer, arrays: Arrays) -> tuple[str, dict[str, Any]]:
+    config = layer.config
+    kernel = arrays.get("kernel", arrays.get("depthwise_kernel"))
+    if kernel is None:
+        raise Unfit(f"the weights of its layer {layer.name} are not in the file under that name")
+    if bool(config.get("use_bias", True)) != ("bias" in arrays):
+        raise Unfit(f"the bias of its layer {layer.name} is {'not ' if 'bias' not in arrays else ''}in the file")
+    if extra := arrays.keys() - {"kernel", "depthwise_kernel", "bias"}:
+        raise Unfit(f"its layer {layer.name} has {', '.join(sorted(extra))}, which no MobileNet has")
+    values = {"kernel": kernel, "bias": arrays.get("bias")}
+    if layer.kind == "Dense":
+        return "dense", values
+    wanted = {"dilation_rate": [1, 1], "data_format": "channels_last", "groups": 1, "depth_multiplier": 1}
+    for key, value in wanted.items():
+        found = config.get(key, value)
+        if (list(found) if isinstance(found, tuple) else found) != value:
+            raise Unfit(f"{layer.name} has {key} {found}, where a MobileNet has {value}")
+    if config.get("padding") not in ("same", "valid"):
+        raise Unfit(f"{layer.name} pads {config.get('padding')!r}")
+    values |= {"stride": tuple(config.get("strides", (1, 1))), "padding": config["padding"]}
+    return ("depthwise" if layer.kind == "DepthwiseConv2D" else "conv"), values
+
+
+def _norm(layer: Layer, arrays: Arrays) -> dict[str, Any]:
+    if "moving_mean" not in arrays or "moving_variance" not in arrays:
+        raise Unfit(f"the statistics of its layer {layer.name} are not in the file under that name")
+    mean = arrays["moving_mean"]
+    axis = layer.config.get("axis", -1)
+    if axis not in (-1, 3, [3], [-1]) and not (axis in (1, [1]) and mean.ndim == 1):
+        raise Unfit(f"{layer.name} normalizes the axis {axis}, not the channels")
+    for leaf, key in (("gamma", "scale"), ("beta", "center")):
+        if bool(layer.config.get(key, True)) != (leaf in arrays):
+            raise Unfit(f"{leaf} of its layer {layer.name} is {'not ' if leaf not in arrays else ''}in the file")
+    usual = {"gamma": np.ones_like(mean), "beta": np.zeros_like(mean)}
+    return {leaf: arrays.get(leaf, usual.get(leaf)) for leaf in BATCH_NORM_LEAVES} | {
+        "epsilon": layer.config.get("epsilon", BATCH_NORM_EPSILON)
+    }
+
+
+def _published(layer: Layer, weights: _Weights) -> dict[str, Any]:
+    """Return the network of a hub.KerasLayer."""
+    for key in ("signature", "output_key", "arguments"):
+        if layer.config.get(key) not in (None, {}, "default"):
+            raise Unfit(f"its layer {layer.name} is a module called with {key}={layer.config[key]!r}")
+    found = weights.below(layer)
+    scopes = {name.partition("/")[0] for name in found}
+    networks = [name for name in BUILDERS if architecture(name, 1.0, 0).scope in scopes]
+    if len(networks) != 1 or len(scopes) != 1:
+        raise Unfit(f"its layer {layer.name} holds {', '.join(sorted(scopes))}, not one MobileNet")
+    return {"network": networks[0], "weights": found}
+
+
+def _explicit_pads(layer: Layer) -> Any:
+    try:
+        (top, bottom), (left, right) = layer.config["padding"]
+        return (int(top), int(bottom)), (int(left), int(right))
+    except (KeyError, TypeError, ValueError):
+        raise Unfit(f"the padding of {layer.name} is {layer.config.get('padding')!r}") from None
+
+
+def _activation(value: Any) -> str:
+    """Return the name of an activation, in any of the ways that Keras has written it."""
+    if isinstance(value, dict):
+        inner = value.get("config")
+        inner = inner.get("name", value.get("class_name")) if isinstance(inner, dict) else inner
+        value = inner
+    return "linear" if value is None else str(value)
+
+
+def _function(kind: str, config: Mapping[str, Any]) -> str:
+    if kind == "Activation":
+        return _activation(config.get("activation"))
+    if kind != "ReLU":
+        return (
+            {"ReLU6": "relu6"}.get(kind, kind.lower())
+            if config.get("axis", -1) in (-1, 1, [-1])
+            else f"{kind} of an axis"
+        )
+    if config.get("negative_slope") or config.get("threshold"):
+        return "leaky ReLU"
+    top = config.get("max_value")
+    return "relu" if top is None else "relu6" if top == 6 else f"ReLU up to {top}"
+
+
+def _by_order(layers: Sequence[Arrays], size: tuple[int, int] | None) -> Found:
+    """Read weights without a configuration: keras.applications' network with its classifier, another one, or none."""
     convolutions, depthwise, norms, dense = _sorted_by_kind(layers)
     network = _network_of(len(convolutions), len(depthwise), len(norms))
+    if network.name == "mobilenet_v1" and size and any(side % 2 for side in size):
+        raise Unfit("weights of V1 alone do not say how its stem pads odd sizes; use the whole model's file")
     body = len(network.units) - len(depthwise)
     weights = _unit_weights(network, convolutions[:body], depthwise, norms)
     heads = [*convolutions[body:], *dense]
-    facts = _check_config(config, network) if config is not None else _Facts(head=[_OUTPUTS[0]] * len(heads))
-    weights |= _head_weights(network, heads, facts.head)
-    size = facts.image_size or size
-    num_classes = int(np.shape(heads[-1]["kernel"])[-1]) if heads else 0
-    if len(facts.epsilons) > 1:
-        raise Unfit(f"its batch norms have the different epsilons {sorted(facts.epsilons)}")
-    return KerasNetwork(
-        weights,
-        size,
-        imagenet_labels_1000() if num_classes == len(imagenet_labels_1000()) else None,
-        Variant(
-            facts.epsilons.pop() if facts.epsilons else BATCH_NORM_EPSILON,
-            _padding(network, facts.pads, size),
-            hidden_units=tuple(int(np.shape(one["kernel"])[-1]) for one in heads[:-1]),
-        ),
-    )
+    if len(heads) > 1:
+        raise Unfit(f"{len(heads)} layers follow its features, and weights alone do not say how; use the model's file")
+    steps = [Dense(one["kernel"].reshape(one["kernel"].shape[-2:]), one.get("bias")) for one in heads]
+    if steps and steps[0].kernel.shape[1] == 1:
+        raise Unfit(
+            "its classifier has one unit, and weights alone do not say of what kind; use the whole model's file"
+        )
+    head, _ = head_weights(steps, network.scope, 0)
+    return Found({**weights, **head}, size, _labels(head), Variant(padding=preferred_padding(network)), False, None, ())
 
 
 def _sorted_by_kind(layers: Sequence[Arrays]) -> tuple[list[Arrays], list[Arrays], list[Arrays], list[Arrays]]:
@@ -146,204 +346,3 @@ def _unit_weights(
                 raise Unfit(f"{name} is missing")
             weights[name] = as_float32(norm[leaf], name)
     return weights
-
-
-def _head_weights(network: Architecture, heads: Sequence[Arrays], activations: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return the weights of the classifier, and of the hidden layer before it; absent biases are zeros."""
-    names = ("Conv2d_1c_1x1",) if len(heads) == 1 else ("Hidden", "Conv2d_1c_1x1")
-    wanted = (("relu",), _OUTPUTS)[-len(heads) :] if heads else ()
-    if len(heads) > len(names):
-        raise Unfit(f"{len(heads)} layers follow its features; a module has a classifier and one hidden layer")
-    if len(activations) != len(heads) or any(one not in allowed for one, allowed in zip(activations, wanted)):  # noqa: B905
-        raise Unfit(f"the layers after its features have the activations {list(activations)}")
-    weights = {}
-    for name, arrays in zip(names, heads, strict=False):
-        scope = f"{network.scope}/Logits/{name}"
-        kernel = as_float32(arrays["kernel"], f"{scope}/weights")
-        weights[f"{scope}/weights"] = kernel.reshape(1, 1, *kernel.shape[-2:])
-        bias = arrays.get("bias", np.zeros(kernel.shape[-1], np.float32))
-        weights[f"{scope}/biases"] = as_float32(bias, f"{scope}/biases")
-    return weights
-
-
-def _padding(network: Architecture, pads: Sequence[Pads | str], size: tuple[int, int] | None) -> Padding:
-    """Return the rule that pads as the model does at its size.
-
-    Without a configuration the model is taken to be keras.applications': V1 pads ((0, 1), (0, 1)) always, V2 as SAME
-    of the size that it was built for, but the stem, whose padding has changed over Keras's versions.
-    """
-    preferred = _PREFERRED[network.name]
-    if not pads:
-        if network.name == "mobilenet_v1" and size and any(side % 2 for side in size):
-            raise Unfit("weights of V1 alone do not say how its stem pads odd sizes; use the whole model's file")
-        return preferred[0]
-    if size is None:
-        explicit = {one for one, unit in zip(pads, network.units, strict=True) if unit.stride > 1 and one != _SAME}
-        return "same" if not explicit else "bottom_right" if explicit == {_BOTTOM_RIGHT} else "symmetric"
-    for padding in preferred:
-        height, width = size
-        for unit, one in zip(network.units, pads, strict=True):
-            if _pads_of(unit, height, width, padding) != _resolved(unit, height, width, one):
-                break
-            height = output_size(height, unit.kernel_size, unit.stride, padding)
-            width = output_size(width, unit.kernel_size, unit.stride, padding)
-        else:
-            return padding
-    raise Unfit(f"it pads images of {size[0]}x{size[1]} in a way that a module cannot record")
-
-
-def _pads_of(unit: ConvUnit, height: int, width: int, padding: Padding) -> Pads:
-    return (
-        pad_amounts(height, unit.kernel_size, unit.stride, padding),
-        pad_amounts(width, unit.kernel_size, unit.stride, padding),
-    )
-
-
-def _resolved(unit: ConvUnit, height: int, width: int, pads: Pads | str) -> Pads:
-    return pads if not isinstance(pads, str) else _pads_of(unit, height, width, "same")
-
-
-def _flat(config: Any, depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (class, configuration) of every layer, those of models within models in their place."""
-    if depth > _MAX_DEPTH or not isinstance(config, dict) or not isinstance(config.get("class_name"), str):
-        raise Unfit("its configuration is not that of a Keras model")
-    inner = config.get("config")
-    if config["class_name"] not in _CONTAINERS:
-        if not isinstance(inner, dict):
-            raise Unfit(f"its {config['class_name']} layer has no configuration")
-        yield config["class_name"], inner
-        return
-    layers = inner.get("layers") if isinstance(inner, dict) else inner
-    if not isinstance(layers, list):
-        raise Unfit("its configuration has no list of layers")
-    for layer in layers:
-        yield from _flat(layer, depth + 1)
-
-
-def _check_config(config: Any, network: Architecture) -> _Facts:
-    facts = _Facts()
-    pads: Pads | None = None
-    layers = [(kind, layer) for kind, layer in _flat(config) if kind not in _INERT]
-    for kind, layer in layers:
-        if kind == "InputLayer":
-            facts.image_size = facts.image_size or _image_size(layer)
-        elif kind == "ZeroPadding2D":
-            pads = _explicit_pads(layer)
-            continue
-        elif kind in ("Conv2D", "DepthwiseConv2D") and len(facts.pads) < len(network.units):
-            facts.pads.append(_unit_pads(kind, layer, network.units[len(facts.pads)], pads))
-        elif kind in ("Dense", "Conv2D"):
-            facts.head.append(_activation(layer.get("activation", "linear")))
-        else:
-            _check_between(kind, layer, facts)
-        if pads and kind not in ("Conv2D", "DepthwiseConv2D"):
-            raise Unfit(f"zero padding is followed by a {kind} layer")
-        pads = None
-    _check_order(network, layers, facts)
-    return facts
-
-
-def _check_between(kind: str, layer: dict[str, Any], facts: _Facts) -> None:
-    """Take in a layer without a kernel."""
-    at = len(facts.pads) - 1
-    if kind == "BatchNormalization":
-        epsilon = float(layer.get("epsilon", BATCH_NORM_EPSILON))
-        facts.epsilons.add(BATCH_NORM_EPSILON if isclose(epsilon, BATCH_NORM_EPSILON, rel_tol=1e-6) else epsilon)
-    elif kind in ("ReLU", "Activation") and not facts.head and not facts.pooled:
-        if not _is_relu6(kind, layer):
-            raise Unfit(f"the activation {layer.get('name', kind)} is not ReLU6")
-        facts.relu6.add(at)
-    elif kind == "Activation" and facts.head:
-        facts.head[-1] = _activation(layer.get("activation"))
-    elif kind == "Softmax" and facts.head:
-        facts.head[-1] = "softmax"
-    elif kind == "Add":
-        facts.adds.add(at)
-    elif kind == "GlobalAveragePooling2D" and not facts.pooled:
-        facts.pooled = True
-    elif kind == "Rescaling" and at < 0 and _is_to_unit_range(layer):
-        pass
-    else:
-        raise Unfit(f"its layer {layer.get('name', '')} ({kind}) is no part of a MobileNet that a module can hold")
-
-
-def _check_order(network: Architecture, layers: Sequence[tuple[str, dict[str, Any]]], facts: _Facts) -> None:
-    if len(facts.pads) != len(network.units):
-        raise Unfit(f"its configuration has {len(facts.pads)} convolutions, not {len(network.units)}")
-    if facts.head and not facts.pooled:
-        raise Unfit("its classifier does not follow a global average pooling")
-    for what, found, wanted in (
-        ("ReLU6", facts.relu6, {at for at, unit in enumerate(network.units) if unit.relu6}),
-        ("a residual sum", facts.adds, {at for at, unit in enumerate(network.units) if unit.adds is not None}),
-    ):
-        if found != wanted:
-            unit = network.units[min(found ^ wanted)]
-            raise Unfit(f"{unit.scope} is {'not ' if unit.relu6 else ''}to be followed by {what} as it is here")
-    kinds = [kind for kind, _ in layers]
-    after = {later for earlier, later in pairwise(kinds) if earlier == "BatchNormalization"}
-    if "BatchNormalization" in after:
-        raise Unfit("two batch norms follow each other")
-
-
-def _unit_pads(kind: str, layer: dict[str, Any], unit: ConvUnit, pads: Pads | None) -> Pads | str:
-    """Check a convolution against its unit, and return how it pads."""
-    wanted = {
-        "kernel_size": [unit.kernel_size] * 2,
-        "strides": [unit.stride] * 2,
-        "dilation_rate": [1, 1],
-        "use_bias": False,
-        "activation": "linear",
-        "data_format": "channels_last",
-        "groups": 1,
-        "depth_multiplier": 1,
-    }
-    if (kind == "DepthwiseConv2D") != unit.depthwise:
-        raise Unfit(f"{layer.get('name')} is a {kind} layer in the place of {unit.scope}")
-    for key, value in wanted.items():
-        found = layer.get(key, value)
-        found = list(found) if isinstance(found, tuple) else found
-        if key == "activation":
-            found = _activation(found)
-        if found != value:
-            raise Unfit(f"{layer.get('name')} has {key} {found}; {unit.scope} needs {value}")
-    if layer.get("padding") == _SAME and pads is None:
-        return _SAME
-    if layer.get("padding") != "valid":
-        raise Unfit(f"{layer.get('name')} pads {layer.get('padding')!r}")
-    return pads or ((0, 0), (0, 0))
-
-
-def _explicit_pads(layer: dict[str, Any]) -> Pads:
-    try:
-        (top, bottom), (left, right) = layer["padding"]
-        return (int(top), int(bottom)), (int(left), int(right))
-    except (KeyError, TypeError, ValueError):
-        raise Unfit(f"the padding of {layer.get('name')} is {layer.get('padding')!r}") from None
-
-
-def _activation(value: Any) -> str:
-    """Return the name of an activation, in any of the ways that Keras has written it."""
-    if isinstance(value, dict):
-        inner = value.get("config")
-        value = inner.get("name", value.get("class_name")) if isinstance(inner, dict) else inner
-    return "linear" if value is None else str(value)
-
-
-def _is_relu6(kind: str, layer: dict[str, Any]) -> bool:
-    if kind == "Activation":
-        return _activation(layer.get("activation")) == "relu6"
-    return layer.get("max_value") == 6 and not layer.get("negative_slope") and not layer.get("threshold")
-
-
-def _is_to_unit_range(layer: dict[str, Any]) -> bool:
-    """Tell whether a Rescaling layer takes 0..255 to [-1, 1], where the module takes [0, 1]."""
-    scale, offset = layer.get("scale"), layer.get("offset")
-    return isinstance(scale, float) and isclose(scale, 1 / 127.5, rel_tol=1e-6) and offset == -1
-
-
-def _image_size(layer: dict[str, Any]) -> tuple[int, int] | None:
-    shape = layer.get("batch_shape") or layer.get("batch_input_shape")
-    if not isinstance(shape, list) or len(shape) != 4 or shape[3] != 3:
-        raise Unfit(f"its input is {shape}, not images")
-    height, width = shape[1:3]
-    return (height, width) if isinstance(height, int) and isinstance(width, int) else None

@@ -6,6 +6,7 @@ A Teachable Machine project has metadata.json besides, with its labels; its netw
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -13,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from mobilenet_hub.weights.identify import Source
+from mobilenet_hub.weights.identify import TEACHABLE_MACHINE_SCALE, Source, to_source
 from mobilenet_hub.weights.keras_network import Arrays, read_network
 from mobilenet_hub.weights.reading import array_from, reading
 
 MODEL_FILE, METADATA_FILE = "model.json", "metadata.json"
-_TEACHABLE_MACHINE, _TEACHABLE_MACHINE_SCALE = "@teachablemachine/image", 255 / 127
+_TEACHABLE_MACHINE = "@teachablemachine/image"
 _DTYPES = {"float32": "<f4", "float16": "<f2"}
 _QUANTIZED = {"uint8": "u1", "uint16": "<u2", "float16": "<f2"}
 
@@ -39,13 +40,13 @@ def read_tfjs(file: Path, size: tuple[int, int] | None = None) -> Source:
         if model.get("format") == "graph-model" or not isinstance(topology, dict) or "node" in topology:
             raise ValueError("it is a graph model; only layers models say which weights are which")
         layers = _read_layers(model.get("weightsManifest"), file.parent)
-        network = read_network(layers, topology.get("model_config", topology), size)
+        found = read_network(layers, topology.get("model_config", topology), size)
+    source = to_source(file, "TensorFlow.js layers model", found)
     labels = _read_metadata(file.with_name(METADATA_FILE))
     if labels is not None:
-        network = replace(
-            network, labels=labels, variant=replace(network.variant, input_scale=_TEACHABLE_MACHINE_SCALE)
-        )
-    return Source(file, "TensorFlow.js layers model", **vars(network))
+        scaled = replace(source.variant, input_scale=TEACHABLE_MACHINE_SCALE)
+        source = replace(source, labels=labels, variant=scaled)
+    return source
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def _read_metadata(file: Path) -> tuple[str, ...] | None:
         return tuple(" ".join(label.split()) for label in labels)
 
 
-def _read_layers(manifest: Any, folder: Path) -> list[Arrays]:
+def _read_layers(manifest: Any, folder: Path) -> Mapping[str, Arrays]:
     """Read the weights, grouped by layer in the order of the manifest."""
     if not isinstance(manifest, list):
         raise ValueError("it has no list of weights")
@@ -94,7 +95,7 @@ def _read_layers(manifest: Any, folder: Path) -> list[Arrays]:
             layers[layer][leaf] = _plain(array, entry.get("quantization"))
         if at != len(data):
             raise ValueError(f"{group['paths']} have {len(data)} bytes; {at} are announced")
-    return list(layers.values())
+    return layers
 
 
 def _read_shard(folder: Path, path: Any) -> bytes:

@@ -1,0 +1,237 @@
+"""LiteRT (TensorFlow Lite) files, read without an interpreter: what they compute, in the words of `operations`.
+
+Field numbers and codes: tensorflow/lite/schema/schema.fbs. Weights in integers are widened by the scales that stand
+beside them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from mobilenet_hub.weights.flatbuffer import Table
+from mobilenet_hub.weights.operations import INERT, RESHAPE, Operation
+from mobilenet_hub.weights.reading import Unfit, array_from, as_float32
+
+_IDENTIFIER = b"TFL3"
+_ADD, _AVERAGE_POOL, _CONV, _DEPTHWISE, _DEQUANTIZE, _FULLY_CONNECTED, _LOGISTIC = 0, 1, 3, 4, 6, 9, 14
+_MAX_POOL, _MUL, _RELU, _RELU6, _RESHAPE, _SOFTMAX, _CUSTOM, _PAD, _MEAN, _SUB, _DIV = 17, 18, 19, 21, 22, 25, 32, 34, 40, 41, 42
+_SQUEEZE, _QUANTIZE, _HARD_SWISH = 43, 114, 117
+_NAMES = {2: "concatenation", _MAX_POOL: "max pooling", 11: "L2 normalization", 28: "tanh", 39: "transpose",
+          _HARD_SWISH: "HardSwish", 23: "bilinear resizing", 45: "strided slice", 98: "leaky ReLU", 54: "PReLU",
+          50: "log softmax", 102: "splitting"}  # fmt: skip
+_FUNCTIONS = {_LOGISTIC: "sigmoid", _RELU: "relu", _RELU6: "relu6", _SOFTMAX: "softmax", _HARD_SWISH: "hard_swish"}
+_FUSED = {0: "linear", 1: "relu", 2: "ReLU from -1 to 1", 3: "relu6", 4: "tanh", 5: "sign"}  # ActivationFunctionType
+_FUSED_AT = {_CONV: 3, _DEPTHWISE: 4, _AVERAGE_POOL: 5, _FULLY_CONNECTED: 0, _ADD: 0, _MUL: 0, _SUB: 0, _DIV: 0}
+_TYPES = {0: "<f4", 1: "<f2", 2: "<i4", 3: "u1", 4: "<i8", 7: "<i2", 9: "i1", 10: "<f8"}  # TensorType
+_FLOATS = (0, 1, 10)
+_EDGE_TPU = b"edgetpu-custom-op"
+_MAX_OPERATORS = 1000
+_CLAMPED = 6.1  # where quantization ends that stands for ReLU6: a step above 6 at most
+
+
+@dataclass(frozen=True)
+class _Operator:
+    code: int
+    inputs: list[int]
+    output: int
+    options: Table | None
+
+    def option(self, field: int, kind: str = "i", default: int = 0) -> int:
+        return self.options.number(field, kind, default) if self.options else default
+
+
+class LiteRtGraph:
+    """The one graph of a model: its operations, and what is at its ends."""
+
+    def __init__(self, data: bytes):
+        if data[4:8] != _IDENTIFIER:
+            raise ValueError("it does not begin as a LiteRT file")
+        model = Table.root(data)
+        codes = model.tables(1)
+        if any(code.bytes(1) == _EDGE_TPU for code in codes):
+            raise Unfit(
+                "it is compiled for the Edge TPU and runs there only; use the file that it was compiled from, whose "
+                "name lacks _edgetpu"
+            )
+        graphs = model.tables(2)
+        if len(graphs) != 1:
+            raise ValueError(f"it has {len(graphs)} graphs, not one")
+        self._buffers = model.tables(4)
+        self._tensors = graphs[0].tables(0)
+        self.input, self.output = (self._one(graphs[0].numbers(field)) for field in (1, 2))
+        operators = graphs[0].tables(3)
+        if len(operators) > _MAX_OPERATORS:
+            raise ValueError(f"it has {len(operators)} operators")
+        kinds = [max(code.number(0, "b"), code.number(3)) for code in codes]
+        self._operators = [self._operator(one, kinds) for one in operators]
+        self._makers = {one.output: one for one in self._operators}
+        # Activations in integers are a quantized network; weights alone in integers are one whose weights are packed.
+        self.quantized = any(
+            one.code in (_CONV, _DEPTHWISE) and self._type(one.output) not in _FLOATS for one in self._operators
+        )
+
+    def _one(self, tensors: list[int]) -> int:
+        if len(tensors) != 1:
+            raise Unfit(f"it has {len(tensors)} inputs or outputs where a MobileNet has one")
+        if self._checked(tensors[0]) < 0:
+            raise ValueError("an output is absent")
+        return tensors[0]
+
+    def _checked(self, tensor: int) -> int:
+        if not -1 <= tensor < len(self._tensors):
+            raise ValueError(f"it refers to tensor {tensor} of {len(self._tensors)}")
+        return tensor
+
+    def _operator(self, table: Table, codes: list[int]) -> _Operator:
+        code = table.number(0, "I")
+        if code >= len(codes):
+            raise ValueError(f"it refers to operator code {code} of {len(codes)}")
+        inputs = [self._checked(tensor) for tensor in table.numbers(1)]
+        return _Operator(codes[code], inputs, self._one(table.numbers(2)), table.table(4))
+
+    def _type(self, tensor: int) -> int:
+        return self._tensors[tensor].number(1, "b")
+
+    def shape(self, tensor: int) -> tuple[int, ...]:
+        """Return a tensor's shape."""
+        return tuple(self._tensors[tensor].numbers(0))
+
+    def name(self, tensor: int) -> str:
+        """Return a tensor's name."""
+        return str(self._tensors[tensor].bytes(3), "utf-8", "replace")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all tensors."""
+        return tuple(map(self.name, range(len(self._tensors))))
+
+    def _stored(self, tensor: int) -> np.ndarray | None:
+        """Return a constant as it is stored, None where a tensor is computed."""
+        if tensor in self._makers:
+            return None
+        table = self._tensors[tensor]
+        buffer, kind = table.number(2, "I"), table.number(1, "b")
+        data = self._buffers[buffer].bytes(0) if buffer < len(self._buffers) else memoryview(b"")
+        shape = self.shape(tensor)
+        if not len(data) and prod(shape):
+            return None
+        if kind not in _TYPES:
+            raise Unfit(f"{self.name(tensor)} is stored as type {kind}, which no MobileNet's weights are")
+        return array_from(data, np.dtype(_TYPES[kind]), shape, self.name(tensor))
+
+    def constant(self, tensor: int) -> np.ndarray | None:
+        """Return the float32 value of a constant, None where it is computed from the images.
+
+        Raises:
+            Unfit: a type or a quantization that is not known.
+            ValueError: it does not fit its shape.
+        """
+        maker = self._makers.get(tensor)
+        if maker is not None and maker.code == _DEQUANTIZE:
+            return self.constant(maker.inputs[0])
+        stored = self._stored(tensor)
+        if stored is None or stored.dtype.kind == "f":
+            return None if stored is None else as_float32(stored, self.name(tensor))
+        scales, zeros, axis = self._quantization(tensor)
+        if not len(scales):
+            return stored.astype(np.float32)
+        if len(scales) > 1 and (not 0 <= axis < stored.ndim or stored.shape[axis] != len(scales)):
+            raise ValueError(f"{self.name(tensor)} has {len(scales)} scales for the shape {list(stored.shape)}")
+        form = [1] * stored.ndim
+        if len(scales) > 1:
+            form[axis] = len(scales)
+        scale, zero = scales.reshape(form) if stored.ndim else scales[0], zeros.reshape(form) if stored.ndim else zeros[0]
+        return as_float32((stored.astype(np.float64) - zero) * scale, self.name(tensor))
+
+    def _quantization(self, tensor: int) -> tuple[np.ndarray, np.ndarray, int]:
+        """Return the scales, zero points and axis of a quantized tensor; no scales where it is none."""
+        table = self._tensors[tensor].table(4)
+        if table is None:
+            return np.zeros(0), np.zeros(0), 0
+        scales = np.array(table.numbers(2, "f"), np.float64)
+        zeros = np.array(table.numbers(3, "q"), np.float64)
+        if len(zeros) not in (0, 1, len(scales)):
+            raise ValueError(f"{self.name(tensor)} has {len(scales)} scales and {len(zeros)} zero points")
+        return scales, np.broadcast_to(zeros if len(zeros) else 0.0, scales.shape), table.number(6)
+
+    def operations(self) -> Iterator[Operation]:
+        """Yield what the graph computes of its images."""
+        for one in self._operators:
+            computed = tuple(tensor for tensor in one.inputs if tensor >= 0 and self.constant(tensor) is None)
+            if not computed:
+                continue  # the computation of a constant or of a shape
+            kind, values = self._what(one, computed)
+            name = self.name(one.output) or f"operator {one.code}"
+            function = self._fused(one)
+            between: Any = one.output if function == "linear" else ("before", one.output)
+            yield Operation(kind, name, computed, between, values)
+            if function != "linear":
+                yield Operation("activation", name, (between,), one.output, {"function": function})
+
+    def _fused(self, one: _Operator) -> str:
+        """Return the activation that an operator ends with; in integers, its range may stand for ReLU6."""
+        code = one.option(_FUSED_AT[one.code], "b") if one.code in _FUSED_AT else 0
+        if code == 0 and one.code in (_CONV, _DEPTHWISE) and self._type(one.output) in (3, 9):
+            scales, zeros, _ = self._quantization(one.output)
+            low, high = (0, 255) if self._type(one.output) == 3 else (-128, 127)
+            if len(scales) == 1 and zeros[0] == low and (high - low) * scales[0] <= _CLAMPED:
+                return "relu6"
+        return _FUSED.get(code, f"activation {code}")
+
+    def _what(self, one: _Operator, computed: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
+        if one.code in (_CONV, _DEPTHWISE, _FULLY_CONNECTED):
+            return self._with_kernel(one)
+        if one.code in (_ADD, _MUL, _SUB, _DIV):
+            return self._arithmetic(one, computed)
+        if one.code in _FUNCTIONS:
+            return "activation", {"function": _FUNCTIONS[one.code]}
+        if one.code == _PAD:
+            amounts = self.constant(one.inputs[1])
+            if amounts is None or amounts.shape != (4, 2) or amounts[[0, 3]].any():
+                raise Unfit(f"{self.name(one.output)} pads otherwise than height and width")
+            (_, height, width, _) = amounts.astype(int).tolist()
+            return "pad", {"pads": (tuple(height), tuple(width))}
+        if one.code == _AVERAGE_POOL:
+            window = (one.option(4), one.option(3))
+            whole = window == self.shape(one.inputs[0])[1:3] and prod(self.shape(one.output)[1:3]) == 1
+            return "pool", {"window": window, "whole": whole}
+        axes = self.constant(one.inputs[1]) if one.code == _MEAN and len(one.inputs) > 1 else None
+        if one.code == _MEAN and axes is not None and sorted(axes.reshape(-1).astype(int).tolist()) == [1, 2]:
+            return "mean", {}
+        simple = {_RESHAPE: RESHAPE, _SQUEEZE: RESHAPE, _QUANTIZE: INERT, _DEQUANTIZE: INERT}
+        return simple.get(one.code, _NAMES.get(one.code, f"operator {one.code}")), {}
+
+    def _arithmetic(self, one: _Operator, computed: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
+        if len(computed) == 2:
+            return ("add" if one.code == _ADD else "a product or difference of two branches"), {}
+        constant = self.constant(next(tensor for tensor in one.inputs if tensor not in computed))
+        if constant is None or (one.code in (_SUB, _DIV) and one.inputs[0] != computed[0]):
+            return "a constant minus or divided by the images", {}
+        scale = {_MUL: constant, _DIV: 1 / np.where(constant == 0, np.nan, constant)}.get(one.code, np.float32(1))
+        shift = {_ADD: constant, _SUB: -constant}.get(one.code, np.float32(0))
+        return "affine", {"scale": scale, "shift": shift}
+
+    def _with_kernel(self, one: _Operator) -> tuple[str, dict[str, Any]]:
+        name = self.name(one.output)
+        kernel = self.constant(one.inputs[1]) if len(one.inputs) > 1 and one.inputs[1] >= 0 else None
+        bias = self.constant(one.inputs[2]) if len(one.inputs) > 2 and one.inputs[2] >= 0 else None
+        if kernel is None or (bias is None and len(one.inputs) > 2 and one.inputs[2] >= 0):
+            raise Unfit(f"{name} computes its weights or its bias, which no MobileNet does")
+        if one.code == _FULLY_CONNECTED:
+            if kernel.ndim != 2 or one.option(1, "b"):
+                raise Unfit(f"{name} has a kernel of shape {list(kernel.shape)} or in an order of its own")
+            return "dense", {"kernel": kernel.T, "bias": bias}
+        depthwise = one.code == _DEPTHWISE
+        if kernel.ndim != 4 or (depthwise and (kernel.shape[0] != 1 or one.option(3, default=1) not in (0, 1))):
+            raise Unfit(f"{name} has a kernel of shape {list(kernel.shape)}, unlike a MobileNet's")
+        at = 5 if depthwise else 4
+        if (one.option(at, default=1), one.option(at + 1, default=1)) not in ((1, 1), (0, 0)):
+            raise Unfit(f"{name} is a dilated convolution, which no MobileNet has")
+        stride = (one.option(2), one.option(1))
+        padding = "valid" if one.option(0, "b") else "same"
+        # [1, h, w, c] where depthwise, [out, h, w, in] elsewhere
+        values = {"kernel": kernel.transpose(1, 2, 3, 0), "bias": bias, "stride": stride, "padding": padding}
+        return ("depthwise" if depthwise else "conv"), values
