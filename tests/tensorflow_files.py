@@ -8,6 +8,7 @@ import struct
 
 import numpy as np
 
+from mobilenet_hub.architecture import mobilenet_v1, mobilenet_v2
 from mobilenet_hub.weights.tensorflow.sstable import masked_crc32c
 
 DTYPES = {"float32": 1, "float64": 2, "int32": 3, "int64": 9, "float16": 19, "uint16": 14}  # uint16: as bfloat16
@@ -141,12 +142,50 @@ def frozen_graph(weights, image_size=(128, 128), scope=""):
     return graph(frozen_graph_nodes(weights, image_size, scope))
 
 
+def integers(*values):
+    return blob(1, blob(3, bytes(values)))
+
+
+def read(name, array):
+    """A frozen variable."""
+    return [constant(name, array), node(f"{name}/read", "Identity", [name])]
+
+
+def convolution(name, inputs, stride=1, depthwise=False, padding="SAME"):
+    op = "DepthwiseConv2dNative" if depthwise else "Conv2D"
+    return node(name, op, inputs, padding=blob(2, padding), strides=integers(1, stride, stride, 1))
+
+
 def frozen_graph_nodes(weights, image_size=(128, 128), scope=""):
-    nodes = [placeholder((1, *image_size, 3))]
-    for name, array in weights.items():
-        nodes += [constant(scope + name, array), node(f"{scope}{name}/read", "Identity", [scope + name])]
-        nodes.append(node(f"{scope}{name}/use", "Mul", ["input", f"{scope}{name}/read:0", "^input"]))
-    return nodes
+    """TF-Slim's network as TensorFlow freezes it, whichever the weights belong to, of multiplier 0.25 or 0.35."""
+    v1 = any(name.startswith("MobilenetV1") for name in weights)
+    base = (mobilenet_v1 if v1 else mobilenet_v2)(0.25 if v1 else 0.35, 0)
+    nodes, x, made = [placeholder((1, *image_size, 3))], "input", []
+    for unit in base.units:
+        kernel, norm = unit.kernel.name, [one.name for one in unit.batch_norm]
+        for name in (kernel, *norm):
+            nodes += read(scope + name, weights[name])
+        at = f"{scope}{base.scope}/{unit.scope}"
+        nodes.append(convolution(f"{at}/conv", [x, f"{scope}{kernel}/read:0", "^input"], unit.stride, unit.depthwise))
+        arguments = [f"{at}/conv", *(f"{scope}{name}/read" for name in norm)]
+        epsilon = fixed32(4, struct.unpack("<I", struct.pack("<f", 0.001))[0])
+        nodes.append(node(f"{at}/norm", "FusedBatchNorm", arguments, epsilon=epsilon, is_training=number(5, 0)))
+        x = f"{at}/norm"
+        if unit.relu6:
+            nodes.append(node(f"{at}/Relu6", "Relu6", [x]))
+            x = f"{at}/Relu6"
+        if unit.adds is not None:
+            nodes.append(node(f"{at}/add", "Add", [x, made[unit.adds]]))
+            x = f"{at}/add"
+        made.append(x)
+    height, width = base.output_sizes(*image_size)[-1]
+    nodes.append(node(f"{scope}pool", "AvgPool", [x], ksize=integers(1, height, width, 1), padding=blob(2, "VALID")))
+    kernel, bias = (f"{base.scope}/Logits/Conv2d_1c_1x1/{leaf}" for leaf in ("weights", "biases"))
+    if kernel not in weights:
+        return nodes
+    nodes += [*read(scope + kernel, weights[kernel]), *read(scope + bias, weights[bias])]
+    nodes.append(convolution(f"{scope}logits", [f"{scope}pool", f"{scope}{kernel}/read"]))
+    return [*nodes, node(f"{scope}biased", "BiasAdd", [f"{scope}logits", f"{scope}{bias}/read"])]
 
 
 def meta_graph(nodes, signatures=b"", objects=b"", collections=b""):

@@ -9,7 +9,8 @@ from tensorflow_files import some_weights
 from mobilenet_hub.architecture import architecture
 from mobilenet_hub.errors import CorruptFileError, InvalidModuleError, MobileNetHubError
 from mobilenet_hub.inference.engine import Engine
-from mobilenet_hub.weights.convert import load_source
+from mobilenet_hub.module_folder import read_module
+from mobilenet_hub.weights.convert import convert, load_source
 
 NETWORKS = {"v1": architecture("mobilenet_v1", 0.25, 5), "v2": architecture("mobilenet_v2", 0.35, 0)}
 SIZE = 64
@@ -84,15 +85,23 @@ def test_the_same_outputs_as_the_interpreter(files, name, form):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_quantized_files_are_refused(files, name):
-    with pytest.raises(InvalidModuleError, match="use the float file of the same network"):
-        load_source(files[name, "int8"])
+def test_weights_in_integers_are_widened(files, name):
+    """Dynamic range: the kernels of 256 steps for each tensor or channel, everything else as it was."""
+    packed, module = load_source(files[name, "int8"]), load_source(files[name, "float32"])
+    assert packed.config.network == module.config.network
+    for key, array in module.weights.items():
+        step = np.abs(array).max() / 127
+        np.testing.assert_allclose(packed.weights[key], array, atol=step if "weights" in key else 1e-6)
 
 
 @pytest.mark.parametrize("relative", ["mobilenet_v1_0.5_160_quant.tflite", "tf2_mobilenet_v2_1.0_224_ptq.tflite"])
-def test_published_quantized_files_are_refused(shared, relative):
-    with pytest.raises(InvalidModuleError, match="use the float file of the same network"):
-        load_source(shared(f"weights/tflite/{relative}"))
+def test_published_quantized_files_are_kept(shared, tmp_path, relative):
+    file = shared(f"weights/tflite/{relative}")
+    folder = convert(file, tmp_path / "module")
+    assert (folder / "model.tflite").read_bytes() == file.read_bytes()
+    module = read_module(folder)
+    assert (module.config.num_classes, module.config.model) == (1001, "model.tflite")
+    assert sorted(path.name for path in folder.iterdir()) == ["labels.txt", "model.tflite", "module.json"]
 
 
 def test_truncations_are_refused(files, tmp_path):

@@ -22,7 +22,6 @@ from mobilenet_hub.images.fit import Fit
 if TYPE_CHECKING:
     from mobilenet_hub.catalog.published import PublishedModule
 
-
 MODEL_FILE = "model.tflite"
 
 
@@ -89,8 +88,8 @@ def check_has_weights(config: ModuleConfig, what: str) -> None:
     """
     if config.model is not None:
         raise InputError(
-            f"this module is the quantized LiteRT file {config.model}, which is run as it is; one cannot {what}. It can "
-            "classify, embed, evaluate and be measured; for everything else use the float file of the same network"
+            f"this module is the quantized LiteRT file {config.model}, which is run as it is: one cannot {what}. It "
+            "can classify, embed, evaluate and be measured; for everything else use the float file of the same network"
         )
 
 

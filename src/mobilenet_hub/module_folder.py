@@ -103,7 +103,10 @@ def write_module(path: str | os.PathLike[str], module: Module, *, overwrite: boo
     from safetensors import SafetensorError
 
     folder = Path(path).absolute()
-    check_weights(module.config.network, module.weights, "the module to be written")
+    if module.config.model is None:
+        check_weights(module.config.network, module.weights, "the module to be written")
+    elif module.model is None:
+        raise InvalidModuleError(f"the module to be written lacks its quantized file {module.config.model}")
     check_labels(module.config)
     check_place(folder, overwrite)
     try:
@@ -216,8 +219,13 @@ def write_files(folder: Path, module: Module) -> None:
     """Write a module's files into a folder that is being made."""
     from safetensors.numpy import save_file
 
-    weights = {name: np.ascontiguousarray(module.weights[name], np.float32) for name in module.config.network.variables}
-    save_file(weights, folder / WEIGHTS_FILE)
+    if module.model is not None and module.config.model is not None:
+        (folder / module.config.model).write_bytes(module.model)
+    else:
+        names = module.config.network.variables
+        save_file(
+            {name: np.ascontiguousarray(module.weights[name], np.float32) for name in names}, folder / WEIGHTS_FILE
+        )
     (folder / CONFIG_FILE).write_text(
         json.dumps(_config_json(module.config), indent=2, ensure_ascii=False) + "\n", "utf-8", "backslashreplace"
     )

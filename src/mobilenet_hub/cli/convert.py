@@ -56,10 +56,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read_labels(file: str) -> list[str]:
+def _read_labels(file: str) -> tuple[str, ...]:
     from mobilenet_hub.errors import InputError
+    from mobilenet_hub.weights.labels import plain_labels
 
     try:
-        return Path(file).read_text(encoding="utf-8").splitlines()
+        return plain_labels(Path(file).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the labels {file} cannot be read: {error}") from None

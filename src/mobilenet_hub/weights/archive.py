@@ -1,8 +1,8 @@
 """Unpacking of archives that are not to be trusted.
 
-What is taken: a tar, plain or gzipped, of regular files and folders with plain relative names. Everything else is
-refused, and a refused archive leaves nothing behind: names that lead outside or mean something else elsewhere, links,
-devices, sparse files, names that occur twice, more bytes or names than any published archive has, a damaged or
+What is taken: a tar, plain or gzipped, or a zip, of regular files and folders with plain relative names. Everything
+else is refused, and a refused archive leaves nothing behind: names that lead outside or mean something else elsewhere,
+links, devices, sparse files, names that occur twice, more bytes or names than any published archive has, a damaged or
 cut-off stream, a web page in the place of an archive. Memory stays bounded: nothing is read in one piece.
 """
 
@@ -10,9 +10,11 @@ import gzip
 import io
 import os
 import shutil
+import stat
 import tarfile
 import tempfile
 import unicodedata
+import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +44,7 @@ class Limits:
 
 
 def unpack(archive: Path, folder: Path, limits: Limits = Limits()) -> Path:
-    """Unpack a tar or tar.gz archive into a new folder, or refuse it and leave nothing.
+    """Unpack a tar, tar.gz or zip archive into a new folder, or refuse it and leave nothing.
 
     Args:
         archive: the file.
@@ -66,8 +68,13 @@ def unpack(archive: Path, folder: Path, limits: Limits = Limits()) -> Path:
     except OSError as error:
         raise OutputError(f"{folder} cannot be made: {error}") from None
     try:
-        with _plain_tar(archive, folder.parent, limits) as stream:
-            _unpack_tar(stream, archive, folder, limits)
+        with archive.open("rb") as packed:
+            is_zip = packed.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+        if is_zip:
+            _unpack_zip(archive, folder, limits)
+        else:
+            with _plain_tar(archive, folder.parent, limits) as stream:
+                _unpack_tar(stream, archive, folder, limits)
     except CorruptFileError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -87,7 +94,7 @@ def _plain_tar(archive: Path, scratch: Path, limits: Limits) -> "_Guarded":
     if head[_TAR_MAGIC_AT:] == _TAR_MAGIC:
         return _Guarded(archive.open("rb"), archive)
     if not head.startswith(_GZIP_MAGIC):
-        raise CorruptFileError(f"{archive.name} is {_what_it_is(head)}, not a tar or tar.gz archive")
+        raise CorruptFileError(f"{archive.name} is {_what_it_is(head)}, not a tar, tar.gz or zip archive")
     packed_bytes = archive.stat().st_size
     plain = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115
     try:
@@ -120,8 +127,6 @@ def _what_it_is(head: bytes) -> str:
         return "a web page"
     if start.startswith((b"{", b"[")):
         return "a JSON text"
-    if head.startswith(_ZIP_MAGIC):
-        return "a zip file"
     return "something else"
 
 
@@ -203,6 +208,61 @@ def _unpack_member(
                 raise CorruptFileError(f"{what} is cut off, {left} bytes before its end")
             file.write(chunk)
             left -= len(chunk)
+
+
+def _unpack_zip(archive: Path, folder: Path, limits: Limits) -> None:
+    seen: dict[str, bool] = {}
+    allowed = min(limits.total_bytes, max(limits.ratio_from, limits.ratio * archive.stat().st_size))
+    total = 0
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            members = packed.infolist()
+            if len(members) > limits.members:
+                raise CorruptFileError(f"{archive.name} has more than {limits.members} members; refused")
+            for member in members:
+                total += _unpack_zipped(packed, member, archive, folder, seen, allowed - total)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        if isinstance(error, CorruptFileError):
+            raise
+        raise CorruptFileError(f"{archive.name} is a damaged zip archive: {error}") from None
+    if not any(not is_folder for is_folder in seen.values()):
+        raise CorruptFileError(f"{archive.name} holds no file")
+
+
+def _unpack_zipped(
+    packed: zipfile.ZipFile, member: zipfile.ZipInfo, archive: Path, folder: Path, seen: dict[str, bool], left: int
+) -> int:
+    """Unpack one member, at most `left` bytes; return how many."""
+    what = f"{archive.name}: member {_shown(member.filename)}"
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    if member.flag_bits & 1:
+        raise CorruptFileError(f"{what} is encrypted; unpack the archive with its password and give the folder")
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR) or member.compress_type not in (
+        zipfile.ZIP_STORED,
+        zipfile.ZIP_DEFLATED,
+    ):
+        raise CorruptFileError(
+            f"{what} is a link, a device or packed in an unusual way; only files and folders are taken"
+        )
+    parts = _safe_parts(member.filename, what)
+    if not parts:
+        raise CorruptFileError(f"{what} has no name")
+    _claim(parts, member.is_dir(), seen, what)
+    target = folder.joinpath(*parts)
+    if member.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+        return 0
+    if member.file_size > left:
+        raise CorruptFileError(f"{archive.name} unpacks to more than it may; refused as a bomb")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    done = 0
+    with packed.open(member) as content, target.open("xb") as file:
+        while chunk := content.read(_CHUNK):
+            done += len(chunk)
+            if done > left:
+                raise CorruptFileError(f"{archive.name} unpacks to more than it may; refused as a bomb")
+            file.write(chunk)
+    return done
 
 
 def _safe_parts(name: str, what: str) -> list[str]:

@@ -5,6 +5,7 @@ checkpoint, a frozen graph, a peer's file, or an archive or folder of one of the
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,29 +21,31 @@ from mobilenet_hub.weights.hugging_face import CONFIG_FILE as HF_CONFIG
 from mobilenet_hub.weights.hugging_face import PICKLE_FILE, is_hugging_face, read_hugging_face
 from mobilenet_hub.weights.hugging_face import WEIGHTS_FILE as HF_WEIGHTS
 from mobilenet_hub.weights.identify import Source, Wanted, to_module
-from mobilenet_hub.weights.keras_file import SUFFIXES as KERAS_SUFFIXES
 from mobilenet_hub.weights.keras_file import read_keras_file
+from mobilenet_hub.weights.kinds import ARCHIVE, GRAPH, JSON, KERAS, LITERT, kind_of
+from mobilenet_hub.weights.labels import labels_beside
 from mobilenet_hub.weights.litert import read_litert
 from mobilenet_hub.weights.tensorflow.checkpoint import read_checkpoint
 from mobilenet_hub.weights.tensorflow.frozen_graph import read_frozen_graph
 from mobilenet_hub.weights.tensorflow.saved_model import HUB1_FILE, MODEL_FILE, VARIABLES_FILE, read_saved_model
 from mobilenet_hub.weights.tensorflow.tensor_bundle import find_prefix
 from mobilenet_hub.weights.tfjs import MODEL_FILE as TFJS_FILE
-from mobilenet_hub.weights.tfjs import read_tfjs
+from mobilenet_hub.weights.tfjs import is_tfjs, read_tfjs
 
-_ARCHIVES = (".tgz", ".tar.gz", ".tar")
-_FILE_READERS = {".pb": read_frozen_graph, ".tflite": read_litert}
 _FOLDER_READERS = {
     MODEL_FILE: read_saved_model,
     HF_CONFIG: read_hugging_face,
     HF_WEIGHTS: read_hugging_face,
     PICKLE_FILE: read_hugging_face,
 }
+_ORDER = (GRAPH, KERAS, LITERT)  # which of a folder's files is meant, where it has several forms of one network
+_ARCHIVE_SUFFIX = re.compile(r"\.(tgz|tar|tar\.gz|zip)$", re.IGNORECASE)
+_NOT_THEIRS = ("__MACOSX", ".")  # what macOS adds to archives
 _MAX_NESTING = 3  # folders that hold nothing but a folder, around the one with the files
 FORMATS = (
     "a module folder, a TF-Slim checkpoint (prefix, folder or .tgz), a frozen graph (.pb), a TF1 hub module, a TF2 "
-    "SavedModel, a Keras file (.keras, .h5), a TensorFlow.js layers model (model.json), a Hugging Face folder, a float "
-    ".tflite file"
+    "SavedModel, a Keras file (.keras, .h5), a TensorFlow.js layers model (model.json), a Hugging Face folder, a "
+    "LiteRT file (.tflite), or a zip or tar archive of one of them"
 )
 
 
@@ -156,13 +159,13 @@ def _of_handle(handle: str, wanted: Wanted) -> Wanted:
 
 
 def _is_archive(path: Path) -> bool:
-    return is_file(path) and path.name.lower().endswith(_ARCHIVES)
+    return is_file(path) and kind_of(path) == ARCHIVE
 
 
 def _load_archive(archive: Path, wanted: Wanted) -> Module:
     with tempfile.TemporaryDirectory(prefix="mobilenet-hub-") as scratch:
         # The archive's name may say what the network is, so the folder keeps it.
-        folder = Path(scratch) / archive.name.partition(".t")[0]
+        folder = Path(scratch) / _ARCHIVE_SUFFIX.sub("", archive.name)
         unpack(archive, folder)
         try:
             module = _load(folder, wanted)
@@ -171,14 +174,19 @@ def _load_archive(archive: Path, wanted: Wanted) -> Module:
                 raise
             raise type(error)(str(error).replace(str(folder), str(archive))) from None
     origin = {**module.config.source, "archive": archive.name} if isinstance(module.config.source, dict) else None
-    return Module(replace(module.config, source=origin), module.weights)
+    return replace(module, config=replace(module.config, source=origin), path=None)
 
 
 def _load(path: Path, wanted: Wanted) -> Module:
     found = _as_module_folder(path)
     if found is not None:
         return _adjusted(read_module(found), wanted)
-    return to_module(_read(path, wanted.image_size), wanted)
+    source = _read(path, wanted.image_size)
+    module = to_module(source, wanted)
+    if source.labels is None and module.config.num_classes:
+        found = labels_beside(source.path, module.config.num_classes)
+        module = replace(module, config=replace(module.config, labels=found or module.config.labels))
+    return module
 
 
 def _as_module_folder(path: Path) -> Path | None:
@@ -225,16 +233,17 @@ def _read(path: Path, size: tuple[int, int] | None) -> Source:
 
 
 def _read_file(file: Path, size: tuple[int, int] | None) -> Source | None:
-    """Read a file whose name says what it is; None where it does not."""
+    """Read a file that by its content, or its name, is one that can be read; None where it is not."""
     if file.name in _FOLDER_READERS:
         return _FOLDER_READERS[file.name](file.parent)
-    if file.name == TFJS_FILE:
+    kind = kind_of(file)
+    if kind == JSON and (file.name == TFJS_FILE or is_tfjs(file)):
         return read_tfjs(file, size)
-    if file.suffix in KERAS_SUFFIXES:
+    if kind == KERAS:
         return read_keras_file(file, size)
-    if file.suffix in _FILE_READERS:
-        return _FILE_READERS[file.suffix](file)
-    return None
+    if kind == LITERT:
+        return read_litert(file)
+    return read_frozen_graph(file) if kind == GRAPH else None
 
 
 def _read_folder(folder: Path, size: tuple[int, int] | None) -> Source:
@@ -250,21 +259,27 @@ def _read_folder(folder: Path, size: tuple[int, int] | None) -> Source:
             return read_tfjs(folder / TFJS_FILE, size)
         if is_hugging_face(folder):
             return read_hugging_face(folder)
-        for suffix in (".pb", *KERAS_SUFFIXES, ".tflite"):
-            if file := _only_file(folder, suffix):
-                return _read(file, size)
-        inner = [entry for entry in folder.iterdir() if entry.is_dir()]
+        if file := _only_file(folder):
+            return _read(file, size)
+        inner = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(_NOT_THEIRS)]
         if len(inner) != 1:
             break
         folder = inner[0]
     raise InputError(f"{folder} holds nothing that can be converted: {FORMATS}")
 
 
-def _only_file(folder: Path, suffix: str) -> Path | None:
-    """Return the one file of that kind in a folder; TF-Slim's archives hold a quantized one beside it."""
-    files = sorted(folder.glob(f"*{suffix}"))
-    float_files = [file for file in files if "quant" not in file.name] or files
-    if len(float_files) > 1:
-        names = ", ".join(file.name for file in float_files)
-        raise InvalidModuleError(f"{folder} holds several files that could be meant: {names}; name one")
-    return float_files[0] if float_files else None
+def _only_file(folder: Path) -> Path | None:
+    """Return the file of a folder that holds a network; TF-Slim's archives hold a quantized one beside it."""
+    kinds: dict[str | None, list[Path]] = {}
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and not file.name.startswith("."):
+            kinds.setdefault(kind_of(file), []).append(file)
+    for kind in _ORDER:
+        files = kinds.get(kind, [])
+        float_files = [file for file in files if "quant" not in file.name.replace("unquant", "")] or files
+        if len(float_files) > 1:
+            names = ", ".join(file.name for file in float_files)
+            raise InvalidModuleError(f"{folder} holds several files that could be meant: {names}; name one")
+        if float_files:
+            return float_files[0]
+    return None

@@ -154,7 +154,7 @@ def _operations(layer: Layer, weights: _Weights) -> Iterator[Operation]:
         yield Operation("activation", f"{layer.name}/{function}", (between,), layer.output, {"function": function})
 
 
-def _what(layer: Layer, weights: _Weights) -> tuple[str, dict[str, Any]]:
+def _what(layer: Layer, weights: _Weights) -> tuple[str, dict[str, Any]]:  # noqa: PLR0911 (one for each kind)
     kind, config = layer.kind, layer.config
     if layer.training and kind in _RANDOM_ALWAYS:
         raise Unfit(f"its layer {layer.name} ({kind}) is called with training=True, which no module does to classify")
@@ -179,7 +179,7 @@ def _what(layer: Layer, weights: _Weights) -> tuple[str, dict[str, Any]]:
     return _without_weights(layer)
 
 
-def _without_weights(layer: Layer) -> tuple[str, dict[str, Any]]:
+def _without_weights(layer: Layer) -> tuple[str, dict[str, Any]]:  # noqa: PLR0911 (one for each kind)
     kind, config = layer.kind, layer.config
     if kind in ("ReLU", "ReLU6", "Activation", "Softmax", "Sigmoid"):
         return "activation", {"function": _function(kind, config)}

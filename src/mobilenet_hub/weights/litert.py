@@ -4,7 +4,7 @@ Batch norm is folded into kernels and biases in these files, so that the module 
 Where only the weights are integers ("dynamic range"), they are widened.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from mobilenet_hub.architecture import Variant
 from mobilenet_hub.weights.head import Dense, Step, head_weights
 from mobilenet_hub.weights.identify import Source, to_source
+from mobilenet_hub.weights.labels import labels_inside
 from mobilenet_hub.weights.litert_graph import LiteRtGraph
 from mobilenet_hub.weights.operations import Recognized, as_found, recognize
 from mobilenet_hub.weights.reading import Unfit, reading
@@ -33,7 +34,7 @@ def read_litert(file: Path) -> Source:
     """Read a .tflite file.
 
     Returns:
-        A network whose batch norm is folded, for inference only; of a quantized file, what it is beside the file itself.
+        A network whose batch norm is folded, for inference only; or a quantized file, and what it is.
 
     Raises:
         CorruptFileError: the file is damaged; says where.
@@ -44,11 +45,14 @@ def read_litert(file: Path) -> Source:
         graph, found = _recognized(data)
         size = image_size_of(graph.shape(graph.input))
         if not graph.quantized:
-            return to_source(file, "LiteRT file", as_found(found, size, graph.names))
+            whole = as_found(found, size, graph.names)
+            return to_source(file, "LiteRT file", replace(whole, labels=labels_inside(data, _classes(found))))
         if size is None:
             raise Unfit(f"its images have the shape {list(graph.shape(graph.input))}")
         weights, hidden = _outline(found)
-        return Source(file, "quantized LiteRT file", weights, size, variant=Variant(hidden_units=hidden), model=data)
+        labels = labels_inside(data, max(_classes(found), 2))
+        variant = Variant(hidden_units=hidden)
+        return Source(file, "quantized LiteRT file", weights, size, labels, variant, model=data)
 
 
 def read_quantized(data: bytes, file: Path) -> QuantizedFile:
@@ -60,14 +64,18 @@ def read_quantized(data: bytes, file: Path) -> QuantizedFile:
     """
     with reading(file, WHAT):
         _, found = _recognized(data)
-        classes = [step.kernel.shape[-1] for step in found.head if isinstance(step, Dense)]
         functions = [step for step in found.head if isinstance(step, str)]
         last = functions[-1] if functions and isinstance(found.head[-1], str) else "linear"
-        return QuantizedFile(int(str(found.features)), last, classes[-1] if classes else 0)
+        return QuantizedFile(int(str(found.features)), last, _classes(found))
+
+
+def _classes(found: Recognized) -> int:
+    """Return how many numbers a head gives; 0 where there is none."""
+    return next((step.kernel.shape[-1] for step in reversed(found.head) if isinstance(step, Dense)), 0)
 
 
 def _outline(found: Recognized) -> tuple[dict[str, np.ndarray], tuple[int, ...]]:
-    """Return weights that are as large as the file's own, which say what network it is; and the hidden layers' widths."""
+    """Return weights that are as large as the file's own, which say what it is; and its hidden layers' widths."""
     steps: list[Step] = []
     for step in found.head:
         if isinstance(step, Dense):

@@ -17,7 +17,19 @@ from mobilenet_hub.weights.reading import Unfit, array_from, as_float32
 
 _IDENTIFIER = b"TFL3"
 _ADD, _AVERAGE_POOL, _CONV, _DEPTHWISE, _DEQUANTIZE, _FULLY_CONNECTED, _LOGISTIC = 0, 1, 3, 4, 6, 9, 14
-_MAX_POOL, _MUL, _RELU, _RELU6, _RESHAPE, _SOFTMAX, _CUSTOM, _PAD, _MEAN, _SUB, _DIV = 17, 18, 19, 21, 22, 25, 32, 34, 40, 41, 42
+_MAX_POOL, _MUL, _RELU, _RELU6, _RESHAPE, _SOFTMAX, _CUSTOM, _PAD, _MEAN, _SUB, _DIV = (
+    17,
+    18,
+    19,
+    21,
+    22,
+    25,
+    32,
+    34,
+    40,
+    41,
+    42,
+)
 _SQUEEZE, _QUANTIZE, _HARD_SWISH = 43, 114, 117
 _NAMES = {2: "concatenation", _MAX_POOL: "max pooling", 11: "L2 normalization", 28: "tanh", 39: "transpose",
           _HARD_SWISH: "HardSwish", 23: "bilinear resizing", 45: "strided slice", 98: "leaky ReLU", 54: "PReLU",
@@ -143,7 +155,10 @@ class LiteRtGraph:
         form = [1] * stored.ndim
         if len(scales) > 1:
             form[axis] = len(scales)
-        scale, zero = scales.reshape(form) if stored.ndim else scales[0], zeros.reshape(form) if stored.ndim else zeros[0]
+        scale, zero = (
+            scales.reshape(form) if stored.ndim else scales[0],
+            zeros.reshape(form) if stored.ndim else zeros[0],
+        )
         return as_float32((stored.astype(np.float64) - zero) * scale, self.name(tensor))
 
     def _quantization(self, tensor: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -181,7 +196,9 @@ class LiteRtGraph:
                 return "relu6"
         return _FUSED.get(code, f"activation {code}")
 
-    def _what(self, one: _Operator, computed: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
+    def _what(  # noqa: PLR0911 (one for each kind)
+        self, one: _Operator, computed: tuple[int, ...]
+    ) -> tuple[str, dict[str, Any]]:
         if one.code in (_CONV, _DEPTHWISE, _FULLY_CONNECTED):
             return self._with_kernel(one)
         if one.code in (_ADD, _MUL, _SUB, _DIV):

@@ -75,7 +75,12 @@ def recognize(
     Raises:
         Unfit: another network, or an operation that a module cannot have; names it.
     """
-    path = _path(operations, start, end)
+    operations = list(operations)
+    try:
+        path = _path(operations, start, end)
+    except Unfit:
+        _network_of(operations)  # that it is another network altogether says more
+        raise
     walk = _Walk(_network_of(path), start, size)
     for operation in path:
         walk.take(operation)

@@ -16,6 +16,7 @@ import numpy as np
 
 from mobilenet_hub.weights.identify import TEACHABLE_MACHINE_SCALE, Source, to_source
 from mobilenet_hub.weights.keras_network import Arrays, read_network
+from mobilenet_hub.weights.kinds import refuse_stand_in
 from mobilenet_hub.weights.reading import array_from, reading
 
 MODEL_FILE, METADATA_FILE = "model.json", "metadata.json"
@@ -47,6 +48,14 @@ def read_tfjs(file: Path, size: tuple[int, int] | None = None) -> Source:
         scaled = replace(source.variant, input_scale=TEACHABLE_MACHINE_SCALE)
         source = replace(source, labels=labels, variant=scaled)
     return source
+
+
+def is_tfjs(file: Path) -> bool:
+    """Tell whether a JSON file is a TensorFlow.js model, whatever it is called."""
+    try:
+        return isinstance(_json(file).get("weightsManifest"), list)
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -101,7 +110,9 @@ def _read_layers(manifest: Any, folder: Path) -> Mapping[str, Arrays]:
 def _read_shard(folder: Path, path: Any) -> bytes:
     if not isinstance(path, str) or Path(path).name != path:
         raise ValueError(f"its weights are said to lie in {path!r}, not beside it")
-    return (folder / path).read_bytes()
+    data = (folder / path).read_bytes()
+    refuse_stand_in(folder / path, data[:64])
+    return data
 
 
 def _stored_dtype(entry: dict[str, Any]) -> np.dtype:

@@ -14,7 +14,7 @@ from mobilenet_hub.architecture import STATISTICS, Variant
 from mobilenet_hub.errors import CorruptFileError, InvalidModuleError
 from mobilenet_hub.weights.identify import LEAVES, Source, is_slim, slim_name
 from mobilenet_hub.weights.reading import as_float32, reading
-from mobilenet_hub.weights.tensorflow.graph_def import GraphFacts, facts_of, nodes_of
+from mobilenet_hub.weights.tensorflow.graph_def import facts_of, nodes_of, variant_of
 from mobilenet_hub.weights.tensorflow.protobuf import Message
 from mobilenet_hub.weights.tensorflow.tensor_bundle import read_bundle
 
@@ -34,8 +34,8 @@ def read_checkpoint(prefix: Path) -> Source:
     tensors = {name: value for name, value in read_bundle(prefix).items() if isinstance(value, np.ndarray)}
     with reading(prefix, "a checkpoint of MobileNet weights"):
         weights = network_weights(tensors, prefix)
-    facts = _read_meta(prefix.with_name(f"{prefix.name}.meta"), tensors)
-    return Source(prefix, "TF-Slim checkpoint", weights, facts.image_size, variant=facts.variant)
+    size, variant = _read_meta(prefix.with_name(f"{prefix.name}.meta"), tensors)
+    return Source(prefix, "TF-Slim checkpoint", weights, size, variant=variant)
 
 
 def network_weights(tensors: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
@@ -91,13 +91,14 @@ def _is_extra(name: str, array: np.ndarray, variables: set[str]) -> bool:
     return array.ndim == 0 or name.rpartition("/")[0] in variables
 
 
-def _read_meta(file: Path, tensors: Mapping[str, np.ndarray]) -> GraphFacts:
+def _read_meta(file: Path, tensors: Mapping[str, np.ndarray]) -> tuple[tuple[int, int] | None, Variant]:
     if not file.is_file():
-        return GraphFacts(None, Variant(), {})
+        return None, Variant()
     with reading(file, "a checkpoint's graph"):
         graph = Message(file.read_bytes()).message(2)
-        facts = facts_of(nodes_of(graph))
+        nodes = list(nodes_of(graph))
+        facts, variant = facts_of(nodes), variant_of(nodes)
         if not facts.variables:
             raise ValueError("it has no variables")
     check_belongs(facts.variables, tensors, file)
-    return facts
+    return facts.image_size, variant

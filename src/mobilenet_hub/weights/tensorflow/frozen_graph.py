@@ -1,57 +1,72 @@
-"""Frozen TensorFlow graphs: networks whose variables have become constants.
+"""Frozen TensorFlow graphs: networks whose variables have become constants, followed from the images to the output.
 
-The constants keep the variables' names (read through `<name>/read` nodes), sometimes below the scope of an import.
+TF-Slim's own, those of retrain.py (TensorFlow for Poets) with their new layer, and what optimize_for_inference made of
+either, batch norm folded or not.
 """
 
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-
-from mobilenet_hub.errors import InvalidModuleError
-from mobilenet_hub.weights.identify import LEAVES, Source, is_slim, slim_name
-from mobilenet_hub.weights.reading import as_float32, reading
-from mobilenet_hub.weights.tensorflow.graph_def import Node, facts_of, nodes_of
+from mobilenet_hub.weights.identify import LEAVES, Source, to_source
+from mobilenet_hub.weights.operations import Operation, as_found, recognize
+from mobilenet_hub.weights.reading import Unfit, reading
+from mobilenet_hub.weights.tensorflow.graph_def import Node, image_size_of, nodes_of, refuse_quantized
+from mobilenet_hub.weights.tensorflow.graph_operations import TensorFlowGraph
 from mobilenet_hub.weights.tensorflow.protobuf import Message
 
 WHAT = "a frozen TensorFlow graph"
 _NODE = 1  # GraphDef.node; behind it stand library, version and versions (tensorflow/core/framework/graph.proto)
+_NO_OUTPUTS = ("Const", "NoOp", "Placeholder", "Assert", "VarHandleOp", "VariableV2")
 
 
 def read_frozen_graph(file: Path) -> Source:
-    """Read the weights and the image size of a frozen graph (.pb).
+    """Read the network of a frozen graph (.pb).
 
     Raises:
         CorruptFileError: the file is damaged, cut off, or no frozen graph; says where.
-        InvalidModuleError: the graph is quantized or holds no MobileNet.
+        InvalidModuleError: the graph is quantized or holds another network.
     """
     with reading(file, WHAT):
-        graph = Message(file.read_bytes())
-        if _NODE not in graph:
+        message = Message(file.read_bytes())
+        if _NODE not in message:
             raise ValueError("it has no nodes")
-        if graph.last == _NODE:  # cut off between two nodes, a graph may be a smaller network without fault
-            raise ValueError("it ends with a node, without the library or the versions that TensorFlow writes last")
-        nodes = list(nodes_of(graph))
+        nodes = list(nodes_of(message))
         _check_wiring(nodes)
-        facts = facts_of(nodes)
-        weights = _constants(nodes)
-        if not weights:
-            raise InvalidModuleError(
-                f"{file} has no constants named as TF-Slim's variables (MobilenetV1/... or MobilenetV2/...)"
-            )
-    return Source(file, "frozen graph", weights, facts.image_size, variant=facts.variant)
+        refuse_quantized(nodes)
+        graph = TensorFlowGraph(message)
+        end = graph.tensor(_output(nodes))
+        operations = graph.operations(end)
+        if message.last == _NODE and not (operations and _is_an_end(operations[-1])):
+            # Optimized graphs have nothing behind their nodes; one cut off between two may be a smaller network.
+            raise ValueError("it ends with a node, and not with classes: it was cut off")
+        start, size = _input(graph, operations)
+        found = recognize(operations, start, end, size)
+        return to_source(file, "frozen graph", as_found(found, size, tuple(one.name for one in operations)))
 
 
-def _constants(nodes: list[Node]) -> dict[str, np.ndarray]:
-    weights: dict[str, np.ndarray] = {}
-    for node in nodes:
-        name = slim_name(node.name)
-        if node.op != "Const" or not is_slim(name):
-            continue
-        if name in weights:
-            raise ValueError(f"{name} occurs twice, also as {node.name}")
-        weights[name] = as_float32(node.constant(), name)
-    return weights
+def _is_an_end(last: Operation) -> bool:
+    return last.kind == "activation" and last.values["function"] in ("softmax", "sigmoid")
+
+
+def _output(nodes: list[Node]) -> str:
+    used = {name for node in nodes for name in node.inputs}
+    ends = [node.name for node in nodes if node.name not in used and not node.op.endswith("Summary")]
+    ends = [
+        name for name, op in ((node.name, node.op) for node in nodes) if name in set(ends) and op not in _NO_OUTPUTS
+    ]
+    if len(ends) != 1:
+        raise Unfit(f"it has {len(ends)} outputs ({', '.join(ends[:5])}), where a network has one")
+    return ends[0]
+
+
+def _input(graph: TensorFlowGraph, operations: list[Operation]) -> tuple[tuple[str, int], tuple[int, int] | None]:
+    """Return the placeholder of the images, and their size where it is fixed."""
+    taken = {tensor for one in operations for tensor in one.inputs}
+    starts = [node for node in graph.nodes if node.op == "Placeholder" and (node.name, 0) in taken]
+    starts.sort(key=lambda node: image_size_of(node.shape()) is None)
+    if not starts:
+        raise Unfit("its output depends on no placeholder: it takes no images")
+    return (starts[0].name, 0), image_size_of(starts[0].shape())
 
 
 def _check_wiring(nodes: list[Node]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from mobilenet_hub.architecture import BATCH_NORM_EPSILON, INPUT_CHANNELS, Variant
 from mobilenet_hub.weights.reading import Unfit, array_from
-from mobilenet_hub.weights.tensorflow.protobuf import Message
+from mobilenet_hub.weights.tensorflow.protobuf import Message, varints
 
 _CONSTANTS = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}  # types.proto
 _MAX_SPLAT = 1 << 16  # elements of a constant that is stored as one value
@@ -32,6 +32,33 @@ class Node:
     def inputs(self) -> list[str]:
         """The names of the nodes that this one takes, without output numbers and control marks."""
         return [text.lstrip("^").partition(":")[0] for text in self._message.texts(3)]
+
+    @property
+    def references(self) -> list[str]:
+        """The tensors that this node takes, as they stand: with output numbers, "^" before what it waits for."""
+        return self._message.texts(3)
+
+    @property
+    def is_number(self) -> bool:
+        """Whether a Const node holds numbers of a type that is known."""
+        return "value" in self.attributes and self.attributes["value"].message(8).number(1) in _CONSTANTS
+
+    def integers(self, attribute: str) -> list[int]:
+        """The numbers of a list attribute; none where it is absent."""
+        return varints(self.attributes[attribute].message(1), 3) if attribute in self.attributes else []
+
+    def text(self, attribute: str) -> str:
+        """A string attribute, empty where it is absent."""
+        return self.attributes[attribute].text(2) if attribute in self.attributes else ""
+
+    def flag(self, attribute: str) -> bool:
+        """A boolean attribute, False where it is absent."""
+        return bool(self.attributes[attribute].number(5)) if attribute in self.attributes else False
+
+    def decimal(self, attribute: str, default: float) -> float:
+        """A float attribute."""
+        data = self.attributes[attribute].bytes(4) if attribute in self.attributes else b""
+        return struct.unpack("<f", data)[0] if len(data) == 4 else default
 
     @cached_property
     def attributes(self) -> dict[str, Message]:
@@ -58,7 +85,6 @@ class GraphFacts:
     """What a graph says beyond its weights."""
 
     image_size: tuple[int, int] | None  # (height, width) of its image placeholder, where it is fixed
-    variant: Variant  # with its batch norm's epsilon
     variables: dict[str, tuple[int, ...]]  # shapes of its variables by name
 
 
@@ -72,30 +98,52 @@ def nodes_of(graph: Message) -> Iterator[Node]:
 
 
 def facts_of(nodes: Iterable[Node]) -> GraphFacts:
-    """Collect what a graph says, and refuse one that computes something else than a float MobileNet.
+    """Collect what a graph says, and refuse a quantized one.
 
     Raises:
-        Unfit: the graph is quantized, pads otherwise than SAME, or mixes batch norm epsilons.
+        Unfit: the graph is quantized.
     """
-    sizes, epsilons, variables = set(), set(), {}
+    sizes, variables = set(), {}
+    nodes = list(nodes)
+    refuse_quantized(nodes)
+    for node in nodes:
+        if node.op == "Placeholder":
+            sizes.add(image_size_of(node.shape()))
+        elif node.op in _VARIABLE_OPS:
+            variables[node.name] = node.shape()
+    sizes.discard(None)
+    return GraphFacts(sizes.pop() if len(sizes) == 1 else None, variables)
+
+
+def variant_of(nodes: Iterable[Node]) -> Variant:
+    """Return how a graph computes that is read by its variables' names: its batch norm's epsilon.
+
+    Raises:
+        Unfit: the graph pads otherwise than SAME, or mixes epsilons.
+    """
+    epsilons = set()
+    for node in nodes:
+        if node.op.startswith("FusedBatchNorm") and "epsilon" in node.attributes:
+            epsilons.add(node.decimal("epsilon", 0.0))
+        elif node.op == "Const" and node.name.endswith("/batchnorm/add/y"):
+            epsilons.add(float(node.constant().reshape(())))
+        elif node.op in ("Conv2D", "DepthwiseConv2dNative"):
+            _check_padding(node)
+    return Variant(_one_epsilon(epsilons))
+
+
+def refuse_quantized(nodes: Iterable[Node]) -> None:
+    """Refuse a graph that computes in integers, or as if it did.
+
+    Raises:
+        Unfit: names the node.
+    """
     for node in nodes:
         if "FakeQuant" in node.op or node.op in ("Dequantize", "QuantizedConv2D"):
             raise Unfit(
                 f"node {node.name} is {node.op}: the network is quantized; "
                 "use the float file of the same network and quantize on export"
             )
-        if node.op == "Placeholder":
-            sizes.add(image_size_of(node.shape()))
-        elif node.op.startswith("FusedBatchNorm") and "epsilon" in node.attributes:
-            epsilons.add(struct.unpack("<f", node.attributes["epsilon"].bytes(4))[0])
-        elif node.op == "Const" and node.name.endswith("/batchnorm/add/y"):
-            epsilons.add(float(node.constant().reshape(())))
-        elif node.op in _VARIABLE_OPS:
-            variables[node.name] = node.shape()
-        elif node.op in ("Conv2D", "DepthwiseConv2dNative"):
-            _check_padding(node)
-    sizes.discard(None)
-    return GraphFacts(sizes.pop() if len(sizes) == 1 else None, Variant(_one_epsilon(epsilons)), variables)
 
 
 def image_size_of(shape: tuple[int, ...] | None) -> tuple[int, int] | None:
@@ -136,8 +184,13 @@ def _tensor(proto: Message, name: str) -> np.ndarray:
         raise ValueError(f"{name} has no shape")
     if 4 in proto:
         return array_from(proto.bytes(4), dtype, shape, name)
+    if dtype.kind == "i":
+        values = varints(proto, 7 if kind == 3 else 10)
+        if len(values) == 1 and prod(shape) <= _MAX_SPLAT:
+            return np.broadcast_to(np.array(values[0], dtype), shape)
+        return np.array(values, dtype).reshape(shape) if len(values) == prod(shape) else np.zeros(0, dtype)
     if kind != 1:
-        return np.zeros(0, dtype)  # integers listed one by one are nobody's weights
+        return np.zeros(0, dtype)  # doubles listed one by one are nobody's weights
     data = b"".join(proto.all_bytes(5))
     if len(data) == dtype.itemsize and len(shape) <= 1 and prod(shape) <= _MAX_SPLAT:
         return np.broadcast_to(np.frombuffer(data, dtype)[0], shape)

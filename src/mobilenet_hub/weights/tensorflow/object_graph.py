@@ -32,6 +32,28 @@ class _Stored:
     trainable: bool
 
 
+def full_names(tensors: Tensors) -> dict[str, np.ndarray]:
+    """Return the variables of a checkpoint by the names that they had in their program.
+
+    Raises:
+        ValueError: the object graph is damaged, or one name stands for different values.
+    """
+    graph = tensors[OBJECT_GRAPH]
+    if not isinstance(graph, tuple) or len(graph) != 1:
+        raise ValueError("its object graph is not one string")
+    found: dict[str, np.ndarray] = {}
+    unclear: set[str] = set()
+    for node in Message(graph[0]).messages(1):
+        for value in node.messages(2):
+            name, array = value.text(2), tensors.get(value.text(3))
+            if value.text(1) != _VALUE or not name or not isinstance(array, np.ndarray):
+                continue
+            if name in found and not np.array_equal(found[name], array):
+                unclear.add(name)
+            found[name] = array
+    return {name: array for name, array in found.items() if name not in unclear}
+
+
 def named_variables(tensors: Tensors, objects: Message, folder: Path) -> dict[str, np.ndarray]:
     """Return the variables of a SavedModel by TF-Slim name.
 

@@ -61,6 +61,20 @@ def fields(data: memoryview) -> Iterator[tuple[int, Value]]:
         at += length
 
 
+def varints(message: "Message", field: int) -> list[int]:
+    """Return the int64 numbers of a repeated field, whether they are packed into one or written one by one."""
+    found: list[int] = []
+    for value in message.values(field):
+        if isinstance(value, int):
+            found.append(value)
+            continue
+        at = 0
+        while at < len(value):
+            number, at = read_varint(value, at)
+            found.append(number)
+    return [value - (1 << 64) if value >> 63 else value for value in found]
+
+
 class Message:
     """The fields of one message by number; nested messages are parsed when asked for.
 
@@ -79,6 +93,10 @@ class Message:
 
     def __contains__(self, number: int) -> bool:
         return number in self._fields
+
+    def values(self, field: int) -> list[Value]:
+        """Return every value of a field as it is stored."""
+        return list(self._fields.get(field, []))
 
     def number(self, field: int) -> int:
         """Return a varint field, 0 where it is absent."""

@@ -7,17 +7,20 @@ numbers: tensorflow/core/protobuf/{saved_model,meta_graph,saved_object_graph,tra
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from mobilenet_hub.errors import CorruptFileError
 from mobilenet_hub.module_folder import CONFIG_FILE, LABELS_FILE
-from mobilenet_hub.weights.identify import Source
-from mobilenet_hub.weights.reading import reading
+from mobilenet_hub.weights.identify import Found, Source, to_source
+from mobilenet_hub.weights.operations import as_found, recognize
+from mobilenet_hub.weights.reading import Unfit, reading
 from mobilenet_hub.weights.tensorflow.checkpoint import check_belongs, network_weights
-from mobilenet_hub.weights.tensorflow.graph_def import facts_of, image_size_of, nodes_of, shape_of
-from mobilenet_hub.weights.tensorflow.object_graph import OBJECT_GRAPH, named_variables
+from mobilenet_hub.weights.tensorflow.graph_def import facts_of, image_size_of, nodes_of, shape_of, variant_of
+from mobilenet_hub.weights.tensorflow.graph_operations import TensorFlowGraph
+from mobilenet_hub.weights.tensorflow.object_graph import OBJECT_GRAPH, full_names, named_variables
 from mobilenet_hub.weights.tensorflow.protobuf import Message
 from mobilenet_hub.weights.tensorflow.tensor_bundle import read_bundle
 
@@ -26,6 +29,7 @@ EXTRA_FOLDER = "assets.extra"  # where TensorFlow lets a SavedModel keep what it
 _HUB1_FORMAT = 3  # ModuleDef.FORMAT_V3, tensorflow_hub/module_def.proto
 _IMAGE_MODULE_INFO = "image_module_info"
 _MAX_DEPTH = 20
+_SIGNATURES = ("serving_default", "default", "serve", "predict")
 
 
 def read_saved_model(folder: Path) -> Source:
@@ -45,30 +49,58 @@ def read_saved_model(folder: Path) -> Source:
         graphs = Message(file.read_bytes()).messages(2)
         if not graphs:
             raise ValueError("it has no graph")
-        facts = facts_of(node for graph in graphs for node in nodes_of(graph.message(2)))
+        nodes = [node for graph in graphs for node in nodes_of(graph.message(2))]
+        facts = facts_of(nodes)
         sizes = {size for graph in graphs for size in _image_sizes(graph)} or {facts.image_size}
         objects = [graph.message(7) for graph in graphs if 7 in graph]
     stated_size, labels = _stated(folder / EXTRA_FOLDER)
     bundle = read_bundle((folder / VARIABLES_FILE).with_suffix(""))
     tensors = {name: value for name, value in bundle.items() if isinstance(value, np.ndarray)}
+    variables = tensors
     if OBJECT_GRAPH in bundle:
-        if not objects:
-            raise CorruptFileError(f"{file} has no objects, as the weights beside it demand")
-        tensors = named_variables(bundle, objects[0], folder)
+        with reading(folder, "a SavedModel"):
+            variables = full_names(bundle)
+    elif objects:
+        raise CorruptFileError(f"{file} has objects that the weights beside it know nothing of")
     else:
-        if objects:
-            raise CorruptFileError(f"{file} has objects that the weights beside it know nothing of")
         check_belongs(facts.variables, tensors, file)
-    with reading(folder, "a MobileNet"):
-        weights = network_weights(tensors, folder)
-    return Source(
-        folder,
-        "TF1 hub module" if is_hub1 else "TF2 SavedModel",
-        weights,
-        stated_size or (sizes.pop() if len(sizes) == 1 else None),
-        labels,
-        variant=facts.variant,
-    )
+    kind = "TF1 hub module" if is_hub1 else "TF2 SavedModel" if objects else "SavedModel"
+    size = stated_size or (sizes.pop() if len(sizes) == 1 else None)
+    with reading(folder, "a SavedModel of a MobileNet"):
+        if found := _followed(graphs, variables, size):
+            return to_source(folder, kind, replace(found, labels=labels))
+        if OBJECT_GRAPH in bundle and not objects:
+            raise CorruptFileError(f"{file} has no objects, as the weights beside it demand")
+        tensors = named_variables(bundle, objects[0], folder) if objects else tensors
+        return Source(folder, kind, network_weights(tensors, folder), size, labels, variant=variant_of(nodes))
+
+
+def _followed(graphs: list[Message], variables: dict[str, np.ndarray], size: tuple[int, int] | None) -> Found | None:
+    """Follow the signature that serves from its images to its output; None where a model has none with an output."""
+    serving = [graph for graph in graphs if "train" not in graph.message(1).texts(4)]
+    for graph in serving or graphs:
+        ends = _ends(graph.map(5))
+        if ends is None:
+            continue
+        followed = TensorFlowGraph(graph.message(2), variables)
+        start, end = map(followed.tensor, ends)
+        operations = followed.operations(end)
+        found = recognize(operations, start, end, size)
+        return as_found(found, size, (start[0], *(one.name for one in operations)))
+    return None
+
+
+def _ends(signatures: dict[str, Message]) -> tuple[str, str] | None:
+    """Return the tensors of a signature's images and of its output."""
+    chosen = next((signatures[name] for name in _SIGNATURES if name in signatures), None)
+    if chosen is None:
+        return None
+    inputs, outputs = ({key: info.text(1) for key, info in chosen.map(field).items()} for field in (1, 2))
+    if not any(outputs.values()):
+        return None
+    if len(inputs) != 1 or (len(outputs) != 1 and "default" not in outputs):
+        raise Unfit(f"it takes {', '.join(inputs)} and gives {', '.join(outputs)}, where a module has one of each")
+    return next(iter(inputs.values())), outputs.get("default") or next(iter(outputs.values()))
 
 
 def _stated(extra: Path) -> tuple[tuple[int, int] | None, tuple[str, ...] | None]:

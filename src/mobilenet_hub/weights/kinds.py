@@ -1,0 +1,88 @@
+"""What a file is, from its first bytes: names are changed, and pointers and web pages saved in a file's place."""
+
+import zipfile
+from pathlib import Path
+
+from mobilenet_hub.errors import InvalidModuleError
+
+KERAS, LITERT, GRAPH, JSON, ARCHIVE = "keras", "litert", "graph", "json", "archive"
+_HEAD = 1024
+_HDF5, _ZIP, _GZIP, _TAR = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"\x1f\x8b", b"ustar"
+_TAR_AT = 257
+_LFS = b"version https://git-lfs.github.com/spec/"
+_WEB = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
+_LIST_OF_CHECKPOINTS = b"model_checkpoint_path:"
+_KERAS_PARTS = {"config.json", "model.weights.h5"}
+_GRAPH_STARTS = (b"\x0a",)  # a GraphDef begins with a node
+_BY_SUFFIX = {
+    ".keras": KERAS, ".h5": KERAS, ".hdf5": KERAS, ".pb": GRAPH, ".tflite": LITERT, ".lite": LITERT,
+    ".zip": ARCHIVE, ".tgz": ARCHIVE, ".tar": ARCHIVE, ".gz": ARCHIVE,
+}  # fmt: skip
+
+
+def kind_of(file: Path) -> str | None:  # noqa: PLR0911 (one for each kind)
+    """Return what a file is: "keras", "litert", "graph", "json", "archive", or None where it is nothing known.
+
+    What the bytes do not say, the name may: so that a damaged file is told from a foreign one.
+
+    Raises:
+        InvalidModuleError: it is something that people have in a model's place; says what, and what to do.
+    """
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(_HEAD)
+    except OSError:
+        return None
+    refuse_stand_in(file, head)
+    if head.startswith(_HDF5):
+        return KERAS
+    if head[4:8] == b"TFL3":
+        return LITERT
+    if head.startswith(_ZIP):
+        return _kind_of_zip(file)
+    if head.startswith(_GZIP) or head[_TAR_AT:].startswith(_TAR):
+        return ARCHIVE
+    if head.lstrip()[:1] == b"{":
+        return JSON
+    by_name = _BY_SUFFIX.get(file.suffix.lower())
+    if by_name is None and head.startswith(_GRAPH_STARTS) and file.suffix.lower() in ("", ".model", ".bin", ".graph"):
+        return GRAPH
+    return by_name
+
+
+def refuse_stand_in(file: Path, head: bytes) -> None:
+    """Refuse what people have in a file's place without knowing.
+
+    Raises:
+        InvalidModuleError: it is a Git LFS pointer, a web page, or a list of checkpoints.
+    """
+    if head.startswith(_LFS):
+        raise InvalidModuleError(
+            f"{file} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull` in its repository, or "
+            "download it from the repository's page"
+        )
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_WEB):
+        raise InvalidModuleError(
+            f"{file} is a web page, saved in the place of the file: download the file itself (on GitHub: Raw)"
+        )
+    if head.startswith(_LIST_OF_CHECKPOINTS):
+        raise InvalidModuleError(
+            f"{file} only says which checkpoint beside it is the newest: give the folder, {file.parent}, or the "
+            "checkpoint's name without .index"
+        )
+
+
+def _kind_of_zip(file: Path) -> str:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = set(archive.namelist()[:2000])
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return _BY_SUFFIX.get(file.suffix.lower(), ARCHIVE)
+    if names >= _KERAS_PARTS:
+        return KERAS
+    if any(name.endswith("/data.pkl") for name in names):
+        raise InvalidModuleError(
+            f"{file} is a PyTorch file, whose pickle can run any program and is never opened; use the model's "
+            "safetensors file"
+        )
+    return ARCHIVE
