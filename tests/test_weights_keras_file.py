@@ -152,7 +152,7 @@ def layer(config, name):
         (lambda c: layer(c, "predictions").update(activation="sigmoid"), "1000 classes are independent"),
         (lambda c: c["config"]["layers"].pop(-3), r"\w"),
         (lambda c: c["config"]["layers"].insert(1, {"class_name": "Rot90", "config": {}}), "Rot90"),
-        (lambda c: c.update(config=None), "no list of layers"),
+        (lambda c: c.update(config=None), "has no list of layers"),
         (lambda c: c["config"]["layers"].clear(), "none of its layers"),
     ],
 )

@@ -174,6 +174,8 @@ def checked_image_size(
     if image_size is None:
         return config.image_size
     size = height_and_width(image_size)
+    if size != config.image_size:
+        check_has_weights(config, f"run it at {size[0]}x{size[1]}")
     if size != config.image_size and not any_size and fixed_size(config):
         trained = "x".join(map(str, config.image_size))
         raise InputError(
@@ -237,6 +239,7 @@ def drop_background(module: Module) -> Module:
         1000
     """
     config = module.config
+    check_has_weights(config, "leave its background class out")
     if config.num_classes != IMAGENET_CLASSES:
         raise InputError(f"the module has {config.num_classes} classes, not the {IMAGENET_CLASSES} with background")
     classifier = {variable.name: module.weights[variable.name][..., 1:] for variable in config.network.classifier}

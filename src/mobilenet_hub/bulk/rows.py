@@ -48,8 +48,14 @@ def feature_rows(num_features: int, *, half: bool = False) -> Rows:
     return Rows("features", schema, make)
 
 
-def label_rows(labels: Sequence[str], top: int) -> Rows:
-    """Return rows of path, label, score and index: values for top 1, lists for more, the likeliest first."""
+def label_rows(labels: Sequence[str], top: int, scores_of: Callable[[np.ndarray], np.ndarray]) -> Rows:
+    """Return rows of path, label, score and index: values for top 1, lists for more, the likeliest first.
+
+    Args:
+        labels: a label for each class.
+        top: how many classes of each photo.
+        scores_of: makes scores of logits: `Engine.scores`.
+    """
     import pyarrow as pa
 
     from mobilenet_hub.inference.classify import likeliest
@@ -61,7 +67,7 @@ def label_rows(labels: Sequence[str], top: int) -> Rows:
     schema = pa.schema([pa.field(n, kind, nullable=False) for n, kind in zip(LABEL_COLUMNS, kinds, strict=True)])
 
     def make(batch: Batch, logits: np.ndarray) -> "RecordBatch":
-        indices, scores = likeliest(logits, top)
+        indices, scores = likeliest(scores_of(logits), top)
         if top == 1:
             indices, scores = indices[:, 0], scores[:, 0]
         named = np.array(labels, object)[indices].tolist()

@@ -48,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
     from mobilenet_hub.bulk.rows import label_rows
 
     top = min(args.top or 1, len(classifier.labels))
-    return run_bulk("classify", args, classifier, label_rows(classifier.labels, top), {"top": top}, folder)
+    return run_bulk(
+        "classify", args, classifier, label_rows(classifier.labels, top, classifier.engine.scores), {"top": top}, folder
+    )
 
 
 def _to_screen(args: argparse.Namespace, classifier: "Classifier") -> int:

@@ -24,7 +24,7 @@ from mobilenet_hub.host.progress import OnProgress, Stage
 from mobilenet_hub.images.batches import batches
 from mobilenet_hub.images.fit import Fit
 from mobilenet_hub.images.skipped import Skipped
-from mobilenet_hub.inference.classify import Classifier, softmax
+from mobilenet_hub.inference.classify import Classifier
 from mobilenet_hub.inference.engine import Precision
 from mobilenet_hub.module_folder import WEIGHTS_FILE
 from mobilenet_hub.store import resolve
@@ -174,7 +174,7 @@ def predict(
         skipped.append(Skipped(path, error.reason))
 
     for _, batch in batches(paths, classifier.preprocessing, skip, threads=classifier.engine.threads):
-        parts.append(softmax(classifier.engine.run(batch)["logits"]))
+        parts.append(classifier.engine.scores(classifier.engine.run(batch)["logits"]))
         if on_progress:
             on_progress(Stage("photos", "photo"), sum(map(len, parts)) + len(skipped), len(paths))
     return np.concatenate(parts) if parts else np.empty((0, classifier.config.num_classes)), tuple(skipped)

@@ -29,7 +29,7 @@ from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.images.inputs import items
 from mobilenet_hub.inference.graph import output_names
 from mobilenet_hub.keras.backends import require_keras
-from mobilenet_hub.module import Module, ModuleConfig, checked_image_size
+from mobilenet_hub.module import Module, ModuleConfig, check_has_weights, checked_image_size
 
 if TYPE_CHECKING:
     from mobilenet_hub.hub.keras_layer import KerasLayer
@@ -143,6 +143,7 @@ def make_request(module: "Exportable", format: str, options: Options) -> Request
 
 def _opened(module: "Exportable") -> tuple[Contract, Mapping[str, np.ndarray]]:
     if isinstance(module, Module):
+        check_has_weights(module.config, "export it")
         return find_contract(module.config.handle or "the module", module.config), module.weights
     if isinstance(module, str | os.PathLike):
         return open_contract(module)

@@ -14,7 +14,7 @@ import numpy as np
 from mobilenet_hub.architecture import BATCH_NORM_MOMENTUM, INPUT_CHANNELS
 from mobilenet_hub.catalog.published import PublishedModule
 from mobilenet_hub.errors import InputError
-from mobilenet_hub.module import ModuleConfig, fixed_size, published_as
+from mobilenet_hub.module import ModuleConfig, check_has_weights, fixed_size, published_as
 from mobilenet_hub.store import open_module
 
 WITH_MOMENTUM = "_with_bn_hparams"
@@ -188,6 +188,7 @@ def open_contract(name: str | os.PathLike[str], *, fetch: bool = True) -> tuple[
     if not isinstance(name, str | os.PathLike):
         raise InputError(f"a module is named by a string or path, not by {type(name).__name__}")
     module = open_module(name, fetch=fetch)
+    check_has_weights(module.config, "open it in Keras or export it")
     contract = find_contract(name, module.config)
     if contract.published and contract.published.kind == "feature_vector" and module.config.num_classes:
         module = module.without_classifier()

@@ -21,7 +21,7 @@ class Prediction:
 
     source: str  # the image's path, or "image 3" where it has none
     labels: tuple[str, ...]
-    scores: tuple[float, ...]  # softmax over all classes, in [0, 1]
+    scores: tuple[float, ...]  # softmax over all classes, in [0, 1]; or what a quantized file gives
     indices: tuple[int, ...]  # of the classes; 0 is background in the published modules
 
 
@@ -49,7 +49,7 @@ class Classifier(Model):
         self.labels = labels_of(self.config)
 
     def logits(self, images: "Images") -> np.ndarray:
-        """Return the raw outputs of the classifier.
+        """Return the raw outputs of the classifier; of a quantized LiteRT file, what the file gives.
 
         Args:
             images: paths, bytes, PIL images or uint8 arrays [h, w, 3], in a list or alone; or one float32 batch
@@ -97,7 +97,7 @@ class Classifier(Model):
 
     def predictions(self, sources: Sequence[str], logits: np.ndarray, top: int) -> list[Prediction]:
         """Return the likeliest classes for logits [n, num_classes] of n named images."""
-        best, scores = likeliest(logits, top)
+        best, scores = likeliest(self.engine.scores(logits), top)
         return [
             Prediction(source, tuple(self.labels[i] for i in indices), tuple(ranked), tuple(indices))
             for source, ranked, indices in zip(sources, scores.tolist(), best.tolist(), strict=True)
@@ -131,27 +131,15 @@ def labels_of(config: ModuleConfig) -> tuple[str, ...]:
     return tuple(str(index) for index in range(config.num_classes))
 
 
-def likeliest(logits: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices and scores [n, top] of the likeliest classes for logits [n, classes], the likeliest first.
+def likeliest(scores: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices and scores [n, top] of the likeliest classes for scores [n, classes], the likeliest first.
 
     Of equal scores, the class with the lower index comes first; `top` beyond the number of classes gives all of them.
 
     Example:
-        >>> indices, scores = likeliest(np.log([[0.25, 0.75]]), 1)
-        >>> indices.tolist(), scores.round(2).tolist()
+        >>> indices, scores = likeliest(np.array([[0.25, 0.75]]), 1)
+        >>> indices.tolist(), scores.tolist()
         ([[1]], [[0.75]])
     """
-    scores = softmax(logits)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
     return best, np.take_along_axis(scores, best, axis=1)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return probabilities [n, classes] in float64 for logits [n, classes].
-
-    Example:
-        >>> softmax(np.zeros((1, 4))).tolist()
-        [[0.25, 0.25, 0.25, 0.25]]
-    """
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)

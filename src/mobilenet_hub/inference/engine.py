@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
-from mobilenet_hub.errors import InputError
+from mobilenet_hub.errors import InputError, InvalidModuleError
 from mobilenet_hub.host.cpu import cpu_features
 from mobilenet_hub.inference.compiled import CompiledNetwork, cache_key, device_settings, load_compiled, save_compiled
 from mobilenet_hub.inference.graph import Arithmetic, InputType, build_graph, checked_outputs, import_openvino
 from mobilenet_hub.inference.openvino_hints import prefer_avx2_kernels, wants_avx2_kernels
-from mobilenet_hub.module import Module, checked_image_size
+from mobilenet_hub.module import Module, ModuleConfig, check_has_weights, checked_image_size
 from mobilenet_hub.module_folder import read_config, read_module
 from mobilenet_hub.store.cache import cache_folder
 
 if TYPE_CHECKING:
     from openvino import CompiledModel, Model
+
+    from mobilenet_hub.inference.quantized_file import QuantizedNetwork
 
 Precision = Literal["auto", "f32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "f32", "bf16")
@@ -81,7 +83,8 @@ class Engine:
         self.config = module.config if isinstance(module, Module) else read_config(module)
         self.image_size = checked_image_size(self.config, image_size, any_size=any_size)
         self.outputs = checked_outputs(self.config.network, outputs)
-        self.precision: Arithmetic = chosen_precision(precision)
+        self._kept = _kept_file(module, self.config, self.outputs, precision, threads)
+        self.precision: Arithmetic | Literal["int8"] = "int8" if self._kept else chosen_precision(precision)
         self._module = module if isinstance(module, Module) else Path(module)
         self.threads = threads
         self._networks: dict[tuple[InputType, bool], CompiledNetwork] = {}
@@ -112,11 +115,21 @@ class Engine:
                 f"expected images of shape [batch, {height}, {width}, 3], float32 in [0, 1] or uint8, "
                 f"not {list(images.shape)} of {images.dtype}"
             )
+        if self._kept:
+            return self._kept.run(images)
         with self._lock:
             return self._network(cast("InputType", str(images.dtype)), len(images) > 1).run(images)
 
+    def scores(self, logits: np.ndarray) -> np.ndarray:
+        """Return probabilities [n, classes] in float64 of the "logits" that this engine gave.
+
+        A quantized file that gives probabilities gives them as "logits"; they are left as they are.
+        """
+        return logits.astype(np.float64) if self._kept and self._kept.gives_probabilities else softmax(logits)
+
     def graph(self, batch_size: int, input_type: InputType) -> "Model":
         """Build the graph that is compiled for a fixed batch size."""
+        check_has_weights(self.config, "compile it otherwise")
         module = self._module if isinstance(self._module, Module) else read_module(self._module)
         network = module.config.network
         return build_graph(
@@ -126,7 +139,7 @@ class Engine:
             self.outputs,
             batch_size=batch_size,
             input_type=input_type,
-            precision=self.precision,
+            precision=cast("Arithmetic", self.precision),
         )
 
     def _network(self, input_type: InputType, bulk: bool) -> "CompiledNetwork":
@@ -136,7 +149,7 @@ class Engine:
         return self._networks[key]
 
     def _compile(self, input_type: InputType, bulk: bool) -> "CompiledNetwork":
-        settings = device_settings(self.precision, self.threads, bulk)
+        settings = device_settings(cast("Arithmetic", self.precision), self.threads, bulk)
         chunk = self.chunk if bulk else 1
         core = import_openvino().Core()
 
@@ -162,6 +175,38 @@ class Engine:
         """How many images a request takes in bulk."""
         images = _CHUNK_MACS / self.config.network.macs(*self.image_size)
         return min(max(2 ** round(log2(images)), 1), _MAX_CHUNK)
+
+
+def _kept_file(
+    module: Module | str | os.PathLike[str],
+    config: ModuleConfig,
+    outputs: tuple[str, ...],
+    precision: Precision,
+    threads: int | None,
+) -> "QuantizedNetwork | None":
+    """Return the quantized file that a module keeps, ready to run; None for every other module."""
+    if config.model is None:
+        return None
+    if precision != "auto":
+        check_has_weights(config, f"run it in {precision}; leave the precision out")
+    from mobilenet_hub.inference.quantized_file import QuantizedNetwork
+
+    module = module if isinstance(module, Module) else read_module(module)
+    if module.model is None:
+        raise InvalidModuleError(f"the module lacks its quantized file {config.model}")
+    file = (module.path or Path()) / config.model
+    return QuantizedNetwork(module.model, file, config, outputs, threads)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return probabilities [n, classes] in float64 for logits [n, classes].
+
+    Example:
+        >>> softmax(np.zeros((1, 4))).tolist()
+        [[0.25, 0.25, 0.25, 0.25]]
+    """
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def chosen_precision(asked: Precision) -> Arithmetic:

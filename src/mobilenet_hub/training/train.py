@@ -20,7 +20,7 @@ from mobilenet_hub.host.files import replacing_folder
 from mobilenet_hub.host.progress import OnProgress, silent
 from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.inference.classify import Classifier
-from mobilenet_hub.module import Module, ModuleConfig, checked_image_size
+from mobilenet_hub.module import Module, ModuleConfig, check_has_weights, checked_image_size
 from mobilenet_hub.module_folder import check_place
 from mobilenet_hub.store import open_module
 from mobilenet_hub.training.frozen import FrozenOptions, fit_frozen
@@ -122,6 +122,7 @@ def train(
         name = "random weights"
     else:
         base = open_module(module)
+        check_has_weights(base.config, "train it")
         size = checked_image_size(base.config, image_size, any_size=any_size)
         name = base.config.handle or Path(module).name
         base = replace(base, config=replace(base.config, image_size=size))

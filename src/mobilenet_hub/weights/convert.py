@@ -197,6 +197,8 @@ def _as_module_folder(path: Path) -> Path | None:
 def _adjusted(module: Module, wanted: Wanted) -> Module:
     """Demand what is wanted of a module folder; the classifier may be left out, the handle set anew."""
     config = module.config
+    if config.model is not None:
+        return _kept(module, wanted)
     source = Source(
         module.path or Path(),
         "module folder",
@@ -217,6 +219,15 @@ def _adjusted(module: Module, wanted: Wanted) -> Module:
         metrics=config.metrics,
     )
     return Module(kept, adjusted.weights, module.path)
+
+
+def _kept(module: Module, wanted: Wanted) -> Module:
+    """Demand what is wanted of a module that keeps a quantized file."""
+    config = module.config
+    for key in ("architecture", "depth_multiplier", "image_size", "num_classes"):
+        if getattr(wanted, key) not in (None, getattr(config, key)):
+            raise InvalidModuleError(f"{module.path} has {key} {getattr(config, key)}, not {getattr(wanted, key)}")
+    return replace(module, config=replace(config, handle=wanted.handle or config.handle))
 
 
 def _read(path: Path, size: tuple[int, int] | None) -> Source:

@@ -49,6 +49,10 @@ class Table:
         start, count = self._vector(field, size)
         return list(unpack_from(f"<{count}{kind}", self._data, start)) if count else []
 
+    def place(self, field: int) -> int:
+        """Return where in the data the first number of a vector stands."""
+        return self._vector(field, 4)[0]
+
     def bytes(self, field: int) -> memoryview:
         """Return a vector of bytes or a string."""
         start, count = self._vector(field, 1)

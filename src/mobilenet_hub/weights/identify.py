@@ -158,7 +158,7 @@ def to_module(source: Source, wanted: Wanted) -> Module:
     )
     check_weights(config.network, weights, str(source.path))
     module = Module(config, weights) if source.model is None else Module(config, {}, model=source.model)
-    return module.without_classifier() if wanted.num_classes == 0 else module
+    return module.without_classifier() if wanted.num_classes == 0 and num_classes else module
 
 
 def _architecture_of(source: Source) -> str:

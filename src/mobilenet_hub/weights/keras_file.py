@@ -138,7 +138,8 @@ def _described_layers(
         raise ValueError("its models nest too deep")
     inner = config["config"]
     counts: dict[str, int] = {}
-    for layer in inner["layers"] if isinstance(inner, dict) else inner:
+    layers = inner.get("layers") if isinstance(inner, dict) else inner
+    for layer in layers if isinstance(layers, list) else ():  # what is no list is refused with the configuration
         kind = _snake_case(layer["class_name"])
         number = counts[kind] = counts.get(kind, -1) + 1
         place = f"layers/{kind}_{number}" if number else f"layers/{kind}"

@@ -42,9 +42,9 @@ def kind_of(file: Path) -> str | None:  # noqa: PLR0911 (one for each kind)
         return _kind_of_zip(file)
     if head.startswith(_GZIP) or head[_TAR_AT:].startswith(_TAR):
         return ARCHIVE
-    if head.lstrip()[:1] == b"{":
-        return JSON
     by_name = _BY_SUFFIX.get(file.suffix.lower())
+    if by_name is None and head.lstrip()[:1] == b"{":
+        return JSON
     if by_name is None and head.startswith(_GRAPH_STARTS) and file.suffix.lower() in ("", ".model", ".bin", ".graph"):
         return GRAPH
     return by_name

@@ -11,13 +11,14 @@ import numpy as np
 
 from mobilenet_hub.architecture import Variant
 from mobilenet_hub.weights.head import Dense, Step, head_weights
-from mobilenet_hub.weights.identify import Source, to_source
+from mobilenet_hub.weights.identify import Found, Source, to_source
 from mobilenet_hub.weights.labels import labels_inside
 from mobilenet_hub.weights.litert_graph import LiteRtGraph
 from mobilenet_hub.weights.operations import Recognized, as_found, recognize
 from mobilenet_hub.weights.reading import Unfit, reading
 from mobilenet_hub.weights.tensorflow.graph_def import image_size_of
 
+_BELOW_ZERO, _TWO = -0.1, 2.0
 WHAT = "a LiteRT file of a MobileNet"
 
 
@@ -28,6 +29,11 @@ class QuantizedFile:
     features: int  # the tensor of the pooled features
     activation: str  # what its classes end with: softmax, sigmoid or linear
     num_classes: int  # 0 where it gives features
+    output_at: int  # where the file says which tensor is its output
+
+    def with_output(self, data: bytes, tensor: int) -> bytes:
+        """Return the file with another tensor for its output."""
+        return data[: self.output_at] + tensor.to_bytes(4, "little") + data[self.output_at + 4 :]
 
 
 def read_litert(file: Path) -> Source:
@@ -50,9 +56,16 @@ def read_litert(file: Path) -> Source:
         if size is None:
             raise Unfit(f"its images have the shape {list(graph.shape(graph.input))}")
         weights, hidden = _outline(found)
-        labels = labels_inside(data, max(_classes(found), 2))
-        variant = Variant(hidden_units=hidden)
-        return Source(file, "quantized LiteRT file", weights, size, labels, variant, model=data)
+        classes = _classes(found)
+        labels = labels_inside(data, max(classes, 2)) if classes else None
+        outline = Found(weights, size, labels, Variant(hidden_units=hidden), False, found.scaling, graph.names)
+        source = replace(to_source(file, "quantized LiteRT file", outline), model=data)
+        low, high = graph.input_range()
+        if found.scaling is None and (low, high) != (0.0, 0.0) and low > _BELOW_ZERO:
+            # What it can take says what it expects: [0, 1], or pixels.
+            scale = 1.0 if high < _TWO else 255.0
+            source = replace(source, variant=replace(source.variant, input_scale=scale, input_offset=0.0))
+        return source
 
 
 def read_quantized(data: bytes, file: Path) -> QuantizedFile:
@@ -63,10 +76,10 @@ def read_quantized(data: bytes, file: Path) -> QuantizedFile:
         InvalidModuleError: it holds another network.
     """
     with reading(file, WHAT):
-        _, found = _recognized(data)
+        graph, found = _recognized(data)
         functions = [step for step in found.head if isinstance(step, str)]
         last = functions[-1] if functions and isinstance(found.head[-1], str) else "linear"
-        return QuantizedFile(int(str(found.features)), last, _classes(found))
+        return QuantizedFile(int(str(found.features)), last, _classes(found), graph.output_at)
 
 
 def _classes(found: Recognized) -> int:

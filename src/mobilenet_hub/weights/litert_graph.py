@@ -39,6 +39,7 @@ _FUSED = {0: "linear", 1: "relu", 2: "ReLU from -1 to 1", 3: "relu6", 4: "tanh",
 _FUSED_AT = {_CONV: 3, _DEPTHWISE: 4, _AVERAGE_POOL: 5, _FULLY_CONNECTED: 0, _ADD: 0, _MUL: 0, _SUB: 0, _DIV: 0}
 _TYPES = {0: "<f4", 1: "<f2", 2: "<i4", 3: "u1", 4: "<i8", 7: "<i2", 9: "i1", 10: "<f8"}  # TensorType
 _FLOATS = (0, 1, 10)
+_INTEGERS = {3: (0, 255), 9: (-128, 127)}
 _EDGE_TPU = b"edgetpu-custom-op"
 _MAX_OPERATORS = 1000
 _CLAMPED = 6.1  # where quantization ends that stands for ReLU6: a step above 6 at most
@@ -74,6 +75,7 @@ class LiteRtGraph:
         self._buffers = model.tables(4)
         self._tensors = graphs[0].tables(0)
         self.input, self.output = (self._one(graphs[0].numbers(field)) for field in (1, 2))
+        self.output_at = graphs[0].place(2)
         operators = graphs[0].tables(3)
         if len(operators) > _MAX_OPERATORS:
             raise ValueError(f"it has {len(operators)} operators")
@@ -172,6 +174,15 @@ class LiteRtGraph:
             raise ValueError(f"{self.name(tensor)} has {len(scales)} scales and {len(zeros)} zero points")
         return scales, np.broadcast_to(zeros if len(zeros) else 0.0, scales.shape), table.number(6)
 
+    def input_range(self) -> tuple[float, float]:
+        """Return the least and the greatest real number that a quantized input can be; zeros for one of floats."""
+        kind = self._type(self.input)
+        scales, zeros, _ = self._quantization(self.input)
+        if kind not in _INTEGERS or len(scales) != 1:
+            return 0.0, 0.0
+        low, high = _INTEGERS[kind]
+        return float((low - zeros[0]) * scales[0]), float((high - zeros[0]) * scales[0])
+
     def operations(self) -> Iterator[Operation]:
         """Yield what the graph computes of its images."""
         for one in self._operators:
@@ -189,9 +200,9 @@ class LiteRtGraph:
     def _fused(self, one: _Operator) -> str:
         """Return the activation that an operator ends with; in integers, its range may stand for ReLU6."""
         code = one.option(_FUSED_AT[one.code], "b") if one.code in _FUSED_AT else 0
-        if code == 0 and one.code in (_CONV, _DEPTHWISE) and self._type(one.output) in (3, 9):
+        if code == 0 and one.code in (_CONV, _DEPTHWISE) and self._type(one.output) in _INTEGERS:
             scales, zeros, _ = self._quantization(one.output)
-            low, high = (0, 255) if self._type(one.output) == 3 else (-128, 127)
+            low, high = _INTEGERS[self._type(one.output)]
             if len(scales) == 1 and zeros[0] == low and (high - low) * scales[0] <= _CLAMPED:
                 return "relu6"
         return _FUSED.get(code, f"activation {code}")
