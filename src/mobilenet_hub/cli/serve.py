@@ -27,6 +27,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-page", action="store_true", help="no web page")
     add_computing(parser)
+    parser.add_argument("--index", metavar="FEATURES", help="answer /similar from what `mobilenet embed` wrote")
+    parser.add_argument("--watch", action="store_true", help="open a module anew when its folder is replaced")
+    parser.add_argument("--teach", metavar="FOLDER", help="let the page train modules, with its photos in FOLDER")
     access = parser.add_argument_group("who may ask")
     access.add_argument(
         "--token", metavar="T", help=f"demand this token; better in {_TOKEN}, where `ps` does not see it"
@@ -51,6 +54,9 @@ def run(args: argparse.Namespace) -> int:
         token=args.token or setting(_TOKEN) or None,
         origins=tuple(args.cors),
         page=not args.no_page,
+        index=args.index,
+        watch=args.watch,
+        teach=args.teach,
         log_json=args.log_json,
     )
     serve(settings, lambda line: print(line, flush=True))

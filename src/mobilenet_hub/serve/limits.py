@@ -47,7 +47,7 @@ class Refusal(Exception):
 
     def answer(self) -> Answer:
         """Return what the client gets."""
-        return json_answer({"error": str(self), **self.more}, self.status, self.headers)
+        return json_answer({**self.more, "error": str(self)}, self.status, self.headers)
 
 
 def busy(text: str) -> Refusal:

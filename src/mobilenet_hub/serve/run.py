@@ -6,11 +6,17 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mobilenet_hub.errors import InputError, MissingExtraError, OutputError
 from mobilenet_hub.serve.limits import Limits
 from mobilenet_hub.serve.served import Modules, Options
 from mobilenet_hub.serve.state import State
+
+if TYPE_CHECKING:
+    from mobilenet_hub.serve.app import App
+    from mobilenet_hub.serve.teach import Teacher
 
 _BACKLOG = 2048
 _BULK = 4  # images of a batch that makes the engine compile what many need
@@ -28,6 +34,9 @@ class Settings:
     token: str | None = None
     origins: tuple[str, ...] = ()
     page: bool = True
+    index: str | None = None  # what `embed` wrote, for similar photos
+    watch: bool = False  # modules whose folders are replaced
+    teach: str | None = None  # the folder where photos and modules may be written
     log_json: bool = False
 
 
@@ -58,6 +67,7 @@ def serve(settings: Settings, on_ready: Callable[[str], object]) -> None:
     try:
         state = State(_opened(settings), settings.limits, settings.options.threads)
         app = App(state, Access(settings.token, settings.origins), log_json=settings.log_json)
+        teacher = _add_what_is_asked_for(app, state, settings)
         server = server_for(app, state)
         address = _address(settings.host, listener.getsockname()[1])
 
@@ -76,8 +86,35 @@ def serve(settings: Settings, on_ready: Callable[[str], object]) -> None:
                 runner.run(run())
         finally:
             state.batcher.close()
+            if teacher is not None:
+                teacher.close()
     finally:
         listener.close()
+
+
+def _add_what_is_asked_for(app: "App", state: State, settings: Settings) -> "Teacher | None":
+    """Add similar photos, teaching and the page, each where it is wanted."""
+    teacher = None
+    if settings.index is not None:
+        from mobilenet_hub.serve.similar import Collection
+
+        app.add("/similar", "POST", Collection(settings.index, settings.options.threads))
+    if settings.watch:
+        from mobilenet_hub.serve.watch import watch
+
+        watch(state.modules, settings.options)
+    if settings.teach is not None:
+        from mobilenet_hub.serve.teach import Teacher
+
+        loopback = settings.host == "localhost" or settings.host.startswith("127.") or settings.host == "::1"
+        teacher = Teacher(state, Path(settings.teach), settings.options, loopback=loopback and settings.token is None)
+        for path, method, handler in teacher.routes():
+            app.add(path, method, handler)
+    if settings.page:
+        from mobilenet_hub.serve.page import Page
+
+        app.add("/", "GET", Page(state, similar=settings.index is not None, teach=teacher is not None))
+    return teacher
 
 
 def _opened(settings: Settings) -> Modules:

@@ -100,7 +100,11 @@ class Served:
     def warm_up(self, sizes: Sequence[int] = (1,)) -> None:
         """Compile what most requests need, for batches of these sizes."""
         for size in sizes:
-            self.engine((self.main_output,)).run(np.zeros((size, *self.image_size, 3), np.uint8))
+            self.engine((self.main_output,)).run(self.blank(size))
+
+    def blank(self, count: int) -> np.ndarray:
+        """Return black images, uint8 [count, height, width, 3]."""
+        return np.zeros((count, *self.image_size, 3), np.uint8)
 
     def load(self, picture: "bytes | np.ndarray") -> np.ndarray:
         """Bring one picture to the network's input, uint8 [height, width, 3].

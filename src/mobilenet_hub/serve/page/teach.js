@@ -1,0 +1,139 @@
+// The page's second half: classes, photos for them, a module trained on them.
+const POLL_MS = 300;
+const HELD_MS = 150; // between photos while the camera button is held
+const thumbs = new Map(); // class -> the last photos that this page gave it
+let holding = false;
+
+function show(teach) {
+  $("classify").hidden = teach;
+  $("teach").hidden = !teach;
+  for (const [id, on] of [["to-classify", !teach], ["to-teach", teach]]) {
+    if (on) $(id).setAttribute("aria-current", "page"); else $(id).removeAttribute("aria-current");
+  }
+  if (!$("camera").hidden) stopCamera();
+  if (teach) refresh();
+}
+
+async function teachAsk(path, options) {
+  try {
+    draw(await (await ask(path, options)).json());
+    return true;
+  } catch (error) {
+    say(error.message, "teach-status");
+    return false;
+  }
+}
+const refresh = () => teachAsk("/teach");
+const named = (name) => `name=${encodeURIComponent(name)}`;
+
+async function give(name, files) {
+  let kept = 0;
+  for (const file of files) {
+    try {
+      const answer = await ask(`/teach/photos?class=${encodeURIComponent(name)}`, asBody(file));
+      const url = URL.createObjectURL(file);
+      thumbs.set(name, [...(thumbs.get(name) || []), url].slice(-8));
+      kept++;
+      draw(await answer.json());
+      say(`${kept} of ${files.length} photos added to ${name}`, "teach-status");
+    } catch (error) { say(`${file.name || "photo"}: ${error.message}`, "teach-status"); }
+  }
+}
+
+async function hold(name) {
+  try { await openCamera($("teach-video")); } catch (error) { say(`No camera: ${error.message}`, "teach-status"); return; }
+  $("teach-camera").hidden = false;
+  holding = true;
+  do {
+    await give(name, [new File([await frame($("teach-video"))], "camera.jpg", { type: "image/jpeg" })]);
+    await pause(HELD_MS);
+  } while (holding);
+}
+const release = () => { holding = false; };
+
+function classCard(entry) {
+  const input = element("input", { type: "file", accept: "image/*", multiple: true, hidden: true });
+  input.onchange = () => give(entry.name, [...input.files]);
+  const choose = element("button", { type: "button", onclick: () => input.click() }, "Add photos");
+  const camera = element("button", { type: "button" }, "Hold for the camera");
+  camera.onpointerdown = () => hold(entry.name);
+  camera.onpointerup = camera.onpointerleave = camera.onblur = release;
+  camera.onkeydown = (event) => { if ([" ", "Enter"].includes(event.key) && !event.repeat) { event.preventDefault(); hold(entry.name); } };
+  camera.onkeyup = release;
+  const drop = element("button", { type: "button" }, "Remove");
+  drop.onclick = () => {
+    if (confirm(`Remove the class ${entry.name} and its photos?`)) teachAsk(`/teach/classes?${named(entry.name)}`, { method: "DELETE" });
+  };
+  for (const [button, what] of [[choose, "Add photos to"], [camera, "Hold for photos of the camera for"], [drop, "Remove"]]) {
+    button.setAttribute("aria-label", `${what} ${entry.name}`);
+  }
+  const shown = element("div", { className: "thumbs" }, ...(thumbs.get(entry.name) || []).map((src) => element("img", { src, alt: "" })));
+  const count = element("p", { className: "quiet" }, `${entry.photos} photos`);
+  const inside = element("div", {}, element("h3", {}, entry.name), count, shown, element("p", { className: "row" }, choose, camera, drop), input);
+  const card = element("li", { className: "card" }, inside);
+  card.dataset.photos = entry.photos;
+  takesDrops(card, (files) => give(entry.name, files));
+  return card;
+}
+
+const cards = new Map(); // class -> its card; kept, so that a held button stays the same button
+function draw(state) {
+  for (const name of [...cards.keys()]) if (!state.classes.some((entry) => entry.name === name)) cards.delete(name);
+  for (const entry of state.classes) {
+    const card = cards.get(entry.name);
+    if (!card) { cards.set(entry.name, classCard(entry)); continue; }
+    card.querySelector(".quiet").textContent = `${entry.photos} photos`;
+    card.querySelector(".thumbs").replaceChildren(...(thumbs.get(entry.name) || []).map((src) => element("img", { src, alt: "" })));
+  }
+  const wanted = state.classes.map((entry) => cards.get(entry.name));
+  if (wanted.some((card, index) => $("classes").children[index] !== card) || wanted.length !== $("classes").children.length) {
+    $("classes").replaceChildren(...wanted);
+  }
+  $("train").disabled = state.training || state.classes.filter((entry) => entry.photos).length < 2;
+  $("training").hidden = !state.training;
+  if (state.total) { $("training").max = state.total; $("training").value = state.done; } else $("training").removeAttribute("value");
+  if (state.training) { say(`Training: ${state.stage}`, "teach-status"); setTimeout(refresh, POLL_MS); }
+  else if (state.failure) say(`Not trained: ${state.failure}`, "teach-status");
+  else if (state.stage === "done") say("Trained.", "teach-status");
+  $("taught").hidden = !state.module || state.training;
+  if (state.module) {
+    if (!server.modules.some((module) => module.name === state.module)) {
+      server.modules.push({ name: state.module, classifier: true });
+      fillModules($("module").value);
+    }
+    const judged = state.metrics && (state.metrics.test || state.metrics.validation || state.metrics.train);
+    const where = state.metrics && (state.metrics.test ? "test photos, which it has not learned from" : "its own photos: give it more for a fair figure");
+    $("accuracy").textContent = judged ? `Right for ${(100 * judged.accuracy).toFixed(0)} % of ${judged.images} ${where}.` : "";
+  }
+}
+
+if (server.teach) {
+  $("tabs").hidden = false;
+  $("to-classify").onclick = () => show(false);
+  $("to-teach").onclick = () => show(true);
+  $("add-class").onsubmit = async (event) => {
+    event.preventDefault();
+    if (await teachAsk(`/teach/classes?${named($("class-name").value)}`, { method: "POST" })) {
+      say(`Class ${$("class-name").value} added`, "teach-status");
+      $("class-name").value = "";
+      $("class-name").focus();
+    }
+  };
+  $("train").onclick = () => teachAsk("/teach/train", { method: "POST" });
+  $("teach-camera-stop").onclick = () => { closeCamera(); $("teach-camera").hidden = true; };
+  $("try").onclick = () => { show(false); $("module").value = "taught"; $("camera-start").focus(); say("Show it something: drop photos or use the camera."); };
+  $("see-report").onclick = async () => {
+    try { save(await (await ask("/teach/report")).blob(), "report.html"); } catch (error) { say(error.message, "teach-status"); }
+  };
+  for (const button of document.querySelectorAll("[data-format]")) {
+    button.onclick = async () => {
+      const form = button.dataset.format;
+      say(`Preparing the ${form} file …`, "teach-status");
+      try {
+        const blob = await (await ask(`/teach/download?format=${form}`)).blob();
+        save(blob, { module: "module.zip", litert: "module.tflite", onnx: "module.onnx" }[form]);
+        say("Downloaded.", "teach-status");
+      } catch (error) { say(error.message, "teach-status"); }
+    };
+  }
+}

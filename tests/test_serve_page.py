@@ -1,0 +1,202 @@
+"""The page in a real browser (Debian's chromium): every way in, by mouse and by keyboard, and nothing leaves it."""
+
+import base64
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from serving import CAT, photos, running
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium"),
+]
+# Where the pictures of docs/serving.md go; None: nowhere. recipes/serve_pictures.sh sets it.
+PICTURES = os.environ.get("MOBILENET_HUB_SERVE_PICTURES")
+
+DROP = """([target, kind, files]) => {
+  const data = new DataTransfer();
+  for (const [name, text] of files) {
+    const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+    data.items.add(new File([bytes], name, {type: "image/jpeg"}));
+  }
+  const place = document.querySelector(target);
+  const event = kind === "paste"
+    ? new ClipboardEvent("paste", {clipboardData: data, bubbles: true, cancelable: true})
+    : new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true});
+  place.dispatchEvent(event);
+}"""
+
+
+def hand_over(page, files, target="#drop", kind="drop"):
+    page.evaluate(DROP, [target, kind, [[name, base64.b64encode(data).decode()] for name, data in files]])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with running("--teach", str(tmp_path_factory.mktemp("teach"))) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as tools:
+        camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        started = tools.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *camera])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser, server, request):
+    """The page, opened; at the end nothing must have gone elsewhere, and nothing been complained of."""
+    context = browser.new_context(**getattr(request, "param", {}))
+    opened = context.new_page()
+    asked, complaints = [], []
+    opened.on("request", lambda r: asked.append(r.url))
+    opened.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+    opened.on("pageerror", lambda e: complaints.append(str(e)))
+    opened.on("dialog", lambda d: d.accept())
+    opened.goto(server.url)
+    yield opened
+    context.close()
+    assert [url for url in asked if not url.startswith((server.url, "blob:", "data:"))] == []
+    # What Chromium itself notes of an answer with an error status is no error of the page.
+    assert [text for text in complaints if "the server responded with a status of 400" not in text] == []
+
+
+def until(page, expression, arg=None, timeout_s=20):
+    """Wait until an expression is true: asked by the debugger, as the page's policy lets nothing be evaluated in it."""
+    end = time.monotonic() + timeout_s
+    while not page.evaluate(expression, arg):
+        assert time.monotonic() < end, expression
+        page.wait_for_timeout(50)
+
+
+def picture(page, name):
+    if PICTURES:
+        page.screenshot(path=Path(PICTURES) / f"{name}.png", full_page=True)
+
+
+def serious(page):
+    """Return what axe-core finds that is serious."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    source = Path(axe.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+    page.evaluate(source)  # by the debugger: the page's own policy would not let it in
+    found = page.evaluate("axe.run()")["violations"]
+    return [(v["id"], [n["html"] for n in v["nodes"]]) for v in found if v["impact"] in ("serious", "critical")]
+
+
+def test_a_dropped_photo_gets_its_label(page, server):
+    hand_over(page, [("cat.jpg", CAT.read_bytes())])
+    page.wait_for_selector("#photos .bars li")
+    assert page.locator("#photos .bars li").count() == 5
+    assert "Egyptian cat" in page.locator("#photos .bars li").first.inner_text()
+    assert page.locator("#status").inner_text() == "cat.jpg: Egyptian cat"
+    page.wait_for_timeout(400)
+    picture(page, "serve_light")
+    assert serious(page) == []
+
+
+@pytest.mark.parametrize("page", [{"color_scheme": "dark"}], indirect=True)
+def test_many_photos_and_a_broken_one_in_the_dark(page):
+    files = [(f"photo {n}.jpg", data) for n, data in enumerate(photos(7))] + [("broken.jpg", b"\xff\xd8\xff broken")]
+    hand_over(page, files)
+    until(page, "document.querySelectorAll('#photos .bars').length === 7")
+    page.wait_for_selector("#photos .bad")
+    assert "picture 0" in page.locator("#photos .bad").inner_text()
+    until(page, "document.querySelector('#status').textContent.includes('1 of them could not be read')")
+    with page.expect_download() as download:
+        page.click("#csv")
+    lines = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
+    assert lines[0] == '"name","module","label","score","error"'
+    assert len(lines) == 9
+    assert any(line.startswith('"broken.jpg"') and "JPEG" in line for line in lines)
+    page.wait_for_timeout(400)
+    picture(page, "serve_dark")
+    assert serious(page) == []
+
+
+@pytest.mark.parametrize("page", [{"viewport": {"width": 375, "height": 740}}], indirect=True)
+def test_a_pasted_photo_on_a_phone(page):
+    hand_over(page, [("image.png", CAT.read_bytes())], target="body", kind="paste")
+    page.wait_for_selector("#photos .bars li")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.wait_for_timeout(400)
+    picture(page, "serve_phone")
+    assert serious(page) == []
+
+
+def test_the_keyboard_alone(page, tmp_path):
+    (tmp_path / "cat.jpg").write_bytes(CAT.read_bytes())
+    for _ in range(8):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "choose":
+            break
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Space")
+    chooser.value.set_files(tmp_path / "cat.jpg")
+    page.wait_for_selector("#photos .bars li")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # the camera
+    page.wait_for_selector("#live li")
+    assert page.evaluate("document.activeElement.id") == "shoot"
+    page.keyboard.press("Enter")
+    until(page, "document.querySelectorAll('#photos .card').length === 2")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # stops the camera
+    assert page.evaluate("document.activeElement.id") == "camera-start"
+
+
+def coloured(colour, count, seed):
+    """Return JPEGs of one colour with noise."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    random = np.random.default_rng(seed)
+    files = []
+    for number in range(count):
+        pixels = np.clip(random.normal(0, 25, (120, 160, 3)) + colour, 0, 255).astype(np.uint8)
+        stream = BytesIO()
+        Image.fromarray(pixels).save(stream, "JPEG")
+        files.append((f"{number}.jpg", stream.getvalue()))
+    return files
+
+
+def test_teach_two_classes_and_classify_with_them(page):
+    page.click("#to-teach")
+    for name in ("sky", "grass & moss"):
+        page.fill("#class-name", name)
+        page.keyboard.press("Enter")
+        until(page, "(n) => [...document.querySelectorAll('#classes h3')].some(h => h.textContent === n)", arg=name)
+    assert page.locator("#train").is_disabled()
+    hand_over(page, coloured((90, 140, 230), 12, 1), target="#classes .card:nth-child(2)")
+    hand_over(page, coloured((60, 150, 50), 12, 2), target="#classes .card:nth-child(1)")
+    until(page, "[...document.querySelectorAll('#classes .card .quiet')].every(p => p.textContent === '12 photos')")
+    page.get_by_label("Hold for photos of the camera for grass & moss").dispatch_event("pointerdown")
+    until(page, "[...document.querySelectorAll('#classes .card .quiet')].some(p => p.textContent !== '12 photos')")
+    page.get_by_label("Hold for photos of the camera for grass & moss").dispatch_event("pointerup")
+    page.click("#train")
+    page.wait_for_selector("#taught", timeout=120_000)
+    assert "%" in page.locator("#accuracy").inner_text()
+    picture(page, "serve_teach")
+    assert serious(page) == []
+    with page.expect_download() as download:
+        page.click("[data-format=module]")
+    import zipfile
+
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert {"module/module.json", "module/labels.txt"} <= set(archive.namelist())
+    page.click("#try")
+    blue, green = coloured((90, 140, 230), 1, 3)[0][1], coloured((60, 150, 50), 1, 4)[0][1]
+    hand_over(page, [("green.jpg", green), ("blue.jpg", blue)])
+    until(page, "document.querySelectorAll('#photos .bars').length === 2")
+    names = page.locator("#photos h3").all_inner_texts()
+    labels = page.locator("#photos .bars li:first-child .label").all_inner_texts()
+    assert dict(zip(names, labels, strict=True)) == {"green.jpg": "grass & moss", "blue.jpg": "sky"}
