@@ -1,5 +1,6 @@
 """FEATURES folders with given vectors, written by what `embed` writes with."""
 
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,11 +26,11 @@ def write_features(folder, vectors, *, half=False, shard_size=64, limit=None, pa
     vectors = vectors.astype(np.float16 if half else np.float32)
     paths = paths or [f"photos/{i:06d}.jpg" for i in range(len(vectors))]
     with Shards(Path(folder), {**MADE_WITH, "shard_size": shard_size}, rows.schema) as shards:
-        done = shards.inputs
-        for _ in shards.remaining(iter([SimpleNamespace(key=path) for path in paths])):
-            break
-        for start in range(done, len(vectors) if limit is None else limit, shard_size):
-            part, keys = vectors[start : start + shard_size], paths[start : start + shard_size]
+        start = shards.inputs
+        stream = shards.remaining(iter([SimpleNamespace(key=path) for path in paths]))
+        while (limit is None or start < limit) and (keys := [item.key for item in islice(stream, shard_size)]):
+            part = vectors[start : start + shard_size]
+            start += shard_size
             lists = pa.FixedSizeListArray.from_arrays(pa.array(part.ravel()), type=rows.schema.field("features").type)
             sizes = [pa.array(np.full(len(part), side, np.int32)) for side in (640, 480)]
             batch = pa.RecordBatch.from_arrays([pa.array(keys, pa.string()), *sizes, lists], schema=rows.schema)

@@ -4,7 +4,6 @@ FEATURES is a folder of shards with its manifest, or one file, .parquet or .npy.
 derived from it lies in a folder of its own, `index_folder`.
 """
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mobilenet_hub.bulk.manifest import MANIFEST_FILE, METADATA_PREFIX
+from mobilenet_hub.bulk.manifest import MANIFEST_FILE, METADATA_PREFIX, Manifest
 from mobilenet_hub.bulk.single_file import index_of
 from mobilenet_hub.errors import CorruptFileError, InputError
 from mobilenet_hub.host.files import is_file, is_folder
@@ -134,16 +133,11 @@ class Features:
 
     def _listed(self) -> Sequence[tuple[Path, int | None]]:
         file = self.path / MANIFEST_FILE
-        try:
-            manifest = json.loads(file.read_bytes())
-            listed = [(self.path / shard["file"], int(shard["rows"])) for shard in manifest["shards"]]
-            self.complete = bool(manifest["complete"])
-        except FileNotFoundError:
-            raise InputError(f"{self.path} has no {MANIFEST_FILE}; give what `mobilenet embed ... -o` wrote") from None
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise InputError(
-                f"{file} cannot be read as a manifest ({error}); run the same embed command again"
-            ) from None
+        if not is_file(file):
+            raise InputError(f"{self.path} has no {MANIFEST_FILE}; give what `mobilenet embed ... -o` wrote")
+        manifest = Manifest.read(file)
+        listed = [(self.path / shard["file"], int(shard["rows"])) for shard in manifest.shards]
+        self.complete = manifest.complete
         known = {path.name for path, _ in listed}
         self.strays = tuple(sorted(p for p in self.path.glob("part-*.parquet") if p.name not in known))
         for path, _ in listed:
