@@ -44,6 +44,10 @@ if TYPE_CHECKING:  # what editors and type checkers read; a test holds it agains
     from mobilenet_hub.inference.classify import Classifier as Classifier
     from mobilenet_hub.inference.classify import Prediction as Prediction
     from mobilenet_hub.inference.embed import Embedder as Embedder
+    from mobilenet_hub.search.dedupe import Duplicate as Duplicate
+    from mobilenet_hub.search.dedupe import Duplicates as Duplicates
+    from mobilenet_hub.search.dedupe import Group as Group
+    from mobilenet_hub.search.dedupe import dedupe as dedupe
     from mobilenet_hub.search.similar import Match as Match
     from mobilenet_hub.search.similar import Searcher as Searcher
     from mobilenet_hub.search.similar import similar as similar
@@ -64,10 +68,13 @@ _OWNERS: dict[str, str] = {
     "Classifier": "inference.classify",
     "CorruptFileError": "errors",
     "DownloadError": "errors",
+    "Duplicate": "search.dedupe",
+    "Duplicates": "search.dedupe",
     "Embedder": "inference.embed",
     "Evaluation": "evaluation.evaluate",
     "FrozenOptions": "training.frozen",
     "GradientOptions": "training.schedule",
+    "Group": "search.dedupe",
     "ImageError": "errors",
     "InputError": "errors",
     "InvalidModuleError": "errors",
@@ -91,6 +98,7 @@ _OWNERS: dict[str, str] = {
     "UnknownModuleError": "errors",
     "bench": "inference.bench",
     "convert": "weights.convert",
+    "dedupe": "search.dedupe",
     "evaluate": "evaluation.evaluate",
     "export": "exporting.export",
     "get_expected_image_size": "hub.module",

@@ -5,6 +5,7 @@ from html import escape
 from pathlib import PurePath
 
 from mobilenet_hub.evaluation.page import card, page, thumbnail
+from mobilenet_hub.search.dedupe import Group
 from mobilenet_hub.search.similar import Match
 
 MAX_SHOWN = 500  # pictures on a page; each takes some 10 kB
@@ -45,3 +46,24 @@ def similar_page(collection: str, names: Sequence[str], found: Sequence[Sequence
         sections.append(card(PurePath(name).name, pictures(row), ""))
     lead = f"The nearest photos of {collection}; numbers are cosines of feature vectors, 1 is the same."
     return page("Similar photos", lead, sections)
+
+
+def dedupe_page(source: str, groups: Sequence[Group], lead: str) -> str:
+    """Return a page with the groups, the one to keep first.
+
+    Example:
+        >>> "nothing" in dedupe_page("photos", [], "")
+        True
+    """
+    sections: list[str] = []
+    shown = 0
+    for group in groups:
+        if shown + len(group.others) + 1 > MAX_SHOWN and sections:
+            left = len(groups) - len(sections)
+            sections.append(card(f"and {left} more groups", "", "The table (-o GROUPS.csv) has them all."))
+            break
+        others = group.others[: MAX_SHOWN - 1]
+        shown += len(others) + 1
+        row = [(group.keep, "keep"), *((other.path, f"{other.kind}, {other.similarity:.4f}") for other in others)]
+        sections.append(card(f"{PurePath(group.keep).name} and {len(group.others)} more", pictures(row), ""))
+    return page(f"Copies in {source}", lead, sections or [card("nothing found", "", "No photo is a copy of another.")])
