@@ -16,6 +16,7 @@ from mobilenet_hub.host.files import is_file
 from mobilenet_hub.host.progress import OnProgress, Stage, silent
 from mobilenet_hub.images.batches import decode_batches
 from mobilenet_hub.images.decode import decode_image, read_bytes
+from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.images.inputs import Item, items
 from mobilenet_hub.search.features import Features
 from mobilenet_hub.search.hashes import hashes_of
@@ -195,7 +196,7 @@ def _embed(
     def report(_: str, done: int, __: int | None) -> None:
         on_progress(Stage("photos", "photo"), done, total)
 
-    write(inputs, folder, embedder.engine, rows, about, fit=embedder.fit, on_progress=report)
+    write(inputs, folder, embedder.engine, rows, about, preprocessing=embedder.preprocessing, on_progress=report)
     with (folder / SKIPPED_FILE).open(encoding="utf-8", newline="") as stream:
         return tuple((row["path"], row["reason"]) for row in csv.DictReader(stream))
 
@@ -233,10 +234,10 @@ def _read_hashes(features: Features, on_progress: OnProgress) -> np.ndarray | No
     if not there:
         return None
     hashes = np.zeros((features.rows, 2), np.uint64)
-    fit: Any = features.made_with.get("fit", "center")
+    fit: Any = features.made_with.get("fit")
     listed = (Item(str(number), partial(str, path)) for number, path in there)
     done = 0
-    for batch in decode_batches(listed, _HASHED_SIZE, fit):
+    for batch in decode_batches(listed, Preprocessing(_HASHED_SIZE, fit)):
         hashes[[int(key) for key in batch.keys]] = hashes_of(batch.images)
         done += len(batch.inputs)
         on_progress(Stage("hashes", "photo"), done, len(there))
