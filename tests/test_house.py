@@ -140,7 +140,7 @@ def functions(file: Path):
 
 
 # Public verbs, whose keyword-only options are what the command line's are: many, and each with its default.
-VERBS = {"train", "evaluate", "convert", "export"}
+VERBS = {"train", "evaluate", "convert", "export", "dedupe", "check"}
 # Another library's signature, which is ours to keep.
 GIVEN = {"KerasLayer.__init__"}
 
