@@ -447,3 +447,89 @@ def test_the_reference_files_are_what_they_must_be(shared):
     assert "12 bits" in reason(folder / "jpeg_12bit.jpg")
     assert "scans" in reason(folder / "jpeg_4500_scans.jpg")
     assert "no higher than" in reason(folder / "tiff_32bit_uint_0_255.tif")
+
+
+# Bounds
+
+
+def scan_bomb(side, scans):
+    """A progressive JPEG that says nothing in very many scans, each of which goes over the whole picture."""
+    blocks = left = ((side + 7) // 8) ** 2
+    runs = ""
+    while left:
+        run = 32767 if left >= 49151 else left if left <= 32767 else 16384
+        runs += "0" + format(run - 16384, "014b") if run >= 16384 else ""
+        left -= run if run >= 16384 else left
+    one = bytes([1] + [0] * 15)
+
+    def bits(text):
+        return int(text + "1" * (-len(text) % 8), 2).to_bytes(-(-len(text) // 8), "big").replace(b"\xff", b"\xff\0")
+
+    data = b"\xff\xd8" + segment(0xDB, b"\0" + bytes([1] * 64))
+    data += segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + b"\1\x11\0")
+    data += segment(0xC4, b"\0" + one + b"\0") + segment(0xC4, b"\x10" + one + b"\xe0")
+    data += segment(0xDA, b"\1\1\0\0\0\0") + bits("0" * blocks)
+    scan = bits(runs)
+    return data + b"".join(
+        segment(0xDA, bytes([1, 1, 0, 1 + k % 63, 1 + k % 63, 0])) + scan for k in range(scans)
+    ) + b"\xff\xd9"  # fmt: skip
+
+
+@pytest.mark.parametrize(("side", "scans"), [(9400, 8000), (9400, 60), (4000, 300), (1024, 5000)])
+def test_thousands_of_scans_are_refused_at_once(side, scans):
+    import time
+
+    data = scan_bomb(side, scans)
+    start = time.thread_time()
+    assert "scans" in reason(data)
+    assert time.thread_time() - start < 1  # of the minutes that decoding takes
+    assert "scans" in reason(data.replace(b"\xff\xd8", b"\xff\xd8\0", 1))  # stray bytes do not hide them
+
+
+def test_a_webp_is_refused_by_its_header():
+    import tracemalloc
+
+    huge = [
+        b"RIFF\x1e\0\0\0WEBPVP8L\x11\0\0\0\x2f" + ((9400 - 1) | (9400 - 1) << 14).to_bytes(4, "little") + bytes(12),
+        b"RIFF\x1e\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + (9399).to_bytes(3, "little") * 2 + bytes(8),
+        b"RIFF\x1e\0\0\0WEBPVP8 \x0a\0\0\0\0\0\0\x9d\x01\x2a" + struct.pack("<HH", 9400, 9400) + bytes(8),
+    ]
+    tracemalloc.start()
+    try:
+        assert all("million" in reason(data) for data in huge)
+        assert tracemalloc.get_traced_memory()[1] < 5e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "JPEG"])
+def test_ctrl_c_is_answered_while_pictures_are_decoded(kind, tmp_path):
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    large = Image.fromarray(np.random.default_rng(0).integers(0, 256, (500, 500, 3), np.uint8)).resize((7000, 7000))
+    large.save(tmp_path / "0.img", kind, **({"method": 0} if kind == "WEBP" else {"progressive": True}))
+    for number in range(1, 20):
+        (tmp_path / f"{number}.img").symlink_to("0.img")
+    names = [str(path) for path in sorted(tmp_path.glob("*.img"))]
+    code = (
+        "import sys, threading, time, mobilenet_hub.cli.main as main\n"
+        "def told():\n"
+        "    while not any(t.name.startswith('decode') for t in threading.enumerate()): time.sleep(0.01)\n"
+        "    print('decoding', file=sys.stderr, flush=True)\n"
+        "threading.Thread(target=told, daemon=True).start()\n"
+        "sys.exit(main.main())"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "classify", *names], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stderr.readline().strip() == "decoding"
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    _, said = process.communicate(timeout=60)
+    assert said.strip().endswith("interrupted")
+    assert process.returncode == 130
+    assert time.monotonic() - start < 5  # a second on a machine that does nothing else; all of them take half a minute

@@ -9,6 +9,7 @@ Exit status: 0 done, 1 done but some inputs were bad (each named), 2 not done, 1
 import argparse
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -71,7 +72,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_intermixed_args(options + words[1:])
     except SystemExit as exit_request:  # argparse's way to end: --help, or a usage error that it has printed
         return int(exit_request.code or 0)
-    return _run(file.run, args, parser)
+    status = _run(file.run, args, parser)
+    if status == _EXIT_INTERRUPTED and argv is None:
+        _leave_decoding()
+    return status
+
+
+def _leave_decoding() -> None:
+    """End the process where threads still decode: Python's own end would wait for pictures of many seconds."""
+    if any(thread.name.startswith("decode") for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_EXIT_INTERRUPTED)
 
 
 def overview() -> str:

@@ -8,7 +8,7 @@ cores. `batches` is for what fits in a call, in whatever form a user hands it ov
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -35,6 +35,7 @@ Made = TypeVar("Made")
 BATCH_SIZE = 64
 _TASK_SIZE = 8  # inputs that one thread takes at a time: little enough to share a small folder out among all cores
 _MAX_HELD_BYTES = 1 << 25  # of the files of a batch, where they are read before they are decoded
+_PATIENCE_S = 0.5  # for pictures that are being decoded when nobody wants them any more; each may take many seconds
 _BATCHES_AHEAD = 2  # at least; each of 64 photos of 224 x 224 takes 10 MB
 
 
@@ -53,16 +54,22 @@ def work_ahead(
         [('a', [1, 2]), ('b', [3])]
     """
     pending: deque[tuple[Group, list[Future[Made]]]] = deque()
-    with ThreadPoolExecutor(threads or available_cores(), "decode") as pool:
-        try:
-            for group, tasks in groups:
-                pending.append((group, [pool.submit(task) for task in tasks]))
-                if len(pending) > ahead:
-                    yield _done(pending.popleft())
-            while pending:
+    pool = ThreadPoolExecutor(threads or available_cores(), "decode")
+    patience_s = None
+    try:
+        for group, tasks in groups:
+            pending.append((group, [pool.submit(task) for task in tasks]))
+            if len(pending) > ahead:
                 yield _done(pending.popleft())
-        finally:  # also where the caller stops early
-            pool.shutdown(wait=True, cancel_futures=True)
+        while pending:
+            yield _done(pending.popleft())
+    except (KeyboardInterrupt, GeneratorExit):  # the caller stops early, perhaps for Ctrl-C
+        patience_s = _PATIENCE_S
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        running = [future for _, futures in pending for future in futures if future.running()]
+        pool.shutdown(wait=not wait(running, patience_s).not_done)
 
 
 def _done(pending: tuple[Group, list[Future[Made]]]) -> tuple[Group, list[Made]]:
