@@ -13,6 +13,7 @@ import numpy as np
 from mobilenet_hub.architecture import MAX_IMAGE_SIZE, VARIANT_KEYS, Variant, is_image_size
 from mobilenet_hub.errors import InputError, InvalidModuleError, OutputError
 from mobilenet_hub.host.files import exists, is_folder, replacing_folder
+from mobilenet_hub.host.ownership import MARK
 from mobilenet_hub.images.fit import FITS
 from mobilenet_hub.module import MODEL_FILE, Module, ModuleConfig, check_labels, check_weights
 
@@ -22,6 +23,18 @@ CONFIG_FILE, WEIGHTS_FILE, LABELS_FILE = "module.json", "weights.safetensors", "
 _ALWAYS = ("architecture", "depth_multiplier", "image_size", "num_classes")
 _WHERE_KNOWN = ("model", "handle", "source", "license", "trained_on", "metrics", "fit")
 _FOLDED = "batch_norm_folded"
+# What a module folder of ours may hold, and what tells that a file is ours: any of these, or the module.json beside it.
+_OUR_FILES: dict[str, tuple[bytes, ...]] = {
+    CONFIG_FILE: (),
+    WEIGHTS_FILE: (),
+    LABELS_FILE: (),
+    "model.tflite": (),
+    "origin.json": (b'"handle"',),
+    "metrics.json": (b'"facts"',),
+    "photos.csv": (b"photo,sha1,split,label,predicted,score",),
+    "report.html": (f"<!-- {MARK} -->".encode(), b'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta'),
+    "README.md": (f"<!-- {MARK} -->".encode(), b"mobilenet classify photo.jpg --module THIS_FOLDER"),
+}
 _KEYS = ("format", *_ALWAYS, "labels", *_WHERE_KNOWN, *VARIANT_KEYS, _FOLDED)
 
 
@@ -110,7 +123,7 @@ def write_module(path: str | os.PathLike[str], module: Module, *, overwrite: boo
     check_labels(module.config)
     check_place(folder, overwrite)
     try:
-        with replacing_folder(folder) as new:
+        with replacing_folder(folder, keep=lambda entry: not is_ours(entry)) as new:
             write_files(new, module)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{folder} cannot be written: {error}") from None
@@ -162,17 +175,44 @@ def check_place(folder: Path, overwrite: bool) -> None:
     """Refuse to write over anything but an empty folder or, where that is asked for, another module folder.
 
     Raises:
-        OutputError: something else is there.
+        OutputError: something else is there, or in the module folder under a name that a module needs.
     """
     if not exists(folder):
         return
     if not is_folder(folder):
         raise OutputError(f"{folder} is a file, not a folder")
     if any(folder.iterdir()):
-        if not (folder / CONFIG_FILE).is_file():
+        if not _is_config(folder / CONFIG_FILE):
             raise OutputError(f"{folder} holds something else than a module; choose another folder")
         if not overwrite:
             raise OutputError(f"{folder} exists; choose another folder, or replace it with overwrite=True")
+        if theirs := [name for name in _OUR_FILES if exists(folder / name) and not is_ours(folder / name)]:
+            raise OutputError(
+                f"{folder / theirs[0]} was not written by this program, and the module needs that name; move it, or "
+                "choose another folder"
+            )
+
+
+def is_ours(entry: Path) -> bool:
+    """Tell whether a module folder's entry was written here; what was not is kept where the module is replaced."""
+    if not entry.is_file() or entry.name not in _OUR_FILES:
+        return False
+    signs = _OUR_FILES[entry.name]
+    if not signs:
+        return _is_config(entry.with_name(CONFIG_FILE))
+    try:
+        content = entry.read_bytes()
+    except OSError:
+        return False
+    return any(sign in content for sign in signs)
+
+
+def _is_config(file: Path) -> bool:
+    try:
+        data = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(data, dict) and isinstance(data.get("format"), int) and "architecture" in data
 
 
 def _check_values(known: dict[str, Any], file: Path) -> None:

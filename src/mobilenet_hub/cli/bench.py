@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobilenet_hub.cli.console import note, note_cautions, print_json, table
-from mobilenet_hub.cli.options import add_fit, add_precision
+from mobilenet_hub.cli.options import add_fit, add_force, add_precision
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.host.progress import Bars, Stage
 
@@ -32,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     budget.add_argument("--budget-ms", type=float, metavar="T", help="one image may take T milliseconds")
     budget.add_argument("--budget-rate", type=float, metavar="R", help="in bulk, R images a second must be done")
     budget.add_argument("--plot", metavar="FILE.svg", help="draw accuracy against speed")
+    add_force(budget, "draw also over a file that is no such drawing")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -101,10 +102,11 @@ def _engines(name: str, precision: str) -> "list[tuple[str, Engine]]":
 
 def _bench_catalog(args: argparse.Namespace) -> int:
     from mobilenet_hub.catalog.published import configurations
+    from mobilenet_hub.host.ownership import check_file_place
     from mobilenet_hub.inference.bench import best_within, measure_catalog
 
-    if args.plot and not Path(args.plot).absolute().parent.is_dir():
-        raise OutputError(f"--plot {args.plot}: the folder does not exist; make it first")
+    if args.plot:
+        check_file_place(args.plot, overwrite=args.overwrite)
     pattern = f"*{args.catalog or '*'}*"
     networks = [configuration for configuration in configurations() if fnmatchcase(configuration.name, pattern)]
     if not networks:

@@ -9,6 +9,7 @@ from mobilenet_hub.cli.options import (
     MODULE_HELP,
     add_any_size,
     add_fit,
+    add_force,
     add_image_size,
     add_labelled_folder,
     add_precision,
@@ -32,12 +33,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_precision(parser)
     add_image_size(parser)
     add_any_size(parser)
+    add_force(parser, "write the report also over a file that is no report")
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate; 1 where files had to be left out."""
     from mobilenet_hub.evaluation.evaluate import evaluate
+    from mobilenet_hub.host.ownership import check_file_place
 
+    if args.output:
+        check_file_place(args.output, overwrite=args.overwrite)
     with Bars(args.quiet) as bars:
         result = evaluate(
             args.module,
@@ -50,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             on_progress=bars,
         )
     if args.output:
-        result.write_report(args.output)
+        result.write_report(args.output, overwrite=args.overwrite)
     if args.json:
         print_json(result.to_json())
     else:

@@ -71,7 +71,7 @@ def add_any_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--any-size", action="store_true", help="insist on a size that the module does not allow")
 
 
-def add_force(parser: argparse.ArgumentParser, help: str) -> None:
+def add_force(parser: argparse._ActionsContainer, help: str) -> None:
     """Declare --force: replace what is there. Python's word for it is `overwrite`."""
     parser.add_argument("--force", dest="overwrite", action="store_true", help=help)
 

@@ -20,6 +20,7 @@ from mobilenet_hub.evaluation.metrics import Metrics, Outcome, measure
 from mobilenet_hub.evaluation.provenance import environment, fingerprint
 from mobilenet_hub.evaluation.report import Report, render
 from mobilenet_hub.host.files import replacing, sha256_of
+from mobilenet_hub.host.ownership import check_file_place
 from mobilenet_hub.host.progress import OnProgress, Stage
 from mobilenet_hub.images.batches import batches
 from mobilenet_hub.images.fit import Fit
@@ -61,17 +62,23 @@ class Evaluation:
             "facts": {heading: dict(facts) for heading, facts in self.facts.items()},
         }
 
-    def write_report(self, path: str | os.PathLike[str]) -> None:
-        """Write the report page.
+    def write_report(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the report page; an earlier report gives way.
+
+        Args:
+            path: the page's file.
+            overwrite: replace also what is no report.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: something else is there, or it cannot be written.
         """
+        check_file_place(path, overwrite=overwrite)
         report = Report(
             title=f"{self.module} on {self.source}",
             lead=f"What the module says of {self.metrics.images} photos of {_present(self.metrics)} classes.",
             labels=self.labels,
             parts={"these": self.metrics},
+            judged_on="these",
             outcomes=self.outcomes,
             facts=self.facts,
             warnings=self.warnings,

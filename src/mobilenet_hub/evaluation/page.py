@@ -12,6 +12,8 @@ from functools import cache
 from html import escape
 from importlib.resources import files
 
+from mobilenet_hub.host.ownership import MARK
+
 _PICTURE_SIZE = 192  # pixels on the longer side; shown at about 140
 
 
@@ -23,7 +25,7 @@ def page(title: str, lead: str, sections: Iterable[str]) -> str:
         True
     """
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<!doctype html>\n<!-- {MARK} -->\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_style()}</style></head>\n<body><main>"
         f'<h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>\n'

@@ -3,7 +3,7 @@
 Nothing on the page is fetched from anywhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -34,12 +34,13 @@ class Report:
     title: str
     lead: str
     labels: Sequence[str]
-    parts: Mapping[str, Metrics]  # by name of the part; the first is the one that the page is about
-    outcomes: Sequence[Outcome]  # of the photos of the first part
+    parts: Mapping[str, Metrics]  # by name of the part
+    outcomes: Sequence[Outcome]  # of the photos of the part that the page is about
     curves: Sequence[Curve] = ()
     facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # heading -> name -> value
     warnings: Sequence[str] = ()
     left_out: Sequence[Skipped] = ()
+    judged_on: str = "test"  # the part that the page is about
 
 
 def render(report: Report) -> str:
@@ -51,10 +52,12 @@ def render(report: Report) -> str:
         >>> "100.0%" in render(Report("cats", "", ["cat", "dog"], {"test": metrics}, []))
         True
     """
-    name, metrics = next(iter(report.parts.items()))
+    name, metrics = report.judged_on, report.parts[report.judged_on]
     sections = [_figures(name, metrics)]
     if len(report.parts) > 1:
-        sections.append(card("Accuracy of each part", interval_chart(list(report.parts.items())), _PARTS))
+        sections.append(
+            card("Accuracy of each part", interval_chart(list(report.parts.items())), _explained(report.parts))
+        )
     sections.append(_mistakes(report))
     sections.append(_confusion(report.labels, metrics))
     sections.append(_classes(report.labels, metrics))
@@ -67,10 +70,18 @@ def render(report: Report) -> str:
     return page(report.title, report.lead, sections)
 
 
-_PARTS = (
-    "Dots are shares of right answers, lines their 95% intervals. The test photos chose nothing and trained nothing; "
-    "the validation photos chose settings; the training photos were learned from, so theirs flatters."
-)
+_PARTS = {
+    "test": "the test photos chose nothing and trained nothing",
+    "validation": "the validation photos chose settings",
+    "train": "the training photos were learned from, so theirs flatters",
+}
+
+
+def _explained(parts: Iterable[str]) -> str:
+    found = "; ".join(_PARTS[part] for part in parts if part in _PARTS)
+    return f"Dots are shares of right answers, lines their 95% intervals. {found[:1].upper()}{found[1:]}."
+
+
 _CALIBRATION = (
     "How often the classifier is right when it is this sure. Bars and dots on the dashed line: its scores can be read "
     "as probabilities. Below the line it is too sure of itself. Numbers are photos."

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from math import log10
 
+from mobilenet_hub.host.ownership import MARK
 from mobilenet_hub.inference.bench import NetworkSpeed, front
 
 _WIDTH, _HEIGHT = 860, 540
@@ -63,7 +64,7 @@ def speed_chart(speeds: Sequence[NetworkSpeed], machine: str, budget_ms: float |
     body = "\n".join(parts)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">\n'
-        f"<style>{_STYLE}</style>\n"
+        f"<!-- {MARK} -->\n<style>{_STYLE}</style>\n"
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#fff"/>\n{body}\n</svg>\n'
     )
 

@@ -1,5 +1,6 @@
 """Files and folders: what is there, and what must survive a power cut."""
 
+import errno
 import hashlib
 import os
 import re
@@ -177,6 +178,8 @@ def replacing_folder(folder: Path, keep: Callable[[Path], bool] | None = None) -
         yield new
         if keep is not None and folder.is_dir():
             for entry in filter(keep, sorted(folder.iterdir())):
+                if os.path.lexists(new / entry.name):
+                    raise FileExistsError(errno.EEXIST, "in the way, and not from this program", str(entry))
                 _carry_over(entry, new / entry.name)
         swap_folder(new, folder, work / _OLD)
 

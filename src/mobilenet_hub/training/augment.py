@@ -83,6 +83,21 @@ def decode_pictures(
     return np.load(file, mmap_mode="r"), ()
 
 
+def undecodable(
+    examples: Sequence[Example],
+    preprocessing: Preprocessing,
+    on_progress: OnProgress,
+    threads: int | None = None,
+) -> list[Skipped]:
+    """Return the files among photos that are none, decoding all."""
+    skipped: list[Skipped] = []
+    inputs = (Item(str(index), example.path.__fspath__) for index, example in enumerate(examples))
+    for batch in decode_batches(inputs, preprocessing, threads=threads):
+        skipped += [Skipped(str(examples[int(skip.name)].path), skip.reason) for skip in batch.skipped]
+        on_progress(Stage("photos", "photo"), int(batch.inputs[-1]) + 1, len(examples))
+    return skipped
+
+
 class _NotPhotosError(Exception):
     """Some of the files are no photos, so the pixels are not those of the photos that will be trained on."""
 

@@ -55,8 +55,15 @@ def compute_features(
     """
     work.mkdir(parents=True, exist_ok=True)
     wanted = {example.digest: (example, count) for example, count in zip(examples, views, strict=True)}
-    vectors = {d: v for d, v in _read_shards(work, key).items() if d in wanted and len(v) >= wanted[d][1]}
-    missing = [(example, count) for digest, (example, count) in wanted.items() if digest not in vectors]
+    found = {d: v for d, v in _read_shards(work, key).items() if d in wanted and len(v) >= wanted[d][1]}
+    # The same batches in every run, each computed whole: the last bits of a feature depend on its neighbours.
+    most = max((count for _, count in wanted.values()), default=1)
+    step = max(1, _BATCH // most)
+    requests = list(wanted.values())
+    parts = [requests[start : start + step] for start in range(0, len(requests), step)]
+    missing = [part for part in parts if not all(example.digest in found for example, _ in part)]
+    again = {example.digest for part in missing for example, _ in part}
+    vectors = {digest: rows for digest, rows in found.items() if digest not in again}
     skipped: list[Skipped] = []
     shard: dict[str, np.ndarray] = {}
     done = len(vectors)
@@ -67,8 +74,8 @@ def compute_features(
         if good:
             rows = embedder.engine.run(np.concatenate([pictures for _, pictures in good]))["features"]
             ends = np.cumsum([len(pictures) for _, pictures in good])
-            parts = np.split(rows, ends[:-1])
-            shard |= {example.digest: part for (example, _), part in zip(good, parts, strict=True)}
+            split = np.split(rows, ends[:-1])
+            shard |= {example.digest: part for (example, _), part in zip(good, split, strict=True)}
         done += len(batch)
         on_progress(Stage("features", "photo"), done, len(wanted))
         if len(shard) >= _SHARD:
@@ -81,7 +88,7 @@ def compute_features(
 
 
 def _batches(
-    requests: Sequence[tuple[Example, int]], embedder: Embedder
+    parts: Sequence[Sequence[tuple[Example, int]]], embedder: Embedder
 ) -> Iterator[list[tuple[Example, np.ndarray | ImageError]]]:
     """Yield photos with their views [views, height, width, 3], decoded by other threads while the engine computes."""
 
@@ -92,9 +99,6 @@ def _batches(
         except ImageError as error:
             return error
 
-    most = max((count for _, count in requests), default=1)
-    step = max(1, _BATCH // most)
-    parts = (requests[start : start + step] for start in range(0, len(requests), step))
     groups = ((part, [partial(decode, request) for request in part]) for part in parts)
     for part, decoded in work_ahead(groups, threads=embedder.engine.threads):
         yield [(example, pictures) for (example, _), pictures in zip(part, decoded, strict=True)]

@@ -20,7 +20,7 @@ from mobilenet_hub.host.progress import OnProgress, Stage
 from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.keras.backends import require_keras
 from mobilenet_hub.module import Module, ModuleConfig
-from mobilenet_hub.training.augment import Batches, decode_pictures
+from mobilenet_hub.training.augment import Batches, decode_pictures, undecodable
 from mobilenet_hub.training.frozen import choose_class_weights
 from mobilenet_hub.training.history import Epoch, History
 from mobilenet_hub.training.result import Fitted
@@ -124,14 +124,12 @@ class _Run:
         prepare_process(self.backend)
         self.config, self.start, self.options = config, start, options
         self.work, self.on_progress = work, on_progress
+        preprocessing = Preprocessing(config.image_size, config.fit)
         decode = partial(
-            decode_pictures,
-            preprocessing=Preprocessing(config.image_size, config.fit),
-            work=work,
-            on_progress=on_progress,
-            threads=threads,
+            decode_pictures, preprocessing=preprocessing, work=work, on_progress=on_progress, threads=threads
         )
-        self.dataset, pixels = _decoded(dataset, decode)
+        bad = undecodable(dataset.part("test"), preprocessing, on_progress, threads)  # known before what hangs on it
+        self.dataset, pixels = _decoded(dataset.without(bad) if bad else dataset, decode)
         labels = [np.array([e.label for e in self.dataset.part(split)], np.int64) for split in _PARTS]
         self.validation = pixels[1], labels[1]
         self.class_weights, self.warnings = choose_class_weights(self.dataset, options.class_weights)

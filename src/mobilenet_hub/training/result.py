@@ -15,6 +15,7 @@ from mobilenet_hub.evaluation.metrics import Curve, Metrics, Outcome
 from mobilenet_hub.evaluation.provenance import environment, fingerprint
 from mobilenet_hub.evaluation.report import Report, render
 from mobilenet_hub.host.files import sha256_of
+from mobilenet_hub.host.ownership import MARK
 from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.module import Module
 from mobilenet_hub.module_folder import WEIGHTS_FILE, write_module
@@ -23,6 +24,13 @@ _METHODS = {
     "frozen": "a classifier fitted on its features, the network itself unchanged",
     "fine-tune": "its classifier fitted, then the whole network trained",
     "from-scratch": "the whole network trained",
+}
+
+
+_NEUTRAL: Mapping[Split, str] = {  # what the photos that it is judged by have done
+    "test": "The test photos neither trained it nor chose any setting.",
+    "validation": "There were no test photos: the validation photos chose its settings, which flatters it.",
+    "train": "There were neither test nor validation photos: it is judged by what it learned from, which flatters it.",
 }
 
 
@@ -45,7 +53,8 @@ class Record:
 
     method: str
     base: str  # the module that it started from
-    metrics: Mapping[Split, Metrics]  # the part that it is judged by first
+    metrics: Mapping[Split, Metrics]  # of each part that has photos
+    judged_on: Split
     outcomes: Mapping[Split, tuple[Outcome, ...]]
     split: Mapping[str, float]  # shares and seed
     seconds: float
@@ -60,7 +69,7 @@ def write_result(folder: Path, fitted: Fitted, record: Record) -> Path:
     Raises:
         OutputError: it cannot be written.
     """
-    judged, metrics = next(iter(record.metrics.items()))
+    judged, metrics = record.judged_on, record.metrics[record.judged_on]
     dataset = fitted.dataset
     config = replace(
         fitted.module.config,
@@ -157,14 +166,14 @@ def _write_photos(file: Path, record: Record) -> None:
 
 def _report(fitted: Fitted, record: Record, facts: Mapping[str, Mapping[str, str]]) -> Report:
     dataset = fitted.dataset
-    judged = next(iter(record.metrics))
     parts: dict[str, Metrics] = {**record.metrics}
     return Report(
         title=f"A classifier of {dataset.source.name}",
         lead=_lead(fitted, record),
         labels=dataset.labels,
         parts=parts,
-        outcomes=record.outcomes[judged],
+        judged_on=record.judged_on,
+        outcomes=record.outcomes[record.judged_on],
         curves=fitted.curves,
         facts=facts,
         warnings=(*dataset.warnings, *fitted.warnings),
@@ -180,7 +189,7 @@ def _lead(fitted: Fitted, record: Record) -> str:
 def _card(fitted: Fitted, record: Record, facts: Mapping[str, Mapping[str, str]]) -> str:
     """Return the model card, in Markdown."""
     dataset = fitted.dataset
-    judged, metrics = next(iter(record.metrics.items()))
+    judged, metrics = record.judged_on, record.metrics[record.judged_on]
     rows = [
         f"| {split} | {m.images} | {m.accuracy:.1%} | {m.interval[0]:.1%} to {m.interval[1]:.1%} |"
         for split, m in record.metrics.items()
@@ -189,7 +198,7 @@ def _card(fitted: Fitted, record: Record, facts: Mapping[str, Mapping[str, str]]
     sections = [f"## {heading}\n\n" + "\n".join(f"- {k}: {v}" for k, v in f.items()) for heading, f in facts.items()]
     return "\n".join(
         [
-            f"# A classifier of {dataset.source.name}\n",
+            f"<!-- {MARK} -->\n# A classifier of {dataset.source.name}\n",
             f"{_lead(fitted, record)} On {metrics.images} {judged} photos it is right {metrics.accuracy:.1%} of the "
             f"time (95% interval {metrics.interval[0]:.1%} to {metrics.interval[1]:.1%}).\n",
             "```sh",
@@ -198,7 +207,7 @@ def _card(fitted: Fitted, record: Record, facts: Mapping[str, Mapping[str, str]]
             f"It tells apart: {listed}. Shown anything else it still answers with one of them.\n",
             "| photos | number | accuracy | 95% interval |\n|---|---|---|---|",
             *rows,
-            "\nThe test photos neither trained it nor chose any setting. `report.html` has the mistakes, the confusion "
+            f"\n{_NEUTRAL[judged]} `report.html` has the mistakes, the confusion "
             "matrix and the calibration; `photos.csv` says which photo was in which part.\n",
             "\n\n".join(sections),
             "",

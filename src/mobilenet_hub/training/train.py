@@ -1,7 +1,6 @@
 """From labelled photos to a module folder with its report: `train`."""
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,18 +11,18 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from mobilenet_hub.architecture import Architecture, height_and_width
-from mobilenet_hub.errors import AccuracyError, InputError, OutputError
+from mobilenet_hub.errors import AccuracyError, InputError
 from mobilenet_hub.evaluation.dataset import SPLITS, TEST_SHARE, VALIDATION_SHARE, Dataset, Split, read_dataset
 from mobilenet_hub.evaluation.evaluate import outcomes_of, predict
 from mobilenet_hub.evaluation.metrics import Metrics, measure
-from mobilenet_hub.host.files import replacing_folder
-from mobilenet_hub.host.progress import OnProgress, silent
+from mobilenet_hub.host.ownership import clear_work
+from mobilenet_hub.host.progress import OnProgress, Stage, silent
 from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.inference.classify import Classifier
 from mobilenet_hub.module import Module, ModuleConfig, check_has_weights, checked_image_size
-from mobilenet_hub.module_folder import check_place
 from mobilenet_hub.store import open_module
 from mobilenet_hub.training.frozen import FrozenOptions, fit_frozen
+from mobilenet_hub.training.places import RESULT, WORK_FILES, check_output, claimed_places, kept_on_failure, move_result
 from mobilenet_hub.training.result import Fitted, Record, write_result
 from mobilenet_hub.training.schedule import FINE_TUNING, FROM_SCRATCH, GradientOptions
 
@@ -43,11 +42,12 @@ class TrainResult:
     skipped: tuple[Skipped, ...]  # files that were left out
     warnings: tuple[str, ...]
     seconds: float
+    judged_on: Split = "test"
 
     @property
     def accuracy(self) -> float:
         """The share of right answers on the test photos; on the validation photos where there are no test photos."""
-        return next(iter(self.metrics.values())).accuracy
+        return self.metrics[self.judged_on].accuracy
 
 
 def train(
@@ -110,8 +110,12 @@ def train(
     """
     start = time.perf_counter()
     folder = Path(output)
-    _check_output(Path(source), folder, assert_accuracy, overwrite)
     own_work = Path(work) if work else folder.with_name(f"{folder.name}.work")
+    if assert_accuracy is not None and not 0 <= assert_accuracy <= 1:
+        raise InputError(f"the accuracy to assert must be a share from 0 to 1, not {assert_accuracy!r}")
+    if seed < 0:
+        raise InputError(f"the seed must be a whole number from 0, not {seed}")
+    check_output(Path(source), folder, own_work, overwrite=overwrite)
     report = on_progress or silent
     options = frozen or FrozenOptions()
     _check_method(method, gradient, network)
@@ -128,45 +132,50 @@ def train(
         base = replace(base, config=replace(base.config, image_size=size))
     fit = _fitter(method, base, options, gradient)
     dataset = _with_cautions(read_dataset(source, validation=validation, test=test, seed=seed))
-    try:
-        own_work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{own_work} cannot be made: {error.strerror or error}") from None
-    fitted = fit(dataset, work=own_work, on_progress=report, threads=threads)
-    probabilities = fitted.probabilities or _probabilities(fitted, options, report, threads)
-    metrics = _measure(fitted.dataset, probabilities)
-    judged = next(iter(metrics))
-    record = Record(
-        method=method,
-        base=name,
+    with claimed_places(folder, own_work, shared=work is not None):
+        fitted = fit(dataset, work=own_work, on_progress=report, threads=threads)
+        with kept_on_failure(own_work):
+            fitted, probabilities = _with_probabilities(fitted, options, report, threads)
+            metrics = _measure(fitted.dataset, probabilities)
+            record = Record(
+                method=method,
+                base=name,
+                metrics=metrics,
+                judged_on=_judged_on(metrics),
+                outcomes={s: outcomes_of(fitted.dataset.part(s), probabilities[s]) for s in SPLITS},
+                split={"validation": validation, "test": test, "seed": seed},
+                seconds=time.perf_counter() - start,
+            )
+            staged = write_result(own_work / RESULT, fitted, record)
+            _assert_accuracy(record, assert_accuracy, folder, staged)
+            move_result(staged, folder)
+        if work is None:
+            clear_work(own_work, WORK_FILES)
+    data = fitted.dataset
+    return TrainResult(
+        path=folder,
+        labels=data.labels,
         metrics=metrics,
-        outcomes={s: outcomes_of(fitted.dataset.part(s), probabilities[s]) for s in SPLITS},
-        split={"validation": validation, "test": test, "seed": seed},
+        settings=fitted.settings,
+        skipped=data.skipped,
+        warnings=(*data.warnings, *fitted.warnings),
         seconds=time.perf_counter() - start,
+        judged_on=record.judged_on,
     )
-    staged = write_result(own_work / "result", fitted, record)
-    accuracy = metrics[judged].accuracy
-    if assert_accuracy is not None and accuracy < assert_accuracy:
+
+
+def _judged_on(metrics: Mapping[Split, Metrics]) -> Split:
+    """Return the part that the result is judged by: the one furthest from training that has photos."""
+    return next(split for split in reversed(SPLITS) if split in metrics)
+
+
+def _assert_accuracy(record: Record, least: float | None, folder: Path, staged: Path) -> None:
+    judged = record.metrics[record.judged_on]
+    if least is not None and judged.accuracy < least:
         raise AccuracyError(
-            f"accuracy {accuracy:.4f} on {metrics[judged].images} {judged} photos is below the {assert_accuracy:g} "
+            f"accuracy {judged.accuracy:.4f} on {judged.images} {record.judged_on} photos is below the {least:g} "
             f"asked for; {folder} was not written, the report is {staged / 'report.html'}"
         )
-    _move(staged, folder)
-    if work is None:
-        shutil.rmtree(own_work, ignore_errors=True)
-    data = fitted.dataset
-    warnings = (*data.warnings, *fitted.warnings)
-    seconds = time.perf_counter() - start
-    return TrainResult(folder, data.labels, metrics, fitted.settings, data.skipped, warnings, seconds)
-
-
-def _check_output(source: Path, folder: Path, assert_accuracy: float | None, overwrite: bool) -> None:
-    """Refuse before the work what would be refused after it, and to write over the photos."""
-    if assert_accuracy is not None and not 0 <= assert_accuracy <= 1:
-        raise InputError(f"the accuracy to assert must be a share from 0 to 1, not {assert_accuracy!r}")
-    check_place(folder, overwrite)
-    if any(photos.is_relative_to(folder.resolve()) for photos in (source.absolute(), source.resolve())):
-        raise OutputError(f"{folder} holds the photos to learn from; choose another folder")
 
 
 def _check_method(method: Method, gradient: GradientOptions | None, network: Architecture | None) -> None:
@@ -212,12 +221,28 @@ def _with_cautions(dataset: Dataset) -> Dataset:
     return replace(dataset, warnings=(*dataset.warnings, *cautions))
 
 
-def _probabilities(
+def _with_probabilities(
     fitted: Fitted, options: FrozenOptions, report: OnProgress, threads: int | None
-) -> dict[Split, np.ndarray]:
-    """Compute what the finished module says of every photo."""
+) -> tuple[Fitted, Mapping[Split, np.ndarray]]:
+    """Compute what the finished module says of every photo; one that cannot be decoded is left out and named."""
+    if fitted.probabilities is not None:
+        return fitted, fitted.probabilities
     classifier = Classifier(fitted.module, options.precision, threads=threads)
-    return {split: predict(classifier, fitted.dataset.part(split), report)[0] for split in SPLITS}
+    dataset, total, before = fitted.dataset, len(fitted.dataset.examples), 0
+    found, skipped = {}, []
+    for split in SPLITS:
+        part = dataset.part(split)
+        found[split], bad = predict(classifier, part, partial(_of_all, report, before, total))
+        skipped += bad
+        before += len(part)
+    names = {skip.path for skip in skipped}
+    left = tuple(example for example in dataset.examples if example.path not in names)
+    return replace(fitted, dataset=replace(dataset, examples=left, skipped=(*dataset.skipped, *skipped))), found
+
+
+def _of_all(report: OnProgress, before: int, total: int, stage: str, done: int, _: int | None) -> None:
+    """Report the measuring of all parts as one stage."""
+    report(Stage("measuring", "photo"), before + done, total)
 
 
 def _measure(dataset: Dataset, probabilities: Mapping[Split, np.ndarray]) -> dict[Split, Metrics]:
@@ -226,13 +251,3 @@ def _measure(dataset: Dataset, probabilities: Mapping[Split, np.ndarray]) -> dic
         for split in reversed(SPLITS)
         if dataset.part(split)
     }
-
-
-def _move(staged: Path, folder: Path) -> None:
-    """Put the finished folder in its place, whole or not at all, also from another disk."""
-    try:
-        with replacing_folder(folder) as new:
-            shutil.copytree(staged, new, dirs_exist_ok=True)
-        shutil.rmtree(staged, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}; the result is in {staged}") from None

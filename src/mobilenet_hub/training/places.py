@@ -1,0 +1,98 @@
+"""Where a training run writes: its output, and its unfinished work, which the next run takes over from a killed one."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mobilenet_hub.errors import AccuracyError, MobileNetHubError, OutputError
+from mobilenet_hub.evaluation.dataset import TABLE_SUFFIXES
+from mobilenet_hub.host.files import exists, is_folder, replacing_folder, sha256_of
+from mobilenet_hub.host.locks import LOCK_FILE, claimed
+from mobilenet_hub.host.ownership import check_apart, clear_work, note_in_work, read_work, work_folder
+from mobilenet_hub.module_folder import check_place, is_ours
+
+RESULT = "result"  # in the work folder: the module folder until it is moved to its place
+WORK_FILES = re.compile(
+    r"features-\w+-[0-9a-f]{12}\.npz|pixels-[0-9a-f]{16}\.npy|(checkpoint|before-fall)-[0-9a-f]{16}\.safetensors|"
+    + RESULT
+)
+_FINGERPRINT = "metrics.json"
+
+
+def check_output(source: Path, folder: Path, work: Path, *, overwrite: bool) -> None:
+    """Refuse before the work what would be refused after it, and whatever would touch the photos.
+
+    Raises:
+        OutputError: the output cannot be made, holds something else, or lies with the photos.
+    """
+    _finish_killed(folder, work)
+    check_place(folder, overwrite)
+    if any(photos.is_relative_to(folder.resolve()) for photos in (source.absolute(), source.resolve())):
+        raise OutputError(f"{folder} holds the photos to learn from; choose another folder")
+    places = {"the output": folder, "the work folder": work}
+    check_apart(places if source.suffix.lower() in TABLE_SUFFIXES else {"the folder of photos": source, **places})
+    if exists(work / RESULT):
+        check_place(work / RESULT, overwrite=True)
+    above = next(parent for parent in folder.absolute().parents if exists(parent))
+    if not is_folder(above):
+        raise OutputError(f"{folder} cannot be written: {above} is a file")
+
+
+@contextmanager
+def claimed_places(folder: Path, work: Path, *, shared: bool) -> Iterator[None]:
+    """Hold the output and the work folder: a second run on one of them is refused.
+
+    Args:
+        folder: the output.
+        work: the work folder; made.
+        shared: whether the user named the work folder.
+
+    Raises:
+        OutputError: another run holds one, or one cannot be made.
+    """
+    lock = folder.absolute().with_name(f".{folder.name}{LOCK_FILE}")
+    try:
+        with claimed(lock, folder), work_folder(work, folder.name, WORK_FILES, shared=shared):
+            yield
+    except MobileNetHubError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def kept_on_failure(work: Path) -> Iterator[None]:
+    """Say, where something fails after the training, that what was trained is kept."""
+    try:
+        yield
+    except AccuracyError:
+        raise
+    except MobileNetHubError as error:
+        error.args = (f"{error}; what was trained is kept in {work}: the same command goes on from there",)
+        raise
+
+
+def move_result(staged: Path, folder: Path) -> None:
+    """Put the finished folder in its place, whole or not at all, also from another disk.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        note_in_work(staged.parent, folder.name, finished=sha256_of(staged / _FINGERPRINT))
+        with replacing_folder(folder, keep=lambda entry: not is_ours(entry)) as new:
+            for entry in filter(is_ours, staged.iterdir()):
+                shutil.copy2(entry, new / entry.name)
+        shutil.rmtree(staged, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from None
+
+
+def _finish_killed(folder: Path, work: Path) -> None:
+    """Clear the work of a run that was killed after its result had come to its place."""
+    with suppress(OSError):
+        if read_work(work).get("finished") == sha256_of(folder / _FINGERPRINT):
+            with claimed(work / LOCK_FILE, work):
+                clear_work(work, WORK_FILES)
