@@ -4,7 +4,6 @@ The photos go through the same code as `Classifier.classify`, so that the accura
 errors, batches, engine, classify, dataset, metrics, provenance and report.
 """
 
-import csv
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from mobilenet_hub.evaluation.dataset import Example, read_examples
 from mobilenet_hub.evaluation.metrics import Metrics, Outcome, measure
 from mobilenet_hub.evaluation.provenance import environment, fingerprint
 from mobilenet_hub.evaluation.report import Report, render
+from mobilenet_hub.evaluation.seen import is_trained_here, seen_by
 from mobilenet_hub.host.files import replacing, sha256_of
 from mobilenet_hub.host.ownership import check_file_place
 from mobilenet_hub.host.progress import OnProgress, Stage
@@ -27,10 +27,9 @@ from mobilenet_hub.images.fit import Fit
 from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.inference.classify import Classifier
 from mobilenet_hub.inference.engine import Precision
+from mobilenet_hub.module import ModuleConfig
 from mobilenet_hub.module_folder import WEIGHTS_FILE
 from mobilenet_hub.store import resolve
-
-PHOTOS_FILE = "photos.csv"  # in a trained module's folder: which photos it was made from
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def evaluate(
     folder = resolve(module)
     classifier = Classifier(folder, precision, image_size, fit=fit, threads=threads, any_size=any_size)
     dataset = read_examples(source, classifier.labels)
-    examples, warnings = _against_training(folder, dataset.examples, unseen)
+    examples, warnings = _against_training(folder, classifier.config, dataset.examples, unseen)
     probabilities, skipped = predict(classifier, examples, on_progress)
     bad = {skip.path for skip in skipped}
     examples = [example for example in examples if example.path not in bad]
@@ -196,15 +195,19 @@ def outcomes_of(examples: Sequence[Example], probabilities: np.ndarray) -> tuple
 
 
 def _against_training(
-    folder: Path, examples: Sequence[Example], unseen: bool
+    folder: Path, config: ModuleConfig, examples: Sequence[Example], unseen: bool
 ) -> tuple[Sequence[Example], tuple[str, ...]]:
     """Find the photos that the module was made with: an accuracy on them says little."""
-    try:
-        with (folder / PHOTOS_FILE).open(encoding="utf-8", newline="") as stream:
-            seen = {row["sha1"] for row in csv.DictReader(stream) if row["split"] != "test"}
-    except (OSError, ValueError, KeyError, csv.Error):
-        return examples, ()
-    new = [example for example in examples if example.digest not in seen]
+    is_seen = seen_by(folder, config)
+    if is_seen is None:
+        if unseen:
+            raise InputError(
+                "the module does not say which photos it was trained on, so that what it has not seen cannot be told; "
+                "evaluate it on photos that you know to be new, without unseen=True"
+            )
+        unknown = "the module does not say which photos it was trained on; any of these flatter it"
+        return examples, (unknown,) if is_trained_here(config) else ()
+    new = [example for example in examples if not is_seen(example.digest)]
     known = len(examples) - len(new)
     if unseen and not new:
         raise InputError("the module was trained on all of these photos; there is nothing unseen to measure it on")
@@ -212,7 +215,7 @@ def _against_training(
         return (new if unseen else examples), ()
     return examples, (
         f"{known} of these {len(examples)} photos trained the module or chose its settings, which flatters it; "
-        "--unseen (unseen=True) leaves them out",
+        "unseen=True leaves them out",
     )
 
 

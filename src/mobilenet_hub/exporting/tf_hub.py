@@ -14,7 +14,7 @@ from mobilenet_hub.exporting.proof import Run
 from mobilenet_hub.exporting.request import Request
 from mobilenet_hub.exporting.tensorflow_network import TensorFlowNetwork
 from mobilenet_hub.module_folder import CONFIG_FILE, LABELS_FILE
-from mobilenet_hub.weights.tensorflow.saved_model import EXTRA_FOLDER, read_saved_model
+from mobilenet_hub.weights.tensorflow.saved_model import EXTRA_FOLDER, STATED, read_saved_model
 
 
 def write(request: Request, folder: Path) -> None:
@@ -23,7 +23,9 @@ def write(request: Request, folder: Path) -> None:
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serving})
     extra = folder / EXTRA_FOLDER
     extra.mkdir()
-    about = {"image_size": request.config.image_size, "license": request.config.license}
+    config = request.config
+    about = {"image_size": config.image_size, "license": config.license}
+    about |= {key: value for key in STATED if (value := getattr(config, key)) is not None}
     (extra / CONFIG_FILE).write_text(json.dumps(about, indent=2) + "\n", "utf-8")
     if request.config.labels:
         (extra / LABELS_FILE).write_text("".join(f"{label}\n" for label in request.config.labels), "utf-8")

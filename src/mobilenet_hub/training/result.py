@@ -10,10 +10,11 @@ import numpy as np
 
 from mobilenet_hub.errors import OutputError
 from mobilenet_hub.evaluation.dataset import SPLITS, Dataset, Split
-from mobilenet_hub.evaluation.evaluate import PHOTOS_FILE
 from mobilenet_hub.evaluation.metrics import Curve, Metrics, Outcome
 from mobilenet_hub.evaluation.provenance import environment, fingerprint
 from mobilenet_hub.evaluation.report import Report, render
+from mobilenet_hub.evaluation.seen import KEY as SEEN
+from mobilenet_hub.evaluation.seen import PHOTOS_FILE, as_text
 from mobilenet_hub.host.files import sha256_of
 from mobilenet_hub.host.ownership import MARK
 from mobilenet_hub.images.skipped import Skipped
@@ -79,6 +80,7 @@ def write_result(folder: Path, fitted: Fitted, record: Record) -> Path:
             "photos": dataset.source.name,
             "images": len(dataset.part("train")),
             "classes": len(dataset.labels),
+            SEEN: as_text(e.digest for split in ("train", "validation") for e in dataset.part(split)),
         },
         metrics={judged: {"accuracy": round(metrics.accuracy, 6), "images": metrics.images}},
     )

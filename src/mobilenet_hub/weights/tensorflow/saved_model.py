@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from mobilenet_hub.weights.tensorflow.tensor_bundle import read_bundle
 
 MODEL_FILE, HUB1_FILE, VARIABLES_FILE = "saved_model.pb", "tfhub_module.pb", "variables/variables.index"
 EXTRA_FOLDER = "assets.extra"  # where TensorFlow lets a SavedModel keep what it does not read; our exports do
+STATED = ("source", "trained_on", "metrics")  # of module.json, in there too: what a module knows of its making
 _HUB1_FORMAT = 3  # ModuleDef.FORMAT_V3, tensorflow_hub/module_def.proto
 _IMAGE_MODULE_INFO = "image_module_info"
 _MAX_DEPTH = 20
@@ -53,7 +55,7 @@ def read_saved_model(folder: Path) -> Source:
         facts = facts_of(nodes)
         sizes = {size for graph in graphs for size in _image_sizes(graph)} or {facts.image_size}
         objects = [graph.message(7) for graph in graphs if 7 in graph]
-    stated_size, labels = _stated(folder / EXTRA_FOLDER)
+    stated_size, labels, about = _stated(folder / EXTRA_FOLDER)
     bundle = read_bundle((folder / VARIABLES_FILE).with_suffix(""))
     tensors = {name: value for name, value in bundle.items() if isinstance(value, np.ndarray)}
     variables = tensors
@@ -68,11 +70,12 @@ def read_saved_model(folder: Path) -> Source:
     size = stated_size or (sizes.pop() if len(sizes) == 1 else None)
     with reading(folder, "a SavedModel of a MobileNet"):
         if found := _followed(graphs, variables, size):
-            return to_source(folder, kind, replace(found, labels=labels))
+            return replace(to_source(folder, kind, replace(found, labels=labels)), extra=about)
         if OBJECT_GRAPH in bundle and not objects:
             raise CorruptFileError(f"{file} has no objects, as the weights beside it demand")
         tensors = named_variables(bundle, objects[0], folder) if objects else tensors
-        return Source(folder, kind, network_weights(tensors, folder), size, labels, variant=variant_of(nodes))
+        weights = network_weights(tensors, folder)
+        return Source(folder, kind, weights, size, labels, variant=variant_of(nodes), extra=about)
 
 
 def _followed(graphs: list[Message], variables: dict[str, np.ndarray], size: tuple[int, int] | None) -> Found | None:
@@ -103,16 +106,18 @@ def _ends(signatures: dict[str, Message]) -> tuple[str, str] | None:
     return next(iter(inputs.values())), outputs.get("default") or next(iter(outputs.values()))
 
 
-def _stated(extra: Path) -> tuple[tuple[int, int] | None, tuple[str, ...] | None]:
-    """Return the trained image size and the labels that one of our own exports states beside the model."""
-    size, labels = None, None
+def _stated(extra: Path) -> tuple[tuple[int, int] | None, tuple[str, ...] | None, dict[str, Any]]:
+    """Return the trained image size, the labels and what else one of our own exports states beside the model."""
+    size, labels, about = None, None, {}
     with reading(extra, "what an export states of its module"):
         if (extra / CONFIG_FILE).is_file():
-            height, width = json.loads((extra / CONFIG_FILE).read_text("utf-8"))["image_size"]
+            stated = json.loads((extra / CONFIG_FILE).read_text("utf-8"))
+            height, width = stated["image_size"]
             size = int(height), int(width)
+            about = {key: stated[key] for key in STATED if key in stated}
         if (extra / LABELS_FILE).is_file():
             labels = tuple((extra / LABELS_FILE).read_text("utf-8").splitlines())
-    return size, labels
+    return size, labels, about
 
 
 def _image_sizes(graph: Message) -> Iterator[tuple[int, int]]:
