@@ -18,7 +18,7 @@ from mobilenet_hub.module_folder import read_config, write_module
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
 # What is no benchmark or recipe of its own: a part of others, or run by another test.
-ELSEWHERE = {"benchmarks/pretrained.py", "recipes/make_docs.py"}
+ELSEWHERE = {"benchmarks/pretrained.py", "benchmarks/serve_client.py", "recipes/make_docs.py"}
 
 
 def run(script, *words, **environment):
@@ -81,6 +81,12 @@ def test_bulk_beside_its_peers():
     for name in ("ours, f32", "Keras image_dataset_from_directory", "PyTorch DataLoader", "the same with scaled"):
         assert f"| {name}" in printed, printed
     assert "limit of the parts by wall clock" in printed
+
+
+def test_serve():
+    need("uvicorn", "starlette", "python_multipart")
+    printed = run("benchmarks/serve.py", "--photos", "examples", "--seconds", 0.5, "--turns", 1)
+    assert "| 32 connections |" in printed
 
 
 def test_inference():

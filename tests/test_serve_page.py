@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium"),
 ]
-# Where the pictures of docs/serving.md go; None: nowhere. recipes/serve_pictures.sh sets it.
+# Where the pictures of docs/serving.md go (docs/pictures, when they are made anew); None: nowhere.
 PICTURES = os.environ.get("MOBILENET_HUB_SERVE_PICTURES")
 
 DROP = """([target, kind, files]) => {
@@ -79,8 +79,15 @@ def until(page, expression, arg=None, timeout_s=20):
 
 
 def picture(page, name):
+    """Keep what is seen for docs/serving.md, where the environment says so."""
     if PICTURES:
-        page.screenshot(path=Path(PICTURES) / f"{name}.png", full_page=True)
+        from PIL import Image
+
+        file = Path(PICTURES) / f"{name}.png"
+        page.screenshot(path=file, full_page=True)
+        with Image.open(file) as seen:
+            few = seen.convert("RGB").quantize(192)
+        few.save(file, optimize=True)
 
 
 def serious(page):

@@ -154,5 +154,6 @@ def test_similar_photos(tmp_path):
         assert status == 200
         assert [Path(row[0]["path"]).name for row in answer["matches"]] == ["3.jpg", "5.jpg"]
         assert all(len(row) == 2 and row[0]["similarity"] > 0.99 for row in answer["matches"])
+        assert "/similar" in server.get("/openapi.json")[1]["paths"]
         assert server.post("/similar?k=0", files[0], JPEG)[0] == 422
         assert server.post("/similar", b"x", JPEG)[0] == 400

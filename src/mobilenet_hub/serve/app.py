@@ -228,7 +228,7 @@ def routes(state: State) -> list[tuple[str, str, Handler]]:
 
     async def openapi(call: Call) -> Answer:
         call.query()
-        return json_answer(describe(state.modules, state.limits))
+        return json_answer(describe(state.modules, state.limits, similar=state.has_similar))
 
     tf, v2 = "/v1/models/{name}", "/v2/models/{name}"
     version = "/versions/{version}"

@@ -3,7 +3,7 @@
 from typing import Any
 
 from mobilenet_hub.serve.limits import Limits
-from mobilenet_hub.serve.own import DEFAULT_TOP, MOST_ASKED, NPY
+from mobilenet_hub.serve.own import DEFAULT_TOP, MOST_ASKED, MOST_NEIGHBOURS, NPY
 from mobilenet_hub.serve.served import Modules
 from mobilenet_hub.version import __version__
 
@@ -24,18 +24,21 @@ _REASONS = {
 }
 
 
-def describe(modules: Modules, limits: Limits) -> Schema:
+def describe(modules: Modules, limits: Limits, *, similar: bool = False) -> Schema:
     """Return the OpenAPI 3.1 document.
 
     Args:
         modules: whose names and versions the addresses take.
         limits: what bodies and batches are bounded by.
+        similar: whether there is an index of photos.
     """
     names = sorted(modules.by_name)
     versions = sorted({served.version for served in modules.by_name.values()})
     name = _parameter("name", "path", {"type": "string", "enum": names}, required=True)
     version = _parameter("version", "path", {"type": "string", "enum": versions}, required=True)
     paths: dict[str, Schema] = {**_own(names, limits), **_plain()}
+    if similar:
+        paths["/similar"] = _similar(limits)
     for with_version in (False, True):
         parameters = [name, version] if with_version else [name]
         part = "/versions/{version}" if with_version else ""
@@ -128,6 +131,20 @@ def _own(names: list[str], limits: Limits) -> dict[str, Schema]:
             )
         },
     }
+
+
+def _similar(limits: Limits) -> Schema:
+    match = _object(path=_STRING, similarity={"type": "number"})
+    matches = {"type": "array", "items": {"anyOf": [{"type": "array", "items": match}, {"type": "null"}]}}
+    k = _parameter("k", "query", {"type": "integer", "minimum": 1, "maximum": MOST_NEIGHBOURS, "default": 10})
+    operation = _operation(
+        "The nearest photos of the collection, the nearest first, for each picture.",
+        _json("Their paths and cosine similarities.", _object(matches=matches)),
+        _POST_ERRORS,
+        requestBody=_pictures(limits),
+        parameters=[k],
+    )
+    return {"post": operation}
 
 
 def _pictures(limits: Limits) -> Schema:

@@ -12,7 +12,8 @@ from mobilenet_hub.serve.served import FEATURES, LOGITS, Served
 from mobilenet_hub.serve.state import Call, Picture, whole_number
 
 DEFAULT_TOP = 5
-MOST_ASKED = 1_000_000  # classes, or neighbours; there are never so many
+MOST_ASKED = 1_000_000  # classes; there are never so many
+MOST_NEIGHBOURS = 1000
 NPY = "application/x-npy"
 
 

@@ -98,6 +98,7 @@ def _add_what_is_asked_for(app: "App", state: State, settings: Settings) -> "Tea
     if settings.index is not None:
         from mobilenet_hub.serve.similar import Collection
 
+        state.has_similar = True
         app.add("/similar", "POST", Collection(settings.index, settings.options.threads))
     if settings.watch:
         from mobilenet_hub.serve.watch import watch

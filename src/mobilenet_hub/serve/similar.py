@@ -6,11 +6,11 @@ from pathlib import Path
 from mobilenet_hub.inference.engine import Precision
 from mobilenet_hub.search.similar import Searcher
 from mobilenet_hub.serve.limits import Answer, Refusal, json_answer
-from mobilenet_hub.serve.own import bad_pictures, with_gaps
+from mobilenet_hub.serve.own import MOST_NEIGHBOURS, bad_pictures, with_gaps
 from mobilenet_hub.serve.served import FEATURES, Options, Served
 from mobilenet_hub.serve.state import Call, whole_number
 
-_DEFAULT_K, _MOST_K = 10, 1000
+_DEFAULT_K = 10
 
 
 class Collection:
@@ -34,7 +34,7 @@ class Collection:
 
     async def __call__(self, call: Call) -> Answer:
         """Answer POST /similar?k=10."""
-        k = whole_number(call.query("k").get("k", str(_DEFAULT_K)), "k", _MOST_K)
+        k = whole_number(call.query("k").get("k", str(_DEFAULT_K)), "k", MOST_NEIGHBOURS)
         pictures = await call.pictures()
         call.images = len(pictures)
         work = await call.state.pictures(self._served, (FEATURES,), [data for _, data in pictures])

@@ -37,6 +37,7 @@ class State:
         self.metrics = Metrics()
         self.batcher = Batcher(self._done, threads)
         self.draining = False
+        self.has_similar = False  # there is an index of photos
         self.occupied = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: dict[Work, asyncio.Future[None]] = {}
