@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _FILE = Path(__file__).with_name("imagenet_labels.txt")
+_IDS_FILE = _FILE.with_name("imagenet_wordnet_ids.txt")
 
 
 @cache
@@ -27,6 +28,19 @@ def imagenet_labels() -> tuple[str, ...]:
         ('background', 'tench, Tinca tinca')
     """
     return tuple(_FILE.read_text(encoding="utf-8").splitlines())
+
+
+@cache
+def wordnet_ids() -> tuple[str, ...]:
+    """Return the WordNet ids of ImageNet's 1000 classes, in the order of `imagenet_labels_1000`.
+
+    Source: the sorted list of the ids of ILSVRC 2012, which gives the classes their order.
+
+    Example:
+        >>> wordnet_ids()[0]
+        'n01440764'
+    """
+    return tuple(_IDS_FILE.read_text(encoding="utf-8").split())
 
 
 def imagenet_labels_1000() -> tuple[str, ...]:

@@ -110,7 +110,7 @@ def engine_precision(args: argparse.Namespace) -> "Precision":
 
 
 def _quantized(args: argparse.Namespace, model: "Model") -> "Int8Engine":
-    from mobilenet_hub.evaluation.dataset import class_index
+    from mobilenet_hub.evaluation.classes import class_index
     from mobilenet_hub.inference.classify import labels_of
     from mobilenet_hub.inference.quantize import quantized
 

@@ -12,13 +12,14 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import isnan
 from pathlib import Path
 
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.evaluation.class_folders import GIVEN_SPLITS, Split, list_class_folders, some
+from mobilenet_hub.evaluation.classes import class_index
 from mobilenet_hub.host.files import is_special, printable
 from mobilenet_hub.images.skipped import Skipped
 
@@ -135,23 +136,10 @@ def read_dataset(
     return _assemble(source, rows, (*skipped, *unreadable, *ambiguous), (*warnings, *repeated))
 
 
-def class_index(labels: Sequence[str]) -> Callable[[str], int | None]:
-    """Return what tells the index of a class by its folder's name: the exact one, else regardless of case and `_`, `-`.
-
-    Example:
-        >>> index_of = class_index(["tench", "tiger cat"])
-        >>> index_of("Tiger_Cat"), index_of("lynx")
-        (1, None)
-    """
-    numbered = list(enumerate(labels))[::-1]  # of several with one name the first counts
-    known = {_loose(label): index for index, label in numbered} | {label: index for index, label in numbered}
-    return lambda name: known.get(name, known.get(_loose(name)))
-
-
 def read_examples(source: str | os.PathLike[str], labels: Iterable[str]) -> Dataset:
     """List labelled photos for evaluation with a module that knows `labels`: all of them are test photos.
 
-    A class is matched by its exact name, else regardless of case and of `_`, `-` and blanks.
+    A class is matched as `class_index` says: by its label, a synonym or, of ImageNet, its WordNet id.
 
     Args:
         source: class folders or a table, as for `read_dataset`.
@@ -176,10 +164,16 @@ def read_examples(source: str | os.PathLike[str], labels: Iterable[str]) -> Data
     outside = [
         Skipped(str(row.path), f"{row.label!r} is not a class of the module") for row in rows if row.label in strange
     ]
+    if strange:
+        warnings.append(f"not classes of the module, and left out: {some(strange)}, {len(outside)} photos")
     rows, unreadable = _hash_contents(row for row in rows if row.label not in strange)
-    rows, ambiguous = _drop_ambiguous([replace(row, label=labels[found[row.label] or 0]) for row in rows])
+    # Two of ImageNet's labels are one word: here each has its number too.
+    counts = Counter(labels)
+    unique = [label if counts[label] == 1 else f"{label} {index}" for index, label in enumerate(labels)]
+    rows, ambiguous = _drop_ambiguous([replace(row, label=unique[found[row.label] or 0]) for row in rows])
     rows, repeated = _drop_repeated(rows)
-    examples = [Example(row.path, row.name, labels.index(row.label), "test", row.digest) for row in rows]
+    numbers = {label: index for index, label in enumerate(unique)}
+    examples = [Example(row.path, row.name, numbers[row.label], "test", row.digest) for row in rows]
     if not examples:
         raise InputError(f"{source} has no photos in class folders")
     left_out = (*skipped, *outside, *unreadable, *ambiguous)
@@ -264,10 +258,6 @@ def _name(label: str, path: str) -> str:
 
 def _clean(label: str) -> str:
     return unicodedata.normalize("NFC", " ".join(printable(label).split()))
-
-
-def _loose(label: str) -> str:
-    return re.sub(r"[\s_-]+", " ", label).casefold().strip()
 
 
 def _hash_contents(rows: Iterable[_Row]) -> tuple[list[_Row], list[Skipped]]:
