@@ -37,8 +37,10 @@ if TYPE_CHECKING:  # what editors and type checkers read; a test holds it agains
     from mobilenet_hub.hub.load import LoadedModule as LoadedModule
     from mobilenet_hub.hub.load import load as load
     from mobilenet_hub.hub.module import Module as Module
+    from mobilenet_hub.hub.module import ModuleSpec as ModuleSpec
     from mobilenet_hub.hub.module import get_expected_image_size as get_expected_image_size
     from mobilenet_hub.hub.module import get_num_image_channels as get_num_image_channels
+    from mobilenet_hub.hub.module import load_module_spec as load_module_spec
     from mobilenet_hub.inference.bench import Speed as Speed
     from mobilenet_hub.inference.bench import bench as bench
     from mobilenet_hub.inference.classify import Classifier as Classifier
@@ -85,6 +87,7 @@ _OWNERS: dict[str, str] = {
     "MissingExtraError": "errors",
     "MobileNetHubError": "errors",
     "Module": "hub.module",
+    "ModuleSpec": "hub.module",
     "ModuleUnavailableError": "errors",
     "OfflineError": "errors",
     "OutputError": "errors",
@@ -104,6 +107,7 @@ _OWNERS: dict[str, str] = {
     "get_expected_image_size": "hub.module",
     "get_num_image_channels": "hub.module",
     "load": "hub.load",
+    "load_module_spec": "hub.module",
     "models": "catalog.models",
     "pull": "store.pull",
     "resolve": "store",

@@ -3,6 +3,7 @@
 Pure data. Sources: the 420 module pages of tfhub.dev, and Kaggle Models for the names that replaced them.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -365,9 +366,22 @@ def _why_unknown(name: str, stem: str) -> str:
         if siblings and depth.isdecimal() and code.isdecimal():
             depths = dict.fromkeys(c.depth_code for c in siblings)
             return f"{never}; the depth multipliers of {network} are {_listed(depths)} (percent)"
-    if nearest := _nearest(stem):
+    if nearest := None if _is_other_network(parts) else _nearest(stem):
         return f"{never}; did you mean {_listed(nearest)}?"
-    return f"{show(name)} is not the name of a published module; {NAME_FORMS}; `mobilenet models` lists them all"
+    what = "a MobileNet V1 or V2" if _is_other_network(parts) else f"the name of a published module; {NAME_FORMS}"
+    return f"{show(name)} is not {what}; `mobilenet models` lists them all"
+
+
+def _is_other_network(parts: list[str]) -> bool:
+    """Tell whether a name is that of another network of TF Hub, as far as names tell, and no mistyped one of ours."""
+    from difflib import SequenceMatcher
+
+    named = parts[2:] if parts[:2] == ["google", "imagenet"] else parts[1:] if parts[:1] == ["google"] else parts
+    name = named[0] if named else ""
+    family, version = re.match(r"([a-z]*)[-_]?v?([0-9]*)", name.lower()).groups()  # pyright: ignore[reportOptionalMemberAccess]
+    if SequenceMatcher(None, family, "mobilenet").ratio() > 0.75:
+        return version not in ("", "1", "2")
+    return parts[:2] == ["google", "imagenet"]
 
 
 def _nearest(stem: str) -> list[str]:

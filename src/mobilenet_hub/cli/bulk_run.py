@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mobilenet_hub.inference.engine import Engine, Precision
     from mobilenet_hub.inference.model import Model
     from mobilenet_hub.inference.quantize import Int8Engine
+    from mobilenet_hub.module import Module
 
 
 def add_bulk_options(parser: argparse.ArgumentParser) -> None:
@@ -43,13 +44,17 @@ def add_bulk_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_bulk(
-    command: str, args: argparse.Namespace, model: "Model", rows: "Rows", settings: dict[str, Any], folder: Path
+    command: str,
+    args: argparse.Namespace,
+    model: "Model",
+    rows: "Rows",
+    settings: dict[str, Any],
+    module: "Path | Module",
 ) -> int:
     """Write the output with a progress bar, and say what was done; 1 where an image could not be read."""
     from mobilenet_hub.bulk.manifest import WHOLE, Part
     from mobilenet_hub.bulk.run import Plan, write
-    from mobilenet_hub.host.files import sha256_of
-    from mobilenet_hub.module_folder import WEIGHTS_FILE
+    from mobilenet_hub.store import weights_sha256
     from mobilenet_hub.version import __version__
 
     part = Part.parse(args.part) if args.part else WHOLE
@@ -65,7 +70,7 @@ def run_bulk(
         "command": command,
         "inputs": _named(args.images),
         "module": engine.config.handle or args.module,
-        "weights_sha256": sha256_of(folder / WEIGHTS_FILE),
+        "weights_sha256": weights_sha256(module),
         "image_size": list(engine.image_size),
         "precision": computes.precision,
         **settings,

@@ -30,13 +30,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Classify; 1 where an image could not be."""
     from mobilenet_hub.inference.classify import Classifier
-    from mobilenet_hub.store import resolve
+    from mobilenet_hub.store import locate
 
     if args.top is not None and args.top < 1:
         raise InputError(f"--top must be 1 or more, not {args.top}")
-    folder = resolve(args.module)
+    module = locate(args.module, usual_size=args.image_size)
     classifier = Classifier(
-        folder,
+        module,
         engine_precision(args),
         args.image_size,
         fit=args.fit,
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     top = min(args.top or 1, len(classifier.labels))
     return run_bulk(
-        "classify", args, classifier, label_rows(classifier.labels, top, classifier.engine.scores), {"top": top}, folder
+        "classify", args, classifier, label_rows(classifier.labels, top, classifier.engine.scores), {"top": top}, module
     )
 
 

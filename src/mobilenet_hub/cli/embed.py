@@ -20,11 +20,11 @@ def run(args: argparse.Namespace) -> int:
     """Embed; 1 where an image could not be."""
     from mobilenet_hub.bulk.rows import feature_rows
     from mobilenet_hub.inference.embed import Embedder
-    from mobilenet_hub.store import resolve
+    from mobilenet_hub.store import locate
 
-    folder = resolve(args.module)
+    module = locate(args.module, usual_size=args.image_size)
     embedder = Embedder(
-        folder,
+        module,
         engine_precision(args),
         args.image_size,
         fit=args.fit,
@@ -32,4 +32,4 @@ def run(args: argparse.Namespace) -> int:
         any_size=args.any_size,
     )
     rows = feature_rows(embedder.num_features, half=args.float16)
-    return run_bulk("embed", args, embedder, rows, {"dtype": "float16" if args.float16 else "float32"}, folder)
+    return run_bulk("embed", args, embedder, rows, {"dtype": "float16" if args.float16 else "float32"}, module)

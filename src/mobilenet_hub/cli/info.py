@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -91,14 +92,14 @@ def folder_facts(name: str) -> dict[str, Any]:
         InvalidModuleError: the folder is not a module folder, or is damaged.
     """
     from mobilenet_hub.module_folder import read_config
-    from mobilenet_hub.store import resolve
+    from mobilenet_hub.store import locate, resolve
 
-    folder = resolve(name)
-    config = read_config(folder)
+    folder, found = resolve(name), locate(name)
+    config = read_config(found) if isinstance(found, Path) else found.config
     known = {key: getattr(config, key) for key in ("handle", "source", "license", "trained_on", "metrics")}
     return {
         "folder": str(folder),
-        "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        "bytes": sum(file.stat().st_size for file in (folder, *folder.rglob("*")) if file.is_file()),
         **_network_facts(config.network, config.image_size),
         "labels": None if config.labels is None else list(config.labels),
         **{key: value for key, value in known.items() if value is not None},

@@ -19,6 +19,7 @@ from mobilenet_hub.store import open_module
 
 WITH_MOMENTUM = "_with_bn_hparams"
 SERVING = "serving_default"
+USUAL_SIZE = (224, 224)  # stands for the size of a module that takes any and does not say at which it was trained
 CLASS_ENDPOINTS = ("Logits", "Predictions")
 
 
@@ -57,6 +58,11 @@ class Contract:
     def is_hub1(self) -> bool:
         """Whether it was published in the format of TensorFlow 1, whose interface is its signatures."""
         return self.published is not None and self.published.format == "hub1"
+
+    @property
+    def format(self) -> str | None:
+        """The format that it was published in; None where it never was."""
+        return self.published.format if self.published else None
 
     @property
     def output_name(self) -> str:
@@ -141,16 +147,15 @@ class Contract:
             hint = "divide them by 255" if "int" in dtype else "convert them"
             raise InputError(f"{self.name} takes float32 images in [0, 1], not {dtype}; {hint}")
 
-    def check_range(self, low: float, high: float) -> None:
-        """Raise InputError where the values are those of another convention than [0, 1]."""
+    def range_problem(self, low: float, high: float) -> str | None:
+        """Return what is wrong where the values are those of another convention than [0, 1], with the fix; or None."""
         if not (np.isfinite(low) and np.isfinite(high)):
-            raise InputError(f"{self.name} was given images with values that are not finite")
+            return f"{self.name} was given images with values that are not finite"
         if high > RANGE[1]:
-            raise InputError(f"{self.name} takes images in [0, 1], not up to {high:g}; divide them by 255")
+            return f"{self.name} takes images in [0, 1], not up to {high:g}; divide them by 255"
         if low < RANGE[0]:
-            raise InputError(
-                f"{self.name} takes images in [0, 1], not down to {low:g}; from [-1, 1] use (images + 1) / 2"
-            )
+            return f"{self.name} takes images in [0, 1], not down to {low:g}; from [-1, 1] use (images + 1) / 2"
+        return None
 
 
 # Augmentation may overshoot [0, 1] a little; images in [0, 255] or [-1, 1] pass these bounds by far.
@@ -187,7 +192,7 @@ def open_contract(name: str | os.PathLike[str], *, fetch: bool = True) -> tuple[
     """
     if not isinstance(name, str | os.PathLike):
         raise InputError(f"a module is named by a string or path, not by {type(name).__name__}")
-    module = open_module(name, fetch=fetch)
+    module = open_module(name, fetch=fetch, usual_size=USUAL_SIZE)
     check_has_weights(module.config, "open it in Keras or export it")
     contract = find_contract(name, module.config)
     if contract.published and contract.published.kind == "feature_vector" and module.config.num_classes:
@@ -196,15 +201,23 @@ def open_contract(name: str | os.PathLike[str], *, fetch: bool = True) -> tuple[
     return contract, module.weights
 
 
-def check_tags(name: str, tags: Collection[str] | None) -> bool:
+def check_tags(name: str, tags: Collection[str] | None, format: str | None = "hub1") -> bool:
     """Return whether a set of tags asks for the training graph: {} or None does not, {"train"} does.
 
+    Args:
+        name: the module's, for the error.
+        tags: what the caller gave.
+        format: "hub1" has the graphs {} and {"train"}, "savedmodel2" the one graph {"serve"}; None, a module folder
+            that was never published, all of them.
+
     Raises:
-        InputError: another set; the text lists the two.
+        InputError: another set; the text lists those that there are.
     """
     chosen = {tags} if isinstance(tags, str) else set(tags or ())
-    if chosen not in (set(), {"train"}):
-        raise InputError(f"{name} has no graph variant with tags {sorted(chosen)!r}; use set() or {{'train'}}")
+    there = {"hub1": [set(), {"train"}], "savedmodel2": [{"serve"}]}.get(format or "", [{"train"}, {"serve"}])
+    if chosen and chosen not in there:
+        shown = " or ".join(repr(one) for one in there)
+        raise InputError(f"{name} has no graph variant with tags {sorted(chosen)!r}; use {shown}")
     return chosen == {"train"}
 
 

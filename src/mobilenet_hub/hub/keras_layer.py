@@ -18,10 +18,11 @@ from keras import ops  # noqa: TID253
 from mobilenet_hub.architecture import Variant
 from mobilenet_hub.errors import InputError, MobileNetHubError, ModuleUnavailableError
 from mobilenet_hub.hub.contract import SERVING, Contract, check_tags, find_contract, open_contract, signature_inputs
+from mobilenet_hub.hub.image_check import ImageCheck, has_values
 from mobilenet_hub.hub.load import LoadedModule
 from mobilenet_hub.hub.old_files import describe
 from mobilenet_hub.hub.old_files import install as read_old_files
-from mobilenet_hub.hub.running import build_network, check_images, check_momentum, has_values, run_signature
+from mobilenet_hub.hub.running import build_network, check_momentum, run_signature
 from mobilenet_hub.keras.kernels import Tensor
 from mobilenet_hub.module import ModuleConfig
 from mobilenet_hub.weights.variable_order import weights_by_order
@@ -57,6 +58,7 @@ class KerasLayer(keras.layers.Layer):
         output_key: return this one of several outputs.
         output_shape: the output's shape without the batch axis, or by name where there are several; checked.
         load_options: for old code; there is nothing to set.
+        check_range: what to do about images that are not in [0, 1]: "warn" once, or "error".
         layer_kwargs: what every Keras layer takes: name, dtype, input_shape.
 
     Raises:
@@ -80,6 +82,7 @@ class KerasLayer(keras.layers.Layer):
         output_key: str | None = None,
         output_shape: Sequence[int | None] | Mapping[str, Sequence[int | None]] | None = None,
         load_options: object | None = None,
+        check_range: str = "warn",
         **layer_kwargs: Any,
     ):
         if _sentinel is not None:
@@ -95,9 +98,10 @@ class KerasLayer(keras.layers.Layer):
         else:
             is_described = isinstance(handle, _Described)
             self.contract, weights = (handle.contract, handle.weights) if is_described else open_contract(handle)
-            with keras.name_scope(self.name):  # so that variables of two layers have different paths
-                self.network = build_network(self.contract, weights, dtype=self.dtype_policy, name="network")
-        self.tags = ["train"] if check_tags(self.contract.name, tags) else None
+            self.network = build_network(self.contract, weights, self.name, dtype=self.dtype_policy, name="network")
+        check_tags(self.contract.name, tags, self.contract.format)
+        self.tags = sorted({tags} if isinstance(tags, str) else tags or ()) or None
+        self.check = ImageCheck(self.contract, check_range)
         self.arguments = _checked_arguments(arguments)
         self.signature = signature or ("default" if self.contract.is_hub1 else None)
         self.signature_outputs_as_dict = signature_outputs_as_dict
@@ -112,7 +116,7 @@ class KerasLayer(keras.layers.Layer):
         """Settle which outputs a call returns, or raise InputError."""
         as_dict, endpoints = bool(self.signature_outputs_as_dict), bool(self.arguments.get("return_endpoints"))
         if self.signature is None:
-            if self.signature_outputs_as_dict is not None:
+            if self.signature_outputs_as_dict:
                 raise InputError(
                     "signature_outputs_as_dict needs a signature; for all outputs of the module itself use "
                     "arguments=dict(return_endpoints=True)"
@@ -129,7 +133,7 @@ class KerasLayer(keras.layers.Layer):
                 )
         self._as_dict = as_dict
         self._key = self.output_key or "default"
-        if self._key not in (names := self._output_infos()):
+        if not as_dict and self._key not in (names := self._output_infos()):
             raise InputError(f"{self.contract.name} has no output {self._key!r} here; it has {', '.join(names)}")
 
     def _checked_shape(self, output_shape: Any) -> Any:
@@ -142,7 +146,8 @@ class KerasLayer(keras.layers.Layer):
         shapes = {name: np.ravel(shape).tolist() for name, shape in declared.items()}
         for name, shape in shapes.items():
             actual = infos[name].shape[1:]  # None where any length will do
-            if len(shape) != len(actual) or any(w not in (None, h) for h, w in zip(shape, actual, strict=True)):
+            pairs = zip(shape, actual, strict=False)
+            if len(shape) != len(actual) or any(None not in pair and pair[0] != pair[1] for pair in pairs):
                 raise InputError(f"output_shape is {shape}, but {self.contract.name} gives {list(actual)}")
         return shapes if isinstance(output_shape, Mapping) else shapes[self._key]
 
@@ -171,9 +176,9 @@ class KerasLayer(keras.layers.Layer):
             momentum = check_momentum(given.get("batch_norm_momentum", momentum))
             images = given["inputs" if self.signature == SERVING else "images"]
             self._check_weights(images)
-            outputs = run_signature(self.network, self.contract, self.signature, images, training, momentum)
+            outputs = run_signature(self.network, self.check, self.signature, images, training, momentum)
         else:
-            images = check_images(self.contract, inputs)
+            images = self.check(inputs)
             self._check_weights(images)
             several = bool(self.arguments.get("return_endpoints"))
             outputs = self.network(images, training=training, batch_norm_momentum=momentum, return_endpoints=several)
@@ -218,6 +223,11 @@ class KerasLayer(keras.layers.Layer):
         """Every variable by its TF-Slim name."""
         return self.network.slim_variables
 
+    def _get_own_losses(self) -> list[Tensor]:
+        """Return a zero for a frozen layer, as the original did: old code gives `model.losses` to `tf.add_n`."""
+        losses = super()._get_own_losses()
+        return losses if self.trainable else [*losses, ops.zeros(())]
+
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again, and a description of the network."""
         config = {key: value for key, value in super().get_config().items() if key != "autocast"}
@@ -232,6 +242,7 @@ class KerasLayer(keras.layers.Layer):
             "signature_outputs_as_dict": self.signature_outputs_as_dict,
             "output_key": self.output_key,
             "output_shape": self._declared_shape,
+            "check_range": self.check.mode,
             "module": description,
         }
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.hub.contract import (
     Contract,
@@ -16,7 +18,8 @@ from mobilenet_hub.hub.contract import (
     open_contract,
     signature_inputs,
 )
-from mobilenet_hub.hub.running import build_network, check_images, check_momentum, run_signature
+from mobilenet_hub.hub.image_check import ImageCheck
+from mobilenet_hub.hub.running import build_network, check_momentum, run_signature
 from mobilenet_hub.keras.kernels import Tensor
 from mobilenet_hub.keras.mobilenet import MobileNet
 
@@ -33,6 +36,8 @@ class LoadedModule:
     def __init__(self, contract: Contract, network: MobileNet, train_graph: bool = False):
         self.contract = contract
         self.network = network
+        self.check = ImageCheck(contract)
+        self._train_graph = train_graph
         self._layer: weakref.ref[Any] | None = None
         self.signatures: Mapping[str, Callable[..., dict[str, Tensor]]] = MappingProxyType(
             {name: _Signature(self, name, train_graph) for name in contract.signatures}
@@ -64,7 +69,7 @@ class LoadedModule:
                 "load the module once more"
             )
         return self.network(
-            check_images(self.contract, images),
+            self.check(images),
             training=bool(training),
             batch_norm_momentum=check_momentum(batch_norm_momentum),
             return_endpoints=return_endpoints,
@@ -83,6 +88,10 @@ class LoadedModule:
                 "variables, or load the module once more"
             )
         self._layer = weakref.ref(layer)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the contract and the weights; the module made of them has variables of its own."""
+        return _unpickled, (self.contract, self.network.slim_weights(), self._train_graph)
 
     @property
     def variables(self) -> list[Any]:
@@ -106,6 +115,10 @@ class LoadedModule:
         return self.network.regularization_losses
 
 
+def _unpickled(contract: Contract, weights: Mapping[str, np.ndarray], train_graph: bool) -> LoadedModule:
+    return LoadedModule(contract, build_network(contract, weights), train_graph)
+
+
 class _Signature:
     """One signature: takes named tensors, or the images alone; gives a dict."""
 
@@ -122,7 +135,7 @@ class _Signature:
         images = given["inputs" if "inputs" in given else "images"]
         # Momentum 1 leaves the moving statistics as they are: a signature of the original never updated them.
         momentum = 1.0 if self.train_graph else None
-        return run_signature(self.module.network, contract, self.name, images, self.train_graph, momentum)
+        return run_signature(self.module.network, self.module.check, self.name, images, self.train_graph, momentum)
 
     @property
     def structured_outputs(self) -> dict[str, Any]:
@@ -155,5 +168,5 @@ def load(
         1
     """
     contract, weights = open_contract(handle)
-    train_graph = check_tags(contract.name, tags)
+    train_graph = check_tags(contract.name, tags, contract.format)
     return LoadedModule(contract, build_network(contract, weights), train_graph)

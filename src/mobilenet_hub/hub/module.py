@@ -10,7 +10,8 @@ from typing import Any
 
 from mobilenet_hub.catalog.published import PublishedModule
 from mobilenet_hub.errors import InputError
-from mobilenet_hub.hub.contract import TensorInfo, check_tags, open_contract, signature_inputs
+from mobilenet_hub.hub.contract import Contract, TensorInfo, check_tags, open_contract, signature_inputs
+from mobilenet_hub.hub.image_check import ImageCheck
 from mobilenet_hub.hub.running import build_network, check_momentum, run_signature
 from mobilenet_hub.keras.kernels import Tensor
 from mobilenet_hub.module import find_published
@@ -30,7 +31,8 @@ class Module:
     | {"train"} | True | the batch's own | updated by each call | all |
 
     Args:
-        spec: any name of a module of TF1 format, or a module folder without a published handle.
+        spec: any name of a module of TF1 format, or a module folder without a published handle; or what
+            `load_module_spec` returned.
         trainable: whether `trainable_variables` and `regularization_losses` hold anything.
         name: kept for old code; names nothing.
         tags: {} for inference, {"train"} for training.
@@ -47,13 +49,14 @@ class Module:
 
     def __init__(
         self,
-        spec: str | os.PathLike[str],
+        spec: "str | os.PathLike[str] | ModuleSpec",
         trainable: bool = False,
         name: str = "module",
         tags: Collection[str] | None = None,
     ):
         if tags is None and not isinstance(name, str):  # Module(spec, True, {"train"})
             name, tags = "module", name
+        spec = spec.handle if isinstance(spec, ModuleSpec) else spec
         asked = os.fspath(spec) if isinstance(spec, str | os.PathLike) else ""
         self.train_graph = check_tags(asked, tags)
         if asked and not is_local(asked):
@@ -65,6 +68,7 @@ class Module:
         if self.contract.config.batch_norm_folded and (self.train_graph or self.trainable):
             raise InputError(f"{self.contract.name} has its batch norm folded into its kernels: it cannot be trained")
         self.network = build_network(self.contract, weights)
+        self.check = ImageCheck(self.contract)
 
     def __call__(
         self,
@@ -90,7 +94,7 @@ class Module:
         momentum = check_momentum(given.get("batch_norm_momentum"))
         # Momentum 1 leaves the moving statistics exactly as they are.
         momentum = momentum if self.trainable else 1.0
-        outputs = run_signature(self.network, self.contract, signature, given["images"], self.train_graph, momentum)
+        outputs = run_signature(self.network, self.check, signature, given["images"], self.train_graph, momentum)
         return outputs if as_dict else outputs["default"]
 
     def get_signature_names(self, tags: Collection[str] | None = None) -> list[str]:
@@ -127,7 +131,55 @@ class Module:
         return self.network.regularization_losses if self.trainable else []
 
     def _signature(self, signature: str | None) -> str:
-        return self.contract.check_signature(signature or "default", self.contract.hub1_signatures)
+        return _checked_signature(self.contract, signature)
+
+
+class ModuleSpec:
+    """What a module of TF1 format offers, before it is made; `hub.load_module_spec` returns it."""
+
+    def __init__(self, handle: str | os.PathLike[str]):
+        self.handle = handle
+        self.contract, _ = open_contract(handle)
+        _refuse_tf2(self.contract.published, self.contract.name)
+
+    def get_tags(self) -> list[set[str]]:
+        """Return the sets of tags: of inference, and of training."""
+        return [set(), {"train"}]
+
+    def get_signature_names(self, tags: Collection[str] | None = None) -> list[str]:
+        """Return the names of the signatures, the same for both sets of tags."""
+        check_tags(self.contract.name, tags)
+        return list(self.contract.hub1_signatures)
+
+    def get_input_info_dict(
+        self, signature: str | None = None, tags: Collection[str] | None = None
+    ) -> dict[str, TensorInfo]:
+        """Return shape and dtype of a signature's inputs by name."""
+        return self.contract.input_info(_checked_signature(self.contract, signature))
+
+    def get_output_info_dict(
+        self, signature: str | None = None, tags: Collection[str] | None = None
+    ) -> dict[str, TensorInfo]:
+        """Return shape and dtype of a signature's outputs by name."""
+        return self.contract.output_info(_checked_signature(self.contract, signature))
+
+
+def load_module_spec(path: str | os.PathLike[str]) -> ModuleSpec:
+    """Return what a module of TF1 format offers, by any of its names; `hub.Module` takes it.
+
+    Raises:
+        InputError: the version is 4 or later (use hub.KerasLayer).
+        MobileNetHubError: the module does not exist, cannot be fetched or is damaged.
+
+    Example:
+        >>> "default" in load_module_spec("starter").get_signature_names()
+        True
+    """
+    return ModuleSpec(path)
+
+
+def _checked_signature(contract: Contract, signature: str | None) -> str:
+    return contract.check_signature(signature or "default", contract.hub1_signatures)
 
 
 def _refuse_tf2(published: PublishedModule | None, name: str) -> None:
@@ -149,7 +201,10 @@ def get_expected_image_size(module: Any, signature: str | None = None, input_nam
     Raises:
         InputError: the object is no module.
     """
-    return list(_contract(module).config.image_size)
+    config = _contract(module).config
+    if "image_size_unknown" in config.extra:
+        raise InputError(f"{_contract(module).name} does not say at which image size it was trained; it takes any")
+    return list(config.image_size)
 
 
 def get_num_image_channels(module: Any, signature: str | None = None, input_name: str | None = None) -> int:

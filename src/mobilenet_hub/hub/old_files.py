@@ -21,7 +21,7 @@ import numpy as np
 
 from mobilenet_hub.errors import InvalidModuleError
 from mobilenet_hub.host.files import exists
-from mobilenet_hub.hub.contract import Contract
+from mobilenet_hub.hub.contract import USUAL_SIZE, Contract
 from mobilenet_hub.keras.mobilenet import MobileNet
 from mobilenet_hub.module import ModuleConfig, find_published
 from mobilenet_hub.store.places import module_named_by
@@ -29,7 +29,6 @@ from mobilenet_hub.weights.identify import Source, Wanted, is_slim, slim_name, t
 from mobilenet_hub.weights.variable_order import weights_by_order
 
 _MANY = 80  # variables that no layer but a whole network has
-_USUAL_SIZE = (224, 224)  # what is said of a network whose file does not tell its size; it takes any
 _INSTALLED = "_mobilenet_hub"  # marks a function of Keras that stands for the one before it
 
 
@@ -177,7 +176,7 @@ def describe(handle: str, layer_name: str, image_size: Sequence[int | None] | No
     weights = found.get(layer_name) or (next(iter(found.values())) if len(found) == 1 else None)
     if weights is None:
         return None
-    height, width = image_size if image_size and all(image_size) else _USUAL_SIZE
+    height, width = image_size if image_size and all(image_size) else USUAL_SIZE
     source = Source(Path(handle), "layer of tensorflow_hub", weights, (height or 0, width or 0))
     return Contract(handle, to_module(source, Wanted()).config)
 

@@ -10,7 +10,7 @@ from mobilenet_hub.images.fit import Fit, Preprocessing
 from mobilenet_hub.inference.engine import Engine, Precision
 from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.module_folder import read_config
-from mobilenet_hub.store import resolve
+from mobilenet_hub.store import locate
 
 if TYPE_CHECKING:
     from mobilenet_hub.images.batches import Images
@@ -45,7 +45,7 @@ class Model:
             InputError: no such fit; or the module does not have the output, or does not allow this image size.
             UnknownModuleError, ModuleUnavailableError, InvalidModuleError: as `resolve` and `read_module` do.
         """
-        source = module if isinstance(module, Module) else resolve(module)
+        source = module if isinstance(module, Module) else locate(module, usual_size=image_size)
         self.config: ModuleConfig = source.config if isinstance(source, Module) else read_config(source)
         self.check()
         self.engine = Engine(

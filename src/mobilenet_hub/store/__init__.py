@@ -3,6 +3,6 @@
 Read the files in this order: lock, download, cache, sources, fetch, names.
 """
 
-from mobilenet_hub.store.resolve import is_local, open_module, resolve
+from mobilenet_hub.store.resolve import is_local, locate, open_module, resolve, weights_sha256
 
-__all__ = ["is_local", "open_module", "resolve"]
+__all__ = ["is_local", "locate", "open_module", "resolve", "weights_sha256"]

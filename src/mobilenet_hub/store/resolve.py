@@ -1,15 +1,22 @@
 """From any name of a module to its folder."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from mobilenet_hub.catalog.published import find_module
-from mobilenet_hub.errors import InvalidModuleError, ModuleUnavailableError, UnknownModuleError
-from mobilenet_hub.host.files import exists, is_file, is_folder
-from mobilenet_hub.module import Module
-from mobilenet_hub.module_folder import CONFIG_FILE, read_module
-from mobilenet_hub.store.cache import damage_of, entry_folder, tidy
+import numpy as np
 
+from mobilenet_hub.catalog.published import find_module
+from mobilenet_hub.errors import InputError, InvalidModuleError, ModuleUnavailableError, UnknownModuleError
+from mobilenet_hub.host.files import exists, is_file, is_folder, sha256_of
+from mobilenet_hub.module import Module
+from mobilenet_hub.module_folder import CONFIG_FILE, WEIGHTS_FILE, read_module
+from mobilenet_hub.store.cache import damage_of, entry_folder, tidy
+from mobilenet_hub.store.places import module_named_by
+
+_FILE_URL = "file://"
+_ARCHIVES = (".tar.gz", ".tgz", ".tar")
+_PUBLISHED_FILES = ("saved_model.pb", "tfhub_module.pb")
 STARTER = Path(__file__).resolve().parents[1] / "starter"
 
 
@@ -34,11 +41,11 @@ def resolve(handle: str | os.PathLike[str], *, fetch: bool = True) -> Path:
     if handle == "starter":
         if not (STARTER / CONFIG_FILE).is_file():
             raise ModuleUnavailableError(f"this installation has no starter module: {STARTER} is missing; reinstall")
-        return STARTER
-    folder = Path(handle).expanduser()
-    if is_file(folder / CONFIG_FILE):
-        return folder
-    if isinstance(handle, os.PathLike):
+        return _ModuleFolder(STARTER)
+    folder = local_path(handle)
+    if is_file(folder / CONFIG_FILE) or _holds_another_format(folder):
+        return _ModuleFolder(folder)
+    if isinstance(handle, os.PathLike) or handle.startswith(_FILE_URL):
         raise _not_a_module(folder)
     try:
         module = find_module(handle)
@@ -49,12 +56,41 @@ def resolve(handle: str | os.PathLike[str], *, fetch: bool = True) -> Path:
     entry = entry_folder(module.handle)
     if damage_of(entry) is None:
         tidy(module.handle)
-        return entry
+        return _ModuleFolder(entry)
     if not fetch:
         raise ModuleUnavailableError(f"{module.handle} is not on this machine: {entry} holds no module")
     from mobilenet_hub.store.pull import pull  # a module that is here needs none of what fetches
 
-    return pull(handle)
+    return _ModuleFolder(pull(handle))
+
+
+class _ModuleFolder(type(Path())):
+    """A path that old code may treat as the string that tensorflow_hub gave: `hub.resolve(handle) + "/assets"`."""
+
+    def __add__(self, other: str) -> str:
+        return str(self) + other
+
+
+def local_path(name: str | os.PathLike[str]) -> Path:
+    """Return what a name would be as a path of this machine; file:// addresses are paths too.
+
+    Example:
+        >>> local_path("file:///data/my%20module")
+        PosixPath('/data/my module')
+    """
+    text = os.fspath(name)
+    if text.startswith(_FILE_URL):
+        from urllib.request import url2pathname
+
+        return Path(url2pathname(text[len(_FILE_URL) :]))
+    return Path(text).expanduser()
+
+
+def _holds_another_format(path: Path) -> bool:
+    """Tell whether a folder or archive may hold a module in the format that it was published in."""
+    if is_file(path):
+        return path.name.lower().endswith(_ARCHIVES)
+    return is_folder(path) and any(is_file(path / name) for name in _PUBLISHED_FILES)
 
 
 def is_local(name: str) -> bool:
@@ -64,11 +100,16 @@ def is_local(name: str) -> bool:
         >>> is_local("starter"), is_local("mobilenet_v2_130_224/feature_vector")
         (True, False)
     """
-    return name == "starter" or is_folder(name)
+    return name == "starter" or name.startswith(_FILE_URL) or is_folder(name) or _holds_another_format(Path(name))
 
 
-def open_module(name: str | os.PathLike[str], *, fetch: bool = True) -> Module:
+def open_module(
+    name: str | os.PathLike[str], *, fetch: bool = True, usual_size: int | tuple[int, int] | None = None
+) -> Module:
     """Return a module with its weights, by any of its names.
+
+    A folder or archive that holds it in the format it was published in is read into memory; nothing is written. The
+    arguments are those of `locate`.
 
     Raises:
         The errors of `resolve`, and
@@ -78,7 +119,71 @@ def open_module(name: str | os.PathLike[str], *, fetch: bool = True) -> Module:
         >>> open_module("starter").config.num_classes > 0
         True
     """
-    return read_module(resolve(name, fetch=fetch))
+    found = locate(name, fetch=fetch, usual_size=usual_size)
+    return found if isinstance(found, Module) else read_module(found)
+
+
+def locate(
+    name: str | os.PathLike[str], *, fetch: bool = True, usual_size: int | tuple[int, int] | None = None
+) -> Path | Module:
+    """Return the module folder of a name, or the module itself where it is in the format that it was published in.
+
+    Args:
+        name: any name of a module, or a folder or archive of it; file:// addresses too.
+        fetch: as for `resolve`.
+        usual_size: what to say of a file that does not tell its image size, for callers to whom any will do; the
+            module's `extra` has "image_size_unknown" then.
+
+    Raises:
+        The errors of `resolve` and of `load_source`.
+
+    Example:
+        >>> locate("starter").name
+        'starter'
+    """
+    path = resolve(name, fetch=fetch)
+    if is_file(path / CONFIG_FILE):
+        return path
+    from mobilenet_hub.weights.convert import load_source
+
+    published = module_named_by(path)
+    try:
+        module = load_source(path)
+    except InputError as error:
+        if published is None and usual_size is None:
+            raise InputError(
+                f"{error}; `mobilenet convert {path} --image-size S -o DIR` makes a module folder that says it"
+            ) from None
+        module = load_source(path, image_size=published.image_size if published else usual_size)
+        if published is None:
+            unknown = {**module.config.extra, "image_size_unknown": True}
+            module = replace(module, config=replace(module.config, extra=unknown))
+    config = module.config
+    if published and (config.architecture, config.depth_multiplier, config.image_size, config.num_classes) == (
+        published.architecture,
+        published.depth_multiplier,
+        published.image_size,
+        published.num_classes,
+    ):
+        config = replace(config, handle=published.handle)
+    return replace(module, config=config)
+
+
+def weights_sha256(found: Path | Module) -> str:
+    """Return the SHA-256 of the weights file of what `locate` found: of one in memory, that which it would have.
+
+    Example:
+        >>> len(weights_sha256(locate("starter")))
+        64
+    """
+    if isinstance(found, Path):
+        return sha256_of(found / WEIGHTS_FILE)
+    import hashlib
+
+    from safetensors.numpy import save
+
+    weights = {name: np.ascontiguousarray(found.weights[name], np.float32) for name in found.config.network.variables}
+    return hashlib.sha256(save(weights)).hexdigest()
 
 
 def _not_a_module(path: Path) -> InvalidModuleError | ModuleUnavailableError:
