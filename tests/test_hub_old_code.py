@@ -102,6 +102,18 @@ def test_a_graph_of_tensorflow_1_is_refused(hub, golden_module, make):
         call(tf.zeros((1, 128, 128, 3)))
 
 
+def test_a_model_of_keras_2_says_what_to_change(hub, golden_module):
+    if backend() != "tensorflow":
+        pytest.skip("tf_keras is TensorFlow's")
+    tf_keras = pytest.importorskip("tf_keras")
+    layer = hub.KerasLayer(golden_module(V1))
+    with pytest.raises(InputError, match=r"keras\.Sequential in place of tf_keras\.Sequential"):
+        tf_keras.Sequential([layer])
+    with pytest.raises(InputError, match=r"keras\.Sequential in place of tf_keras\.Sequential"):
+        layer(tf_keras.Input((SIZE, SIZE, 3)))
+    classifier(layer)
+
+
 def test_outputs_shapes_and_tags_as_the_original_takes_them(hub, golden_module):
     handle, images = golden_module(V1), photos(1)
     serving = hub.KerasLayer(handle, signature="serving_default", signature_outputs_as_dict=True)

@@ -19,7 +19,7 @@ from mobilenet_hub.evaluation.metrics import Metrics, Outcome, measure
 from mobilenet_hub.evaluation.provenance import environment, fingerprint
 from mobilenet_hub.evaluation.report import Report, render
 from mobilenet_hub.evaluation.seen import is_trained_here, seen_by
-from mobilenet_hub.host.files import replacing, sha256_of
+from mobilenet_hub.host.files import replacing
 from mobilenet_hub.host.ownership import check_file_place
 from mobilenet_hub.host.progress import OnProgress, Stage
 from mobilenet_hub.images.batches import batches
@@ -28,8 +28,7 @@ from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.inference.classify import Classifier
 from mobilenet_hub.inference.engine import Precision
 from mobilenet_hub.module import ModuleConfig
-from mobilenet_hub.module_folder import WEIGHTS_FILE
-from mobilenet_hub.store import resolve
+from mobilenet_hub.store import locate, resolve, weights_sha256
 
 
 @dataclass(frozen=True)
@@ -127,8 +126,8 @@ def evaluate(
         0.52
     """
     start = time.perf_counter()
-    folder = resolve(module)
-    classifier = Classifier(folder, precision, image_size, fit=fit, threads=threads, any_size=any_size)
+    folder, found = resolve(module), locate(module, usual_size=image_size)
+    classifier = Classifier(found, precision, image_size, fit=fit, threads=threads, any_size=any_size)
     dataset = read_examples(source, classifier.labels)
     examples, warnings = _against_training(folder, classifier.config, dataset.examples, unseen)
     probabilities, skipped = predict(classifier, examples, on_progress)
@@ -141,7 +140,7 @@ def evaluate(
         "Module": {
             "module": os.fspath(module),
             **_facts(classifier),
-            "SHA-256 of the weights": sha256_of(folder / WEIGHTS_FILE),
+            "SHA-256 of the weights": weights_sha256(found),
         },
         "Photos": {"source": Path(source).name, "photos": str(len(examples)), "SHA-256 of all": fingerprint(examples)},
         "Speed": {"time": f"{seconds:.1f} s", "rate": f"{len(examples) / seconds:.0f} photos/s, start included"},

@@ -5,6 +5,7 @@ describes the network in full, so that a saved model loads without the cache and
 """
 
 import os
+import sys
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,13 @@ class _Described:
     weights: Mapping[str, np.ndarray] | None
 
 
+_KERAS_2 = "tf_keras"
+_NOT_KERAS_2 = (
+    "hub.KerasLayer is a layer of Keras 3, and the model is one of tf_keras (Keras 2). Build the model with `keras`: "
+    "keras.Sequential in place of tf_keras.Sequential, or of tf.keras.Sequential while TF_USE_LEGACY_KERAS is set; "
+    "take that setting away where it is not needed. For tf_keras itself `mobilenet export --format tf-hub` writes what "
+    "tensorflow_hub's layer loads"
+)
 _ARGUMENTS = ("batch_norm_momentum", "return_endpoints")
 # The fields of a module's configuration that, beside its variant, its network, variables and contract follow from.
 _DESCRIPTION = ("architecture", "depth_multiplier", "image_size", "num_classes", "handle", "batch_norm_folded")
@@ -153,9 +161,22 @@ class KerasLayer(keras.layers.Layer):
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Call the layer; a number among a signature's inputs (`batch_norm_momentum`) becomes an array for Keras."""
+        if type(inputs).__module__.startswith(_KERAS_2):
+            raise InputError(_NOT_KERAS_2)
         if isinstance(inputs, Mapping):
             inputs = {key: np.float32(v) if isinstance(v, int | float) else v for key, v in inputs.items()}
         return super().__call__(inputs, *args, **kwargs)
+
+    @property
+    def _keras_history(self) -> None:
+        """Refuse tf_keras's Sequential, which asks for this first and would say only that this is no layer of its own.
+
+        Raises:
+            InputError: says what to change.
+        """
+        if sys._getframe(1).f_globals.get("__name__", "").startswith(_KERAS_2):
+            raise InputError(_NOT_KERAS_2)
+        raise AttributeError("_keras_history")
 
     def call(self, inputs: Any, training: bool | None = None) -> Tensor | dict[str, Tensor]:
         """Return the output, or all outputs by name.
