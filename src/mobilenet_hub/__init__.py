@@ -46,6 +46,8 @@ if TYPE_CHECKING:  # what editors and type checkers read; a test holds it agains
     from mobilenet_hub.inference.classify import Classifier as Classifier
     from mobilenet_hub.inference.classify import Prediction as Prediction
     from mobilenet_hub.inference.embed import Embedder as Embedder
+    from mobilenet_hub.search.check import Findings as Findings
+    from mobilenet_hub.search.check import check as check
     from mobilenet_hub.search.dedupe import Duplicate as Duplicate
     from mobilenet_hub.search.dedupe import Duplicates as Duplicates
     from mobilenet_hub.search.dedupe import Group as Group
@@ -74,6 +76,7 @@ _OWNERS: dict[str, str] = {
     "Duplicates": "search.dedupe",
     "Embedder": "inference.embed",
     "Evaluation": "evaluation.evaluate",
+    "Findings": "search.check",
     "FrozenOptions": "training.frozen",
     "GradientOptions": "training.schedule",
     "Group": "search.dedupe",
@@ -100,6 +103,7 @@ _OWNERS: dict[str, str] = {
     "TrainResult": "training.train",
     "UnknownModuleError": "errors",
     "bench": "inference.bench",
+    "check": "search.check",
     "convert": "weights.convert",
     "dedupe": "search.dedupe",
     "evaluate": "evaluation.evaluate",

@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "merge": "put the parts of a bulk run together, verified",
     "similar": "find the nearest photos of an embedded collection",
     "dedupe": "find groups of (nearly) equal photos, with the one to keep; nothing is deleted",
+    "check": "find what is wrong with labelled photos before training: copies, wrong labels, bad pictures",
     "train": "train a classifier on class folders of images, with a report",
     "evaluate": "measure a module on class folders: accuracy, confusion matrix, worst mistakes",
     "export": "write a module as SavedModel, ONNX, OpenVINO, LiteRT or Keras, each re-run and compared",

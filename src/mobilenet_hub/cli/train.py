@@ -55,6 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             name, type=float, default=share, metavar="SHARE", help=f"{does} (default: %(default)s of the photos)"
         )
     split.add_argument("--seed", type=int, default=0, help="another seed, another split (default: 0)")
+    split.add_argument("--exclude", metavar="LIST", help="leave out the photos of a list, as check writes it")
     frozen = parser.add_argument_group("the classifier")
     frozen.add_argument(
         "--views", type=int, metavar="N", help="of each training photo: 1 plain, 2 mirrored, 3+ jittered"
@@ -105,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
             validation=args.validation,
             test=args.test,
             seed=args.seed,
+            exclude=args.exclude,
             image_size=image_size,
             frozen=FrozenOptions(args.views, args.strength, args.class_weights, args.precision),
             gradient=None if method == "frozen" else _gradient(args),

@@ -89,7 +89,12 @@ class _Row:
 
 
 def read_dataset(
-    source: str | os.PathLike[str], *, validation: float = VALIDATION_SHARE, test: float = TEST_SHARE, seed: int = 0
+    source: str | os.PathLike[str],
+    *,
+    validation: float = VALIDATION_SHARE,
+    test: float = TEST_SHARE,
+    seed: int = 0,
+    exclude: Iterable[Path] = (),
 ) -> Dataset:
     """List labelled photos and split them, stably, into training, validation and test.
 
@@ -101,6 +106,7 @@ def read_dataset(
         validation: the share of photos that choose between settings, in [0, 1).
         test: the share of photos that measure the result and nothing else, in [0, 1).
         seed: another seed, another split.
+        exclude: files that are left out as if they were not there.
 
     Returns:
         The data set. Photos that exist twice are used once, in the test part rather than the validation part rather
@@ -123,6 +129,8 @@ def read_dataset(
         raise InputError(f"shares of validation {validation} and test {test} must be at least 0 and below 1 together")
     source = Path(source)
     rows, skipped, warnings = _list_rows(source)
+    excluded = set(exclude)
+    rows = [row for row in rows if row.path.absolute() not in excluded] if excluded else rows
     rows, unreadable = _hash_contents(rows)
     rows, ambiguous = _drop_ambiguous(rows)
     if rows and all(row.split and row.split != "train" for row in rows):
@@ -178,6 +186,12 @@ def read_examples(source: str | os.PathLike[str], labels: Iterable[str]) -> Data
         raise InputError(f"{source} has no photos in class folders")
     left_out = (*skipped, *outside, *unreadable, *ambiguous)
     return Dataset(source, labels, tuple(examples), left_out, (*warnings, *repeated))
+
+
+def list_photos(source: str | os.PathLike[str]) -> tuple[list[tuple[Path, str, str]], list[Skipped], list[str]]:
+    """List labelled photos as they lie there, copies and all: (path, name, label) of each, what is none, warnings."""
+    rows, skipped, warnings = _list_rows(Path(source))
+    return [(row.path, row.name, row.label) for row in rows], skipped, warnings
 
 
 def _list_rows(source: Path) -> tuple[list[_Row], list[Skipped], list[str]]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -18,19 +18,16 @@ from mobilenet_hub.images.batches import decode_batches
 from mobilenet_hub.images.decode import decode_image, read_bytes
 from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.images.inputs import Item, items
+from mobilenet_hub.search.embedding import embed_photos, hash_columns
 from mobilenet_hub.search.features import Features
 from mobilenet_hub.search.hashes import hashes_of
 from mobilenet_hub.search.similar import Searcher
 from mobilenet_hub.search.stars import Stars, find_stars
 from mobilenet_hub.search.threshold import Threshold, measure_threshold
 
-if TYPE_CHECKING:
-    from mobilenet_hub.bulk.rows import Rows
-
 Kind = Literal["same file", "same pixels", "near"]
 Keep = Literal["largest", "oldest", "first"]
 KEEPS: tuple[Keep, ...] = get_args(Keep)
-_HASH_COLUMNS = ("hash", "mirrored_hash")
 _HASHED_SIZE = (64, 64)  # what pictures are decoded to where only their hashes are wanted
 _ALL_BUT_EQUAL = 0.999  # below it nobody looks whether two pictures are the same pixel for pixel
 _QUERIES = 1024  # rows of one collection that are looked up in another at a time
@@ -148,9 +145,9 @@ def _opened(
     inputs = [source] if isinstance(source, str | os.PathLike) else list(source)
     with tempfile.TemporaryDirectory(prefix="mobilenet-dedupe-") as temporary:
         folder = Path(work) if work is not None else Path(temporary)
-        skipped = _embed(inputs, folder / "features", module, threads, on_progress)
+        skipped = embed_photos(inputs, folder / "features", module, threads, on_progress)
         features = Features(folder / "features")
-        yield features, _reader(inputs), _hash_columns(features), skipped
+        yield features, _reader(inputs), hash_columns(features), skipped
 
 
 def _is_features(path: Path) -> bool:
@@ -164,67 +161,6 @@ def _is_features(path: Path) -> bool:
         except (ArrowException, OSError):
             return False
     return is_file(path / MANIFEST_FILE) or (path.suffix.lower() == ".npy" and is_file(path))
-
-
-def _embed(
-    inputs: Sequence[Any], folder: Path, module: str | os.PathLike[str], threads: int | None, on_progress: OnProgress
-) -> tuple[tuple[str, str], ...]:
-    """Write features and hashes of photos; return what could not be read."""
-    import csv
-
-    from mobilenet_hub.bulk.manifest import SKIPPED_FILE
-    from mobilenet_hub.bulk.run import write
-    from mobilenet_hub.host.files import sha256_of
-    from mobilenet_hub.images.inputs import count
-    from mobilenet_hub.inference.embed import Embedder
-    from mobilenet_hub.module_folder import WEIGHTS_FILE
-    from mobilenet_hub.store import resolve
-
-    place = resolve(module)
-    embedder = Embedder(place, threads=threads)
-    about = {
-        "command": "dedupe",
-        "module": os.fspath(module),
-        "weights_sha256": sha256_of(place / WEIGHTS_FILE),
-        "image_size": list(embedder.image_size),
-        "precision": embedder.precision,
-    }
-    total = count(inputs)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    rows = _hashed_rows(embedder.num_features)
-
-    def report(_: str, done: int, __: int | None) -> None:
-        on_progress(Stage("photos", "photo"), done, total)
-
-    write(inputs, folder, embedder.engine, rows, about, preprocessing=embedder.preprocessing, on_progress=report)
-    with (folder / SKIPPED_FILE).open(encoding="utf-8", newline="") as stream:
-        return tuple((row["path"], row["reason"]) for row in csv.DictReader(stream))
-
-
-def _hashed_rows(num_features: int) -> "Rows":
-    """Return rows as `embed` writes them, with hashes."""
-    import pyarrow as pa
-
-    from mobilenet_hub.bulk.rows import Rows, feature_rows
-
-    plain = feature_rows(num_features, half=True)
-    schema = plain.schema
-    for name in _HASH_COLUMNS:
-        schema = schema.append(pa.field(name, pa.uint64(), nullable=False))
-
-    def make(batch: Any, features: np.ndarray) -> Any:
-        columns = [*plain.make(batch, features).columns, *map(pa.array, hashes_of(batch.images).T.copy())]
-        return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-    return Rows(plain.output, schema, make)
-
-
-def _hash_columns(features: Features) -> np.ndarray | None:
-    from pyarrow import parquet
-
-    tables = [parquet.read_table(s.file, columns=list(_HASH_COLUMNS), partitioning=None) for s in features.shards]
-    parts = [np.stack([table[name].to_numpy() for name in _HASH_COLUMNS], axis=1) for table in tables]
-    return np.concatenate(parts) if parts else None
 
 
 def _read_hashes(features: Features, on_progress: OnProgress) -> np.ndarray | None:
@@ -312,7 +248,7 @@ def _groups(
             links += 1
         else:
             seen |= {identity} - {None}  # type: ignore[arg-type]
-            held.append(Duplicate(copy, _kind(reader, keep, copy, similarity), min(similarity, 1.0)))
+            held.append(Duplicate(copy, kind_of(reader, keep, copy, similarity), min(similarity, 1.0)))
         if number + 1 == len(pairs) or pairs[number + 1][0] != keep:
             if held:
                 groups.append(Group(keep, tuple(held)))
@@ -328,7 +264,7 @@ def _identity(path: str) -> tuple[int, int] | None:
     return info.st_dev, info.st_ino
 
 
-def _kind(reader: Callable[[str], Any], keep: str, copy: str, similarity: float) -> Kind:
+def kind_of(reader: Callable[[str], Any], keep: str, copy: str, similarity: float) -> Kind:
     """Tell how a copy is one, by reading both where they are all but equal."""
     if similarity < _ALL_BUT_EQUAL:
         return "near"

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import PurePath
 
-from mobilenet_hub.evaluation.page import card, page, thumbnail
+from mobilenet_hub.evaluation.page import card, page, table, thumbnail
+from mobilenet_hub.search.check import Findings, summary
 from mobilenet_hub.search.dedupe import Group
 from mobilenet_hub.search.similar import Match
 
 MAX_SHOWN = 500  # pictures on a page; each takes some 10 kB
+_MAX_FINDINGS = 60  # of a kind
 
 
 def picture(path: str, caption: str, file: str | None = None) -> str:
@@ -67,3 +69,53 @@ def dedupe_page(source: str, groups: Sequence[Group], lead: str) -> str:
         row = [(group.keep, "keep"), *((other.path, f"{other.kind}, {other.similarity:.4f}") for other in others)]
         sections.append(card(f"{PurePath(group.keep).name} and {len(group.others)} more", pictures(row), ""))
     return page(f"Copies in {source}", lead, sections or [card("nothing found", "", "No photo is a copy of another.")])
+
+
+def check_page(found: Findings) -> str:
+    """Return a page on which every finding is a picture with what it is compared with.
+
+    Example:
+        >>> from mobilenet_hub.search.check import Findings
+        >>> "Nothing was found" in check_page(Findings("p", 9, ("cat",), (), (), (), (), (), None, ()))
+        True
+    """
+    sections = [card("Summary", table(("found", "number", "which means"), _counted(found)), "") if found.found else ""]
+    for copies, heading in (
+        ([c for c in found.duplicated if c.across_classes], "The same photo in two classes"),
+        ([c for c in found.duplicated if c.across_split and not c.across_classes], "Copies across the split"),
+        ([c for c in found.duplicated if not c.across_split and not c.across_classes], "Copies in one class"),
+    ):
+        shown = [
+            each
+            for copy in copies[:_MAX_FINDINGS]
+            for each in (
+                (copy.path, f"{copy.label}, {copy.split or 'left out'}"),
+                (copy.of, f"{copy.of_label}, {copy.of_split or 'left out'}: {copy.kind}, {copy.similarity:.4f}"),
+            )
+        ]
+        sections.append(card(heading, pictures(shown), _more(len(copies))) if copies else "")
+    rows = [
+        f"<h3>{escape(each.label)}, probably {escape(each.suggested)} ({each.confidence:.2f})</h3>"
+        + pictures([(each.path, f"labelled {each.label}"), *((path, "near it") for path in each.neighbours)])
+        for each in found.mislabelled[:_MAX_FINDINGS]
+    ]
+    wrong = f"By a classifier that has not seen them, and by their neighbours. {_more(len(found.mislabelled))}"
+    sections.append(card("Probably mislabelled", "".join(rows), wrong) if rows else "")
+    flawed = [(each.path, f"{each.flaw} ({each.value:.3g})") for each in found.flawed[:_MAX_FINDINGS]]
+    sections.append(card("Little to see", pictures(flawed), _more(len(found.flawed))) if flawed else "")
+    bad = [(skip.name, skip.reason) for skip in found.unreadable[:_MAX_FINDINGS]]
+    sections.append(card("Unreadable", table(("file", "reason"), bad), _more(len(found.unreadable))) if bad else "")
+    few = [(each.label, str(each.photos)) for each in found.few]
+    sections.append(card("Classes with few photos", table(("class", "photos"), few, numbers=1), "") if few else "")
+    remarks = "".join(f"<li>{escape(warning)}</li>" for warning in found.warnings)
+    sections.append(card("Remarks", f"<ul>{remarks}</ul>", "") if remarks else "")
+    lead = f"{found.photos} photos of {len(found.labels)} classes."
+    return page(f"Check of {found.source}", lead if found.found else f"{lead} Nothing was found.", sections)
+
+
+def _counted(found: Findings) -> list[tuple[str, str, str]]:
+    return [(what, str(number), meaning) for what, number, meaning in summary(found)]
+
+
+def _more(count: int) -> str:
+    return f"The first {_MAX_FINDINGS} of {count}." if count > _MAX_FINDINGS else ""

@@ -23,6 +23,7 @@ from mobilenet_hub.training.result import Fitted
 ClassWeights = Literal["auto", "balanced", "none"]
 CLASS_WEIGHTS: tuple[ClassWeights, ...] = get_args(ClassWeights)
 FEW, FEW_VIEWS = 1000, 4
+_COPY = 0.97  # cosine of features from which two photos are all but the same, with any module: docs/search.md
 UNBALANCED = 3.0  # largest class over smallest from which "auto" balances
 
 
@@ -118,7 +119,22 @@ def fit_frozen(
             "precision": embedder.precision,
         },
         probabilities={split: softmax(head.logits(firsts[split])) for split in SPLITS},
-        warnings=unbalanced,
+        warnings=(*unbalanced, *_leaks(firsts["train"], firsts["test"])),
+    )
+
+
+def _leaks(train: np.ndarray, test: np.ndarray) -> tuple[str, ...]:
+    """Return what is to be said of test photos that are all but in the training photos, in one line."""
+    if not len(train) or not len(test):
+        return ()
+    train, test = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (train, test))
+    parts = np.array_split(test, -(-len(test) // 512))
+    near = sum(int(((part @ train.T).max(1) >= _COPY).sum()) for part in parts)
+    if not near:
+        return ()
+    return (
+        f"{near} of the {len(test)} test photos are all but copies of training photos, which flatters the accuracy: "
+        "`mobilenet check` shows them and lists what to --exclude",
     )
 
 

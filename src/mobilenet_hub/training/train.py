@@ -14,6 +14,7 @@ from mobilenet_hub.architecture import Architecture, height_and_width
 from mobilenet_hub.errors import AccuracyError, InputError
 from mobilenet_hub.evaluation.dataset import SPLITS, TEST_SHARE, VALIDATION_SHARE, Dataset, Split, read_dataset
 from mobilenet_hub.evaluation.evaluate import outcomes_of, predict
+from mobilenet_hub.evaluation.exclusion import read_exclusions
 from mobilenet_hub.evaluation.metrics import Metrics, measure
 from mobilenet_hub.host.ownership import clear_work
 from mobilenet_hub.host.progress import OnProgress, Stage, silent
@@ -59,6 +60,7 @@ def train(
     validation: float = VALIDATION_SHARE,
     test: float = TEST_SHARE,
     seed: int = 0,
+    exclude: str | os.PathLike[str] | None = None,
     image_size: int | tuple[int, int] | None = None,
     frozen: FrozenOptions | None = None,
     gradient: GradientOptions | None = None,
@@ -83,6 +85,7 @@ def train(
         validation: the share of photos that choose between settings.
         test: the share of photos that measure the result and nothing else.
         seed: of the split. Another seed, another split.
+        exclude: a list of photos to leave out, as `mobilenet check --exclusions` writes it.
         image_size: a side or (height, width) at which photos are seen; None: the module's.
         frozen: how the classifier is fitted.
         gradient: how the network is trained by the methods other than "frozen"; None: schedule.FINE_TUNING or
@@ -131,7 +134,8 @@ def train(
         name = base.config.handle or Path(module).name
         base = replace(base, config=replace(base.config, image_size=size))
     fit = _fitter(method, base, options, gradient)
-    dataset = _with_cautions(read_dataset(source, validation=validation, test=test, seed=seed))
+    left_out = read_exclusions(exclude, source) if exclude is not None else frozenset()
+    dataset = _with_cautions(read_dataset(source, validation=validation, test=test, seed=seed, exclude=left_out))
     with claimed_places(folder, own_work, shared=work is not None):
         fitted = fit(dataset, work=own_work, on_progress=report, threads=threads)
         with kept_on_failure(own_work):
