@@ -260,7 +260,7 @@ def _mislabelled(
     if len(set(photos.labels.tolist())) < 2 or count < 2 * _FOLDS:
         return ()
     vectors = np.concatenate([block for _, block in features.blocks()])
-    usable = np.isfinite(vectors).all(1)
+    usable = np.asarray(np.isfinite(vectors).all(axis=1), bool)
     vectors[~usable] = 0
     heads = np.unique(centres)
     fold_of = np.zeros(count, np.int64)  # of a photo and all its copies: each class in all folds
@@ -274,7 +274,7 @@ def _mislabelled(
             head = fit_head(vectors[seen], photos.labels[seen], len(photos.names), strengths=(_STRENGTH,))
             likely[held] = softmax(head.logits(vectors[held]))
     votes, nearest = _votes(directions(vectors), photos, centres)
-    score: np.ndarray = (likely + votes) / 2
+    score = (likely + votes) / 2
     suggested = score.argmax(1)
     margin = score[np.arange(count), suggested] - score[np.arange(count), photos.labels]
     worst = [int(row) for row in np.argsort(-margin, kind="stable") if margin[row] >= _SURE and usable[row]]
@@ -298,7 +298,7 @@ def _votes(rows: np.ndarray, photos: _Photos, centres: np.ndarray) -> tuple[np.n
     for start in range(0, count, 512):
         part = np.arange(start, min(start + 512, count))
         scores = rows[part] @ rows.T
-        scores[np.equal.outer(centres[part], centres)] = -np.inf  # itself and its copies
+        scores[centres[part, np.newaxis] == centres] = -np.inf  # itself and its copies
         found = np.argpartition(-scores, kept - 1, axis=1)[:, :kept]
         order = np.argsort(-np.take_along_axis(scores, found, 1), axis=1, kind="stable")
         nearest[part] = np.take_along_axis(found, order, 1)
