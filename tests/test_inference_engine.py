@@ -11,9 +11,9 @@ import pytest
 from reference_network import forward, random_weights
 
 from mobilenet_hub.architecture import Variant
-from mobilenet_hub.errors import InputError, InvalidModuleError
-from mobilenet_hub.inference import compiled, engine
-from mobilenet_hub.inference.engine import Engine, chosen_precision, precision_for
+from mobilenet_hub.errors import InputError, InvalidModuleError, MissingExtraError
+from mobilenet_hub.inference import compiled, litert, openvino
+from mobilenet_hub.inference.engine import ENGINES, Engine, engine_for, installed_engines
 from mobilenet_hub.inference.graph import dense_layers
 from mobilenet_hub.module import Module, ModuleConfig, checked_image_size
 from mobilenet_hub.module_folder import WEIGHTS_FILE, read_module, write_module
@@ -29,6 +29,14 @@ def module():
     return Module(config, random_weights(config.network))
 
 
+@pytest.fixture(params=["litert", "openvino"])
+def engine(request):
+    """The name of each engine that is installed."""
+    if request.param not in installed_engines():
+        pytest.skip(f"needs the engine {request.param}")
+    return request.param
+
+
 @pytest.fixture
 def folder(module, tmp_path):
     return write_module(tmp_path / "module", module)
@@ -40,10 +48,10 @@ def blobs():
 
 @pytest.mark.parametrize("threads", [None, 1, 3])
 @pytest.mark.parametrize("count", [0, 1, 2, 8, 21])
-def test_any_number_of_images_gives_the_reference(module, count, threads):
+def test_any_number_of_images_gives_the_reference(module, count, threads, engine):
     images = np.random.default_rng(count).random((count, 48, 40, 3), np.float32)
     expected = forward(module.config.network, module.weights, images) if count else {}
-    results = Engine(module, ["logits", "features"], precision="f32", threads=threads).run(images)
+    results = Engine(module, ["logits", "features"], precision="f32", threads=threads, engine=engine).run(images)
     assert results["logits"].shape == (count, 5)
     assert results["features"].shape == (count, 1280)
     for name, value in results.items():
@@ -52,16 +60,16 @@ def test_any_number_of_images_gives_the_reference(module, count, threads):
             assert np.abs(value - expected[name]).max() < RELATIVE * np.abs(expected[name]).max()
 
 
-def test_strided_and_read_only_batches_are_read_right(module):
+def test_strided_and_read_only_batches_are_read_right(module, engine):
     images = np.random.default_rng(0).random((6, 48, 80, 3), np.float32)[:, :, ::2]
     images.flags.writeable = False
-    runner = Engine(module, ["features"], precision="f32")
+    runner = Engine(module, ["features"], precision="f32", engine=engine)
     expected = runner.run(images.copy())["features"]
     np.testing.assert_array_equal(runner.run(images)["features"], expected)
 
 
-def test_results_are_the_callers_own(module):
-    runner = Engine(module, ["features"])
+def test_results_are_the_callers_own(module, engine):
+    runner = Engine(module, ["features"], engine=engine)
     random = np.random.default_rng(0)
     first = runner.run(random.random((3, 48, 40, 3), np.float32))["features"]
     kept = first.copy()
@@ -69,10 +77,10 @@ def test_results_are_the_callers_own(module):
     np.testing.assert_array_equal(first, kept)
 
 
-def test_threads_may_share_an_engine(module):
+def test_threads_may_share_an_engine(module, engine):
     from concurrent.futures import ThreadPoolExecutor
 
-    runner = Engine(module, ["features"])
+    runner = Engine(module, ["features"], engine=engine)
     batches = [np.random.default_rng(i).random((1 + i % 4, 48, 40, 3), np.float32) for i in range(12)]
     expected = [runner.run(batch)["features"] for batch in batches]
     with ThreadPoolExecutor(4) as threads:
@@ -80,32 +88,33 @@ def test_threads_may_share_an_engine(module):
             np.testing.assert_array_equal(value, wanted)
 
 
-def test_the_second_start_takes_the_compiled_model_from_disk(folder, monkeypatch):
+def test_the_second_start_takes_the_compiled_model_from_disk(folder, monkeypatch, engine):
     images = np.random.default_rng(0).integers(0, 256, (1, 48, 40, 3), np.uint8)
-    first = Engine(folder, ["logits"]).run(images)["logits"]
+    first = Engine(folder, ["logits"], engine=engine).run(images)["logits"]
     assert len(blobs()) == 1
 
     def no_build(*_, **__):
         raise AssertionError("built again")
 
-    monkeypatch.setattr(engine, "build_graph", no_build)
-    np.testing.assert_array_equal(Engine(folder, ["logits"]).run(images)["logits"], first)
+    monkeypatch.setattr(openvino, "build_graph", no_build)
+    monkeypatch.setattr(litert, "build_litert", no_build)
+    np.testing.assert_array_equal(Engine(folder, ["logits"], engine=engine).run(images)["logits"], first)
 
 
-def test_other_weights_of_the_same_shape_are_not_mistaken_for_the_cached_ones(folder, module):
+def test_other_weights_of_the_same_shape_are_not_mistaken_for_the_cached_ones(folder, module, engine):
     images = np.full((1, 48, 40, 3), 0.5, np.float32)
-    first = Engine(folder, ["logits"]).run(images)["logits"]
+    first = Engine(folder, ["logits"], engine=engine).run(images)["logits"]
     other = {name: array * np.float32(1.01) for name, array in module.weights.items()}
     stamp = (folder / WEIGHTS_FILE).stat()
     write_module(folder, Module(module.config, other), overwrite=True)
     os.utime(folder / WEIGHTS_FILE, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    assert np.abs(Engine(folder, ["logits"]).run(images)["logits"] - first).max() > 1e-3
+    assert np.abs(Engine(folder, ["logits"], engine=engine).run(images)["logits"] - first).max() > 1e-3
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "garbage"])
-def test_a_damaged_cache_is_replaced(folder, damage):
+def test_a_damaged_cache_is_replaced(folder, damage, engine):
     images = np.full((1, 48, 40, 3), 0.5, np.float32)
-    first = Engine(folder, ["logits"]).run(images)["logits"]
+    first = Engine(folder, ["logits"], engine=engine).run(images)["logits"]
     (file,) = blobs()
     whole = file.read_bytes()
     middle = len(whole) // 2
@@ -116,24 +125,25 @@ def test_a_damaged_cache_is_replaced(folder, damage):
         "garbage": b"\0" * len(whole),
     }[damage]
     file.write_bytes(damaged)
-    np.testing.assert_array_equal(Engine(folder, ["logits"]).run(images)["logits"], first)
+    np.testing.assert_array_equal(Engine(folder, ["logits"], engine=engine).run(images)["logits"], first)
     assert blobs() == [file]
     assert file.read_bytes() != damaged
 
 
-def test_a_model_compiled_by_other_code_is_not_taken(folder, monkeypatch):
+def test_a_model_compiled_by_other_code_is_not_taken(folder, monkeypatch, engine):
     images = np.zeros((1, 48, 40, 3), np.float32)
-    Engine(folder, ["logits"]).run(images)
+    Engine(folder, ["logits"], engine=engine).run(images)
     monkeypatch.setattr(compiled, "_MAKERS", compiled._MAKERS[1:])
-    Engine(folder, ["logits"]).run(images)
+    Engine(folder, ["logits"], engine=engine).run(images)
     assert len(blobs()) == 2
 
 
 def test_a_model_compiled_without_its_hints_is_not_kept(folder, monkeypatch):
+    pytest.importorskip("openvino")
     images = np.zeros((1, 48, 40, 3), np.float32)
-    monkeypatch.setattr(engine, "cpu_features", lambda: frozenset({"avx2"}))
-    monkeypatch.setattr(engine, "prefer_avx2_kernels", lambda model: None)  # as where the temporary folder is full
-    Engine(folder, ["logits"]).run(images)
+    monkeypatch.setattr(openvino, "cpu_features", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr(openvino, "prefer_avx2_kernels", lambda model: None)  # as where the temporary folder is full
+    Engine(folder, ["logits"], engine="openvino").run(images)
     assert blobs() == []
 
 
@@ -143,41 +153,41 @@ def test_outputs_that_are_not_to_be_had_are_refused_at_once(folder, outputs):
         Engine(folder, outputs)
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(folder, tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_done_without(folder, tmp_path, monkeypatch, engine):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("MOBILENET_HUB_CACHE", str(tmp_path / "file"))
-    assert Engine(folder, ["logits"]).run(np.zeros((1, 48, 40, 3), np.float32))["logits"].shape == (1, 5)
+    assert Engine(folder, ["logits"], engine=engine).run(np.zeros((1, 48, 40, 3), np.float32))["logits"].shape == (1, 5)
 
 
-def test_the_cache_drops_what_was_used_longest_ago(folder, monkeypatch):
+def test_the_cache_drops_what_was_used_longest_ago(folder, monkeypatch, engine):
     images = np.zeros((1, 48, 40, 3), np.float32)
-    Engine(folder, ["logits"]).run(images)
+    Engine(folder, ["logits"], engine=engine).run(images)
     (old,) = blobs()
     os.utime(old, (1, 1))
     monkeypatch.setattr(compiled, "_MAX_CACHE_BYTES", old.stat().st_size * 3 // 2)
-    Engine(folder, ["features"]).run(images)
+    Engine(folder, ["features"], engine=engine).run(images)
     assert len(blobs()) == 1
     assert old not in blobs()
 
 
-def test_a_damaged_module_is_named_though_its_cache_is_whole(folder):
+def test_a_damaged_module_is_named_though_its_cache_is_whole(folder, engine):
     images = np.zeros((1, 48, 40, 3), np.float32)
-    Engine(folder, ["logits"]).run(images)
+    Engine(folder, ["logits"], engine=engine).run(images)
     (folder / WEIGHTS_FILE).write_bytes(b"damaged")
     with pytest.raises(InvalidModuleError, match=WEIGHTS_FILE):
-        Engine(folder, ["logits"]).run(images)
+        Engine(folder, ["logits"], engine=engine).run(images)
     (folder / WEIGHTS_FILE).unlink()
     with pytest.raises(InvalidModuleError, match=WEIGHTS_FILE):
-        Engine(folder, ["logits"]).run(images)
+        Engine(folder, ["logits"], engine=engine).run(images)
 
 
-def test_wrong_batches_are_refused(module):
-    runner = Engine(module, ["logits"])
+def test_wrong_batches_are_refused(module, engine):
+    runner = Engine(module, ["logits"], engine=engine)
     for images in (np.zeros((1, 40, 48, 3), np.float32), np.zeros((48, 40, 3), np.uint8), np.zeros((1, 48, 40, 3))):
         with pytest.raises(InputError, match="expected images of shape"):
             runner.run(images)
     with pytest.raises(InputError, match="threads"):
-        Engine(module, ["logits"], threads=0)
+        Engine(module, ["logits"], threads=0, engine=engine)
 
 
 def test_sizes_follow_what_the_published_module_allows():
@@ -212,9 +222,9 @@ def test_sizes_follow_what_the_published_module_allows():
     ],
 )
 def test_the_precision_follows_from_the_instructions(capabilities, instructions, auto, bf16):
-    assert precision_for("auto", capabilities, instructions) == auto
-    assert precision_for("bf16", capabilities, instructions) == bf16
-    assert precision_for("f32", capabilities, instructions) == "f32"
+    assert openvino.precision_for("auto", capabilities, instructions) == auto
+    assert openvino.precision_for("bf16", capabilities, instructions) == bf16
+    assert openvino.precision_for("f32", capabilities, instructions) == "f32"
 
 
 def photos_of(size, count=4):
@@ -228,11 +238,12 @@ def photos_of(size, count=4):
 
 def test_precision_is_what_the_cpu_has():
     """With a trained network: features of random weights are noise, which rounding moves at will."""
-    capabilities = engine.import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    pytest.importorskip("openvino")
+    capabilities = openvino.import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     for asked in ("auto", "bf16", "f32"):
-        assert chosen_precision(asked) == precision_for(asked, capabilities, engine.cpu_features())
+        assert openvino.chosen_precision(asked) == openvino.precision_for(asked, capabilities, openvino.cpu_features())
     with pytest.raises(InputError, match="auto, f32, bf16"):
-        chosen_precision("fp16")
+        openvino.chosen_precision("fp16")
     module = read_module(resolve("starter"))
     images = photos_of(module.config.image_size)
     exact = Engine(module, ["features"], precision="f32").run(images)["features"]
@@ -241,7 +252,7 @@ def test_precision_is_what_the_cpu_has():
     cosine = (value * exact).sum(1) / np.linalg.norm(value, axis=1) / np.linalg.norm(exact, axis=1)
     assert cosine.min() > 0.999
     if runner.precision == "f32":
-        np.testing.assert_array_equal(value, exact)
+        np.testing.assert_allclose(value, exact, atol=RELATIVE * np.abs(exact).max())
 
 
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
@@ -256,6 +267,43 @@ def test_what_lies_behind_the_features_is_float32_in_every_precision(module, pre
     for index, (kernel, biases) in enumerate(dense_layers(config.network, module.weights)):
         value = (np.maximum(value, 0) if index else value) @ kernel[0, 0] + biases
     assert np.abs(results["logits"] - value).max() < 1e-5 * np.abs(value).max()  # bf16 would be off by 4e-3
+
+
+def test_the_engine_follows_from_precision_and_what_is_installed():
+    both = ("litert", "openvino")
+    assert engine_for("auto", "bf16", both) == "openvino"
+    assert engine_for("auto", "f32", both) == "litert"
+    for one in both:
+        assert engine_for("auto", "f32", (one,)) == engine_for("auto", "bf16", (one,)) == one
+        assert engine_for(one, "f32", both) == one
+    with pytest.raises(InputError, match="auto, litert, openvino"):
+        engine_for("tensorrt", "f32", both)
+    with pytest.raises(MissingExtraError, match=r"mobilenet-hub\[openvino\]"):
+        engine_for("openvino", "f32", ("litert",))
+    with pytest.raises(MissingExtraError, match="litert"):
+        engine_for("auto", "f32", ())
+
+
+@pytest.mark.parametrize("threads", [1, None])
+def test_the_engines_agree(module, threads):
+    """Within what independent float32 implementations agree to; both say who they are."""
+    if len(installed_engines()) < len(ENGINES) - 1:
+        pytest.skip("needs both engines")
+    images = np.random.default_rng(0).integers(0, 256, (5, 48, 40, 3), np.uint8)
+    outputs = ["logits", "features", "layer_7", "global_pool", "Predictions"]
+    runners = [Engine(module, outputs, precision="f32", threads=threads, engine=name) for name in installed_engines()]
+    assert [runner.engine_name for runner in runners] == list(installed_engines())
+    one, other = (runner.run(images) for runner in runners)
+    for name in outputs:
+        assert np.abs(one[name] - other[name]).max() < RELATIVE * np.abs(other[name]).max(), name
+
+
+def test_litert_has_float32_alone(module):
+    pytest.importorskip("ai_edge_litert")
+    runner = Engine(module, ["logits"], precision="bf16", engine="litert")
+    assert (runner.precision, runner.engine_name) == ("f32", "litert")
+    with pytest.raises(InputError, match="precision"):
+        Engine(module, ["logits"], precision="f16", engine="litert")
 
 
 def test_inference_opens_no_connection(folder):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobilenet_hub.cli.console import note, note_cautions, print_json, table
-from mobilenet_hub.cli.options import add_fit, add_force, add_precision
+from mobilenet_hub.cli.options import add_engine, add_fit, add_force, add_precision
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.host.progress import Bars, Stage
 
@@ -23,6 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="modules to measure (default: starter)")
     parser.add_argument("--photos", action="append", metavar="IMAGES", help="your own photos (default: made-up ones)")
     add_precision(parser, "auto, f32, bf16, or all that this CPU has")
+    add_engine(parser, "auto, litert, openvino, or all that are installed")
     add_fit(parser)
     parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="how long each figure is measured (3)")
     budget = parser.add_argument_group("which published network fits; measures all of them, without their weights")
@@ -53,10 +54,10 @@ def _bench_modules(args: argparse.Namespace) -> int:
 
     photos, left_out = photos_in_memory(args.photos) if args.photos else (example_photos(), [])
     note_cautions([], left_out, args.quiet)
-    engines = [engine for name in args.modules or ["starter"] for engine in _engines(name, args.precision)]
+    engines = [engine for name in args.modules or ["starter"] for engine in _engines(name, args.precision, args.engine)]
     results = []
     with Bars(args.quiet) as on_progress:
-        for number, (name, engine) in enumerate(engines):
+        for number, (name, engine, is_auto) in enumerate(engines):
             on_progress(Stage("bench", "network"), number, len(engines))
             speed = measure(engine, photos, Preprocessing(engine.image_size, args.fit), seconds=args.seconds)
             results.append(
@@ -64,6 +65,8 @@ def _bench_modules(args: argparse.Namespace) -> int:
                     "module": name,
                     "image_size": list(engine.image_size),
                     "precision": engine.precision,
+                    "engine": engine.engine_name,
+                    "auto": is_auto,
                     "decode_per_s": speed.decode,
                     "inference_per_s": speed.inference,
                     "end_to_end_per_s": speed.end_to_end,
@@ -76,28 +79,35 @@ def _bench_modules(args: argparse.Namespace) -> int:
         print_json({"machine": _machine(), "photos": _describe(photos), "results": results})
         return 1 if left_out else 0
     print(f"{_machine()}; {_describe(photos)}\n")
-    headers = ("module", "precision", "decode/s", "inference/s", "both/s", "limit/s", "of limit", "one image")
+    headers = ("module", "engine", "precision", "decode/s", "inference/s", "both/s", "limit/s", "of limit", "one image")
     rows = [
         (
-            r["module"], r["precision"], f"{r['decode_per_s']:.0f}", f"{r['inference_per_s']:.0f}",
+            r["module"], r["engine"] + " (auto)" * r["auto"], r["precision"], f"{r['decode_per_s']:.0f}",
+            f"{r['inference_per_s']:.0f}",
             f"{r['end_to_end_per_s']:.0f}", f"{r['limit_per_s']:.0f}", f"{100 * r['share_of_limit']:.0f} %",
             f"{r['one_image_ms']:.2f} ms",
         )
         for r in results
     ]  # fmt: skip
-    print(table(headers, rows, "<<>>>>>>"))
+    print(table(headers, rows, "<<<>>>>>>"))
     print("\nImages a second; limit = 1 / (1/decode + 1/inference), what both allow if neither waits.")
     return 1 if left_out else 0
 
 
-def _engines(name: str, precision: str) -> "list[tuple[str, Engine]]":
+def _engines(name: str, precision: str, engine: str) -> "list[tuple[str, Engine, bool]]":
+    """Return what to measure of a module, each with whether it is what `auto` takes."""
     from mobilenet_hub.inference.bench import open_to_measure
+    from mobilenet_hub.inference.engine import installed_engines
 
-    asked = ("f32", "bf16") if precision == "all" else (precision,)
-    engines = [open_to_measure(name, p) for p in asked]  # type: ignore[arg-type]
-    return [
-        (name, engine) for i, engine in enumerate(engines) if engine.precision not in [e.precision for e in engines[:i]]
-    ]
+    own = open_to_measure(name, "auto")
+    precisions = ("f32", "bf16") if precision == "all" else (precision,)
+    names = installed_engines() if engine == "all" else (engine,)
+    found: dict[tuple[str, str], Engine] = {}
+    for one in names:
+        for asked in precisions:
+            opened = open_to_measure(name, asked, one)  # type: ignore[arg-type]
+            found.setdefault((opened.engine_name, opened.precision), opened)
+    return [(name, opened, key == (own.engine_name, own.precision)) for key, opened in found.items()]
 
 
 def _bench_catalog(args: argparse.Namespace) -> int:
@@ -182,8 +192,6 @@ def _describe(photos: "list[Item]") -> str:
 
 
 def _machine() -> str:
-    from mobilenet_hub.host.cpu import available_cores
-    from mobilenet_hub.inference.engine import import_openvino
+    from mobilenet_hub.host.cpu import available_cores, cpu_name
 
-    name = import_openvino().Core().get_property("CPU", "FULL_DEVICE_NAME")
-    return f"{available_cores()} cores of {name}"
+    return f"{available_cores()} cores of {cpu_name()}"

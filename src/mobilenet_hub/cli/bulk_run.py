@@ -73,6 +73,7 @@ def run_bulk(
         "weights_sha256": weights_sha256(module),
         "image_size": list(engine.image_size),
         "precision": computes.precision,
+        "engine": computes.engine_name,
         **settings,
         "version": __version__,
     }

@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
         args.image_size,
         fit=args.fit,
         threads=args.threads,
+        engine=args.engine,
         any_size=args.any_size,
     )
     if args.output is None:
@@ -123,6 +124,7 @@ def _as_json(
         "module": classifier.config.handle or module,
         "version": __version__,
         "precision": classifier.precision,
+        "engine": classifier.engine_name,
         "fit": classifier.fit,
         "image_size": list(classifier.image_size),
         "predictions": [

@@ -6,8 +6,8 @@ import platform
 from importlib import metadata
 from typing import Any
 
-_DEPENDENCIES = ("numpy", "openvino", "pillow", "pyarrow", "safetensors", "simplejpeg", "tqdm")
-_BACKENDS = ("keras", "tensorflow", "torch", "jax")
+_DEPENDENCIES = ("ai-edge-litert", "numpy", "pillow", "pyarrow", "safetensors", "simplejpeg", "tqdm")
+_BACKENDS = ("openvino", "keras", "tensorflow", "torch", "jax")
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "bf16", "i8mm")
 
 
@@ -62,15 +62,20 @@ def _version(package: str) -> str | None:
 
 
 def _cpu() -> dict[str, Any]:
-    from mobilenet_hub.host.cpu import available_cores, cpu_features
-    from mobilenet_hub.inference.engine import chosen_precision
-    from mobilenet_hub.inference.graph import import_openvino
+    from mobilenet_hub.host.cpu import available_cores, cpu_features, cpu_name
+    from mobilenet_hub.inference.engine import engine_for, installed_engines, settled_precision
+    from mobilenet_hub.inference.openvino import gain_of_openvino
+
+    installed = installed_engines()
 
     return {
-        "name": import_openvino().Core().get_property("CPU", "FULL_DEVICE_NAME"),
+        "name": cpu_name(),
         "cores": available_cores(),
         "instructions": [name for name in _INSTRUCTIONS if name in cpu_features()],
-        "precision": {asked: chosen_precision(asked) for asked in ("auto", "f32", "bf16")},
+        "precision": {asked: settled_precision(asked, "auto") for asked in ("auto", "f32", "bf16")},
+        "engines": list(installed),
+        "engine": engine_for("auto", settled_precision("auto", "auto"), installed) if installed else None,
+        "gain_of_openvino": gain_of_openvino(cpu_features(), is_there="openvino" in installed),
     }
 
 
@@ -81,7 +86,7 @@ def _cache() -> dict[str, Any]:
 
     folder = cache_folder()
     existing = next(parent for parent in (folder, *folder.parents) if exists(parent))
-    compiled = [f.stat().st_size for f in (folder / "compiled").glob("*.blob")] if is_folder(folder) else []
+    compiled = [f.stat().st_size for f in (folder / "compiled").glob("*.*")] if is_folder(folder) else []
     return {
         "path": str(folder),
         "writable": is_folder(existing) and os.access(existing, os.W_OK | os.X_OK),
@@ -103,6 +108,9 @@ def _rows(facts: dict[str, Any]) -> "list[tuple[str, object]]":
         ("instructions", " ".join(cpu["instructions"]) or "not known"),
         ("precision auto", precision["auto"]),
         ("bf16", bf16),
+        ("engines", " ".join(cpu["engines"]) or "none"),
+        ("engine auto", cpu["engine"] or "none"),
+        *([("would gain", cpu["gain_of_openvino"])] if cpu["gain_of_openvino"] else []),
         ("cache", cache["path"] + ("" if cache["writable"] else " (not writable)")),
         ("cached modules", cache["modules"]),
         ("compiled models", f"{cache['compiled_models']}, {cache['compiled_bytes'] / 1e6:.0f} MB"),

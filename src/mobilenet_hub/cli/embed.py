@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
         args.image_size,
         fit=args.fit,
         threads=args.threads,
+        engine=args.engine,
         any_size=args.any_size,
     )
     rows = feature_rows(embedder.num_features, half=args.float16)

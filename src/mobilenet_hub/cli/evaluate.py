@@ -5,15 +5,7 @@ from math import isnan
 from typing import TYPE_CHECKING
 
 from mobilenet_hub.cli.console import note, note_cautions, print_json, table
-from mobilenet_hub.cli.options import (
-    MODULE_HELP,
-    add_any_size,
-    add_fit,
-    add_force,
-    add_image_size,
-    add_labelled_folder,
-    add_precision,
-)
+from mobilenet_hub.cli.options import MODULE_HELP, add_computing, add_force, add_labelled_folder
 from mobilenet_hub.host.progress import Bars
 
 if TYPE_CHECKING:
@@ -29,10 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_labelled_folder(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="write the report page, report.html")
     parser.add_argument("--unseen", action="store_true", help="leave out the photos that the module was trained on")
-    add_fit(parser)
-    add_precision(parser)
-    add_image_size(parser)
-    add_any_size(parser)
+    add_computing(parser)
     add_force(parser, "write the report also over a file that is no report")
 
 
@@ -51,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
             image_size=args.image_size,
             fit=args.fit,
             any_size=args.any_size,
+            threads=args.threads,
+            engine=args.engine,
             unseen=args.unseen,
             on_progress=bars,
         )

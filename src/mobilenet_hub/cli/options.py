@@ -40,6 +40,7 @@ def add_computing(parser: argparse.ArgumentParser, *, int8: bool = False) -> Non
     add_image_size(parser)
     add_any_size(parser)
     add_threads(parser)
+    add_engine(parser)
 
 
 def add_fit(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +75,11 @@ def add_any_size(parser: argparse.ArgumentParser) -> None:
 def add_force(parser: argparse._ActionsContainer, help: str) -> None:
     """Declare --force: replace what is there. Python's word for it is `overwrite`."""
     parser.add_argument("--force", dest="overwrite", action="store_true", help=help)
+
+
+def add_engine(parser: argparse._ActionsContainer, choices: str = "auto, litert or openvino") -> None:
+    """Declare --engine."""
+    parser.add_argument("--engine", default="auto", metavar="E", help=f"what computes: {choices} (docs/engine.md)")
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:

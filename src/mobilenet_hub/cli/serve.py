@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         host=args.host,
         port=args.port,
         limits=Limits(args.queue, args.timeout, args.max_body),
-        options=Options(args.precision, args.image_size, args.fit, args.threads, args.any_size),
+        options=Options(args.precision, args.image_size, args.fit, args.threads, args.any_size, args.engine),
         token=args.token or setting(_TOKEN) or None,
         origins=tuple(args.cors),
         page=not args.no_page,

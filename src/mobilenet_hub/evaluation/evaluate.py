@@ -26,7 +26,7 @@ from mobilenet_hub.images.batches import batches
 from mobilenet_hub.images.fit import Fit
 from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.inference.classify import Classifier
-from mobilenet_hub.inference.engine import Precision
+from mobilenet_hub.inference.engine import EngineChoice, Precision
 from mobilenet_hub.module import ModuleConfig
 from mobilenet_hub.store import locate, resolve, weights_sha256
 
@@ -98,6 +98,7 @@ def evaluate(
     fit: Fit | None = None,
     any_size: bool = False,
     threads: int | None = None,
+    engine: EngineChoice = "auto",
     unseen: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Evaluation:
@@ -112,6 +113,7 @@ def evaluate(
         fit: as for `Classifier`.
         any_size: as for `Classifier`.
         threads: as for `Classifier`.
+        engine: as for `Classifier`.
         unseen: leave out the photos that the module was trained on or chosen by, where its folder tells.
         on_progress: called with what is being done, how much of it is done, and how much there is.
 
@@ -127,7 +129,7 @@ def evaluate(
     """
     start = time.perf_counter()
     folder, found = resolve(module), locate(module, usual_size=image_size)
-    classifier = Classifier(found, precision, image_size, fit=fit, threads=threads, any_size=any_size)
+    classifier = Classifier(found, precision, image_size, fit=fit, threads=threads, any_size=any_size, engine=engine)
     dataset = read_examples(source, classifier.labels)
     examples, warnings = _against_training(folder, classifier.config, dataset.examples, unseen)
     probabilities, skipped = predict(classifier, examples, on_progress)
@@ -225,6 +227,7 @@ def _facts(classifier: Classifier) -> dict[str, str]:
         "image size": f"{width} x {height}",
         "fit": classifier.fit,
         "precision": classifier.precision,
+        "engine": classifier.engine_name,
     }
 
 

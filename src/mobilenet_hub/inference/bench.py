@@ -23,7 +23,7 @@ from mobilenet_hub.images.decode import decode_image
 from mobilenet_hub.images.fit import Fit, Preprocessing
 from mobilenet_hub.images.inputs import Item, items
 from mobilenet_hub.images.skipped import Skipped
-from mobilenet_hub.inference.engine import Engine, Precision
+from mobilenet_hub.inference.engine import Engine, EngineChoice, Precision
 from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.module_folder import read_config
 from mobilenet_hub.store import resolve
@@ -60,6 +60,7 @@ def bench(
     photos: Sequence[str] = (),
     *,
     precision: Precision = "auto",
+    engine: EngineChoice = "auto",
     fit: Fit | None = None,
     seconds: float = 3.0,
 ) -> Speed:
@@ -69,6 +70,7 @@ def bench(
         module: any name of a module; of a published one that is not in the cache, the network without its weights.
         photos: files, folders or globs of your own photos; none: made-up JPEGs of 500x375 pixels.
         precision: as for `Classifier`.
+        engine: as for `Classifier`.
         fit: how images are fitted; None: the default.
         seconds: how long each figure is measured.
 
@@ -82,18 +84,18 @@ def bench(
         True
     """
     found = photos_in_memory(photos)[0] if photos else example_photos()
-    engine = open_to_measure(module, precision)
-    return measure(engine, found, Preprocessing(engine.image_size, fit), seconds=seconds)
+    opened = open_to_measure(module, precision, engine)
+    return measure(opened, found, Preprocessing(opened.image_size, fit), seconds=seconds)
 
 
-def open_to_measure(name: str | os.PathLike[str], precision: Precision) -> Engine:
+def open_to_measure(name: str | os.PathLike[str], precision: Precision, engine: EngineChoice = "auto") -> Engine:
     """Open a module: its folder, or, of a published one that is not in the cache, its network without weights."""
     try:
         source: Path | Module = resolve(name, fetch=False)
         output = "logits" if read_config(source).num_classes else "features"
     except ModuleUnavailableError:
         source, output = placeholder(find_module(os.fspath(name)).configuration), "logits"
-    return Engine(source, (output,), precision=precision)
+    return Engine(source, (output,), precision=precision, engine=engine)
 
 
 def photos_in_memory(inputs: Sequence[str]) -> tuple[list[Item], list[Skipped]]:

@@ -33,6 +33,7 @@ class Embedder(Model):
         num_features: the length of a feature vector.
         image_size: (height, width) that images are brought to.
         precision: "f32" or "bf16", what is really computed in.
+        engine_name: "litert" or "openvino", what really computes.
         fit: how an image of another shape is fitted.
         preprocessing: the two together, `preprocessing.load(image)`.
         engine: what computes; `engine.run(batch)["features"]` skips the reading of images.

@@ -1,51 +1,43 @@
-"""Compiled inference: a module, compiled by OpenVINO for this CPU, kept on disk so that the next start is fast.
+"""What computes a module's outputs: LiteRT or OpenVINO behind one interface, chosen once.
 
 Nothing here opens a connection: no download, no telemetry.
 """
 
 import os
 from collections.abc import Collection, Sequence
-from math import log2
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from mobilenet_hub.errors import InputError, InvalidModuleError
-from mobilenet_hub.host.cpu import cpu_features
-from mobilenet_hub.inference.compiled import CompiledNetwork, cache_key, device_settings, load_compiled, save_compiled
-from mobilenet_hub.inference.graph import Arithmetic, InputType, build_graph, checked_outputs, import_openvino
-from mobilenet_hub.inference.openvino_hints import prefer_avx2_kernels, wants_avx2_kernels
-from mobilenet_hub.module import Module, ModuleConfig, check_has_weights, checked_image_size
+from mobilenet_hub.errors import InputError, InvalidModuleError, MissingExtraError
+from mobilenet_hub.inference.graph import Arithmetic, checked_outputs
+from mobilenet_hub.inference.job import PRECISIONS, EngineName, Job, Precision
+from mobilenet_hub.inference.litert import LiteRT
+from mobilenet_hub.inference.openvino import OpenVINO, chosen_precision
+from mobilenet_hub.module import Module, check_has_weights, checked_image_size
 from mobilenet_hub.module_folder import read_config, read_module
-from mobilenet_hub.store.cache import cache_folder
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel, Model
-
     from mobilenet_hub.inference.quantized_file import QuantizedNetwork
 
-Precision = Literal["auto", "f32", "bf16"]
-PRECISIONS: tuple[Precision, ...] = ("auto", "f32", "bf16")
-
-# The instructions that make bf16 faster than f32. OpenVINO also emulates bf16 on AVX-512, which is slower than f32.
-_BF16_INSTRUCTIONS = frozenset({"amx_bf16", "avx512_bf16"})
-_CHUNK_MACS = 64e6  # work per request in bulk: enough to hide what a request costs, little enough to waste
-_MAX_CHUNK = 16
+EngineChoice = Literal["auto", "litert", "openvino"]
+_PACKAGES: dict[EngineName, str] = {"litert": "ai_edge_litert", "openvino": "openvino"}
+ENGINES: tuple[EngineChoice, ...] = ("auto", *_PACKAGES)
 
 
 class Engine:
-    """A module compiled for one image size and a set of outputs.
-
-    One image is spread over all threads; of several, each thread takes its own chunks. Each of the two ways is
-    compiled when it is first needed.
+    """A module ready for one image size and a set of outputs.
 
     Attributes:
         config: the module's configuration.
         image_size: (height, width) of the images that `run` takes.
         outputs: the names of what `run` returns.
         precision: "f32" or "bf16", what is really computed in.
+        engine_name: "litert" or "openvino", what really computes.
+        threads: how many it uses; None: as many as there are cores.
     """
 
     def __init__(
@@ -57,6 +49,7 @@ class Engine:
         precision: Precision = "auto",
         threads: int | None = None,
         any_size: bool = False,
+        engine: EngineChoice = "auto",
     ):
         """Open a module for inference.
 
@@ -64,13 +57,15 @@ class Engine:
             module: a module folder, whose compiled form is kept on disk, or a module in memory, compiled each time.
             outputs: names out of `graph.output_names`: "logits", "features", slim's endpoints.
             image_size: a side or (height, width); None: the size that the module was trained at.
-            precision: "f32", "bf16" (f32 where the CPU has no bf16) or "auto", the faster that the CPU has.
+            precision: "f32", "bf16" (f32 where the CPU or the engine has no bf16) or "auto", the faster that there is.
             threads: how many to use; None: as many as there are cores.
             any_size: allow another size than the published module allows.
+            engine: "litert", "openvino", or "auto": OpenVINO for bf16, which LiteRT has not, else LiteRT.
 
         Raises:
             InputError: the module does not allow this image size, or an argument has no meaning.
             InvalidModuleError: the module's folder is damaged.
+            MissingExtraError: the engine is not installed.
 
         Example:
             >>> from mobilenet_hub.store import resolve
@@ -83,11 +78,15 @@ class Engine:
         self.config = module.config if isinstance(module, Module) else read_config(module)
         self.image_size = checked_image_size(self.config, image_size, any_size=any_size)
         self.outputs = checked_outputs(self.config.network, outputs)
-        self._kept = _kept_file(module, self.config, self.outputs, precision, threads)
-        self.precision: Arithmetic | Literal["int8"] = "int8" if self._kept else chosen_precision(precision)
-        self._module = module if isinstance(module, Module) else Path(module)
         self.threads = threads
-        self._networks: dict[tuple[InputType, bool], CompiledNetwork] = {}
+        source = module if isinstance(module, Module) else Path(module)
+        self.job = Job(source, self.config, self.image_size, self.outputs, threads)
+        self._kept = _kept_file(module, self.job, precision, engine)
+        arithmetic = "f32" if self._kept else settled_precision(precision, engine)
+        self.engine_name: EngineName = engine_for("litert" if self._kept else engine, arithmetic, installed_engines())
+        self.precision: Arithmetic | Literal["int8"] = "int8" if self._kept else arithmetic
+        made = LiteRT(self.job) if self.engine_name == "litert" else OpenVINO(self.job, arithmetic)
+        self._runner = self._kept or made
         self._lock = Lock()
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -118,7 +117,7 @@ class Engine:
         if self._kept:
             return self._kept.run(images)
         with self._lock:
-            return self._network(cast("InputType", str(images.dtype)), len(images) > 1).run(images)
+            return self._runner.run(images)
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
         """Return probabilities [n, classes] in float64 of the "logits" that this engine gave.
@@ -127,66 +126,25 @@ class Engine:
         """
         return logits.astype(np.float64) if self._kept and self._kept.gives_probabilities else softmax(logits)
 
-    def graph(self, batch_size: int, input_type: InputType) -> "Model":
-        """Build the graph that is compiled for a fixed batch size."""
-        check_has_weights(self.config, "compile it otherwise")
-        module = self._module if isinstance(self._module, Module) else read_module(self._module)
-        network = module.config.network
-        return build_graph(
-            network,
-            module.weights,
-            self.image_size,
-            self.outputs,
-            batch_size=batch_size,
-            input_type=input_type,
-            precision=cast("Arithmetic", self.precision),
-        )
 
-    def _network(self, input_type: InputType, bulk: bool) -> "CompiledNetwork":
-        key = (input_type, bulk)
-        if key not in self._networks:
-            self._networks[key] = self._compile(input_type, bulk)
-        return self._networks[key]
+def settled_precision(asked: Precision, engine: EngineChoice) -> Arithmetic:
+    """Return what is really computed in; LiteRT has f32 alone.
 
-    def _compile(self, input_type: InputType, bulk: bool) -> "CompiledNetwork":
-        settings = device_settings(cast("Arithmetic", self.precision), self.threads, bulk)
-        chunk = self.chunk if bulk else 1
-        core = import_openvino().Core()
-
-        def build() -> "tuple[CompiledModel, bool]":
-            """Compile; tell whether it is as fast as it can be, and so worth keeping."""
-            graph = self.graph(chunk, input_type)
-            best = prefer_avx2_kernels(graph) if wants_avx2_kernels(cpu_features()) else graph
-            return core.compile_model(graph if best is None else best, "CPU", settings), best is not None
-
-        if isinstance(self._module, Module):
-            return CompiledNetwork(build()[0], chunk, self.outputs)
-        key = cache_key(self._module, self.config, self.image_size, self.outputs, chunk, input_type, settings)
-        file = cache_folder() / "compiled" / f"{key}.blob"
-        compiled = load_compiled(file, settings)
-        if compiled is None:
-            compiled, worth_keeping = build()
-            if worth_keeping:
-                save_compiled(file, compiled)
-        return CompiledNetwork(compiled, chunk, self.outputs)
-
-    @property
-    def chunk(self) -> int:
-        """How many images a request takes in bulk."""
-        images = _CHUNK_MACS / self.config.network.macs(*self.image_size)
-        return min(max(2 ** round(log2(images)), 1), _MAX_CHUNK)
+    Raises:
+        InputError: a name that is not a precision.
+    """
+    return chosen_precision("f32" if engine == "litert" and asked in PRECISIONS else asked)
 
 
 def _kept_file(
-    module: Module | str | os.PathLike[str],
-    config: ModuleConfig,
-    outputs: tuple[str, ...],
-    precision: Precision,
-    threads: int | None,
+    module: Module | str | os.PathLike[str], job: Job, precision: Precision, engine: EngineChoice
 ) -> "QuantizedNetwork | None":
     """Return the quantized file that a module keeps, ready to run; None for every other module."""
+    config = job.config
     if config.model is None:
         return None
+    if engine == "openvino":
+        check_has_weights(config, "run it in OpenVINO; leave the engine out")
     if precision != "auto":
         check_has_weights(config, f"run it in {precision}; leave the precision out")
     from mobilenet_hub.inference.quantized_file import QuantizedNetwork
@@ -195,7 +153,7 @@ def _kept_file(
     if module.model is None:
         raise InvalidModuleError(f"the module lacks its quantized file {config.model}")
     file = (module.path or Path()) / config.model
-    return QuantizedNetwork(module.model, file, config, outputs, threads)
+    return QuantizedNetwork(module.model, file, config, job.outputs, job.threads)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -209,41 +167,40 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def chosen_precision(asked: Precision) -> Arithmetic:
-    """Return the precision that inference really runs in on this CPU.
-
-    Raises:
-        InputError: a name that is not a precision.
+def installed_engines() -> tuple[EngineName, ...]:
+    """Return the engines that can be imported.
 
     Example:
-        >>> chosen_precision("f32")
-        'f32'
+        >>> set(installed_engines()) <= {"litert", "openvino"}
+        True
     """
-    if asked not in PRECISIONS:
-        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {asked!r}")
-    if asked == "f32":
-        return "f32"
-    capabilities = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return precision_for(asked, capabilities, cpu_features())
+    return tuple(name for name, package in _PACKAGES.items() if find_spec(package) is not None)
 
 
-def precision_for(asked: Precision, capabilities: Collection[str], instructions: Collection[str]) -> Arithmetic:
-    """Return what "auto", "bf16" or "f32" means on a CPU.
+def engine_for(asked: EngineChoice, arithmetic: Arithmetic, installed: Collection[EngineName]) -> EngineName:
+    """Return the engine that a choice means.
 
-    "auto" is bf16 where the CPU has instructions for it, else f32. "bf16" asked for on a CPU that OpenVINO cannot run
-    it on is f32 too: more exact, and the fastest there is.
+    "auto" is OpenVINO for bf16 and LiteRT for f32, where it is as fast in bulk and faster for one image
+    (benchmarks/NOTES.md); or the one that is installed.
 
     Args:
-        asked: what was asked for.
-        capabilities: what OpenVINO says that it can do on the CPU ("BF16" among them or not).
-        instructions: the CPU's, as Linux names them.
+        asked: the choice.
+        arithmetic: what is computed in.
+        installed: the engines that there are.
+
+    Raises:
+        InputError: a name that is not an engine.
+        MissingExtraError: it is not installed, or none is.
 
     Example:
-        >>> precision_for("auto", {"FP32", "BF16"}, {"avx512f", "avx512_bf16"})
-        'bf16'
-        >>> precision_for("auto", {"FP32", "BF16"}, {"avx512f"})
-        'f32'
+        >>> engine_for("auto", "bf16", {"litert", "openvino"}), engine_for("auto", "f32", {"litert", "openvino"})
+        ('openvino', 'litert')
     """
-    if asked == "f32" or "BF16" not in capabilities:
-        return "f32"
-    return "bf16" if asked == "bf16" or not _BF16_INSTRUCTIONS.isdisjoint(instructions) else "f32"
+    if asked not in ENGINES:
+        raise InputError(f"engine must be one of {', '.join(ENGINES)}, not {asked!r}")
+    first, second = ("openvino", "litert") if arithmetic == "bf16" else ("litert", "openvino")
+    name: EngineName = (first if first in installed or not installed else second) if asked == "auto" else asked
+    if name not in installed:
+        extra = "openvino" if name == "openvino" else "litert"
+        raise MissingExtraError(_PACKAGES[name].replace("_", "-"), extra, f"the engine {name}")
+    return name

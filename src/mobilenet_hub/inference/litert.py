@@ -19,12 +19,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from mobilenet_hub.errors import CorruptFileError, InputError
 from mobilenet_hub.host.cpu import available_cores
+from mobilenet_hub.inference.compiled import cache_key, compiled_file, keep, load_kept
+from mobilenet_hub.inference.graph import InputType
+from mobilenet_hub.inference.job import Job
+from mobilenet_hub.inference.litert_graph import build_litert, signature_name
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
@@ -136,6 +140,39 @@ class LiteRTModel:
                 interpreter.run(images, results, task)
 
         list(self._pool.map(work, self._interpreters[True]))
+
+
+class LiteRT:
+    """A job in LiteRT, in float32; its model is written when images of that type first come, or found on disk."""
+
+    def __init__(self, job: Job):
+        self._job = job
+        self._models: dict[InputType, LiteRTModel] = {}
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Compute the outputs of images [batch, height, width, 3] of the job's size, float32 or uint8."""
+        kind = cast("InputType", str(images.dtype))
+        if kind not in self._models:
+            self._models[kind] = LiteRTModel(self._written(kind), threads=self._job.threads)
+        results = self._models[kind].run(images)
+        return {name: results[signature_name(name)] for name in self._job.outputs}
+
+    def _written(self, input_type: InputType) -> bytes | Path:
+        """Return the model: its file, kept from before or from now on, or its bytes where none can be kept."""
+        job = self._job
+
+        def build() -> bytes:
+            module = job.module()
+            size, outputs = job.image_size, job.outputs
+            return build_litert(module.config.network, module.weights, size, outputs, input_type=input_type)
+
+        if job.folder is None:
+            return build()
+        file = compiled_file(f"{cache_key(job, (), input_type)}.tflite")
+        if load_kept(file) is not None:
+            return file  # to be mapped into memory; of the checksum behind the model LiteRT takes no notice
+        content = build()
+        return file if keep(file, content) else content
 
 
 class _Interpreter:

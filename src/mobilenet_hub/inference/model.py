@@ -7,7 +7,7 @@ import numpy as np
 
 from mobilenet_hub.images.batches import batches
 from mobilenet_hub.images.fit import Fit, Preprocessing
-from mobilenet_hub.inference.engine import Engine, Precision
+from mobilenet_hub.inference.engine import Engine, EngineChoice, Precision
 from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.module_folder import read_config
 from mobilenet_hub.store import locate
@@ -30,6 +30,7 @@ class Model:
         fit: Fit | None = None,
         threads: int | None = None,
         any_size: bool = False,
+        engine: EngineChoice = "auto",
     ):
         """Open a module; the first images compile it, or find it compiled on disk.
 
@@ -40,20 +41,28 @@ class Model:
             fit: how an image of another shape is fitted; None: what the module says, or the default of `images`.
             threads: how many compute and decode; None: as many as there are cores.
             any_size: allow an image size that the published module does not.
+            engine: "litert", "openvino", or "auto": OpenVINO for bf16, which LiteRT has not, else LiteRT.
 
         Raises:
             InputError: no such fit; or the module does not have the output, or does not allow this image size.
+            MissingExtraError: the engine is not installed.
             UnknownModuleError, ModuleUnavailableError, InvalidModuleError: as `resolve` and `read_module` do.
         """
         source = module if isinstance(module, Module) else locate(module, usual_size=image_size)
         self.config: ModuleConfig = source.config if isinstance(source, Module) else read_config(source)
         self.check()
         self.engine = Engine(
-            source, (self.output,), image_size=image_size, precision=precision, threads=threads, any_size=any_size
+            source,
+            (self.output,),
+            image_size=image_size,
+            precision=precision,
+            threads=threads,
+            any_size=any_size,
+            engine=engine,
         )
         self.preprocessing = Preprocessing(self.engine.image_size, fit or self.config.fit)
         self.image_size = self.engine.image_size
-        self.precision = self.engine.precision
+        self.precision, self.engine_name = self.engine.precision, self.engine.engine_name
         self.fit: Fit = self.preprocessing.fit
 
     def check(self) -> None:

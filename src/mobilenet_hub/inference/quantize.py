@@ -21,9 +21,9 @@ from mobilenet_hub.host.cpu import cpu_features
 from mobilenet_hub.images.batches import decode_batches
 from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.images.inputs import items
-from mobilenet_hub.inference.compiled import CompiledNetwork, device_settings
 from mobilenet_hub.inference.engine import Engine
 from mobilenet_hub.inference.graph import import_openvino
+from mobilenet_hub.inference.openvino import CompiledNetwork, OpenVINO, device_settings
 
 CALIBRATION_IMAGES = 300
 _COMPARED_IMAGES = 200
@@ -43,6 +43,7 @@ class Int8Engine:
     """
 
     precision = "int8"
+    engine_name = "openvino"
 
     def __init__(self, engine: Engine, images: np.ndarray):
         """Quantize an engine's network.
@@ -61,12 +62,13 @@ class Int8Engine:
         self.threads = engine.threads
         self.calibration_sha256 = hashlib.sha256(images.tobytes()).hexdigest()
         nncf = _import_nncf()
-        chunk = engine.chunk
+        runner = OpenVINO(engine.job, "f32")
+        chunk = runner.chunk
         batches = [_filled(images[start : start + chunk], chunk) for start in range(0, len(images), chunk)]
         wide = bool(_WIDE_SUMS & cpu_features())
         with redirect_stdout(io.StringIO()):  # NNCF draws its progress where our results go
             quantized = nncf.quantize(
-                engine.graph(chunk, "uint8"),
+                runner.graph(chunk, "uint8"),
                 nncf.Dataset(batches),
                 subset_size=len(batches),
                 preset=nncf.QuantizationPreset.MIXED,  # asymmetric where activations have both signs

@@ -221,6 +221,7 @@ def routes(state: State) -> list[tuple[str, str, Handler]]:
                 ("version", served.version),
                 ("weights_sha256", served.weights_sha256),
                 ("precision", served.embedder.precision),
+                ("engine", served.embedder.engine_name),
             )
             for served in state.modules.by_name.values()
         ]

@@ -15,7 +15,7 @@ from mobilenet_hub.images.decode import held_pixels
 from mobilenet_hub.images.fit import Fit
 from mobilenet_hub.inference.classify import Classifier
 from mobilenet_hub.inference.embed import Embedder
-from mobilenet_hub.inference.engine import Engine, Precision
+from mobilenet_hub.inference.engine import Engine, EngineChoice, Precision
 from mobilenet_hub.module_folder import WEIGHTS_FILE, read_config
 from mobilenet_hub.store import is_local, resolve
 
@@ -35,6 +35,7 @@ class Options:
     fit: Fit | None = None
     threads: int | None = None
     any_size: bool = False
+    engine: EngineChoice = "auto"
 
 
 class Served:
@@ -64,6 +65,7 @@ class Served:
         self.weights_sha256 = sha256_of(folder / WEIGHTS_FILE)
         asked = (folder, self._options.precision, self._options.image_size)
         more = {"fit": self._options.fit, "threads": self._options.threads, "any_size": self._options.any_size}
+        more["engine"] = self._options.engine
         self.embedder = Embedder(*asked, **more)
         self.classifier = Classifier(*asked, **more) if self.config.num_classes else None
         self.image_size = self.embedder.image_size
@@ -94,6 +96,7 @@ class Served:
                     precision=self._options.precision,
                     threads=self._options.threads,
                     any_size=True,
+                    engine=self._options.engine,
                 )
             return self._engines[outputs]
 

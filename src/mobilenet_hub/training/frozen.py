@@ -117,6 +117,7 @@ def fit_frozen(
             "converged": head.converged,
             "iterations": head.iterations,
             "precision": embedder.precision,
+            "engine": embedder.engine_name,
         },
         probabilities={split: softmax(head.logits(firsts[split])) for split in SPLITS},
         warnings=(*unbalanced, *_leaks(firsts["train"], firsts["test"])),
@@ -145,7 +146,7 @@ def _key(base: Module, embedder: Embedder) -> str:
     for name in network.variables:
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(base.weights[name]).tobytes())
-    digest.update(repr((network, embedder.preprocessing, embedder.precision)).encode())
+    digest.update(repr((network, embedder.preprocessing, embedder.precision, embedder.engine_name)).encode())
     return digest.hexdigest()[:16]
 
 
