@@ -7,7 +7,7 @@ from importlib import metadata
 from typing import Any
 
 _DEPENDENCIES = ("ai-edge-litert", "numpy", "pillow", "pyarrow", "safetensors", "simplejpeg", "tqdm")
-_BACKENDS = ("openvino", "keras", "tensorflow", "torch", "jax")
+_BACKENDS = ("keras", "tensorflow", "torch", "jax")
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "bf16", "i8mm")
 
 
@@ -40,6 +40,8 @@ def findings() -> dict[str, Any]:
 
     versions = {"python": platform.python_version(), "mobilenet-hub": _version("mobilenet-hub")}
     versions |= {name: _version(name) for name in (*_DEPENDENCIES, resampler())}
+    if openvino := _version("openvino"):
+        versions["openvino"] = openvino
     facts = {
         "versions": versions,
         "backends": {name: _version(name) for name in _BACKENDS},
