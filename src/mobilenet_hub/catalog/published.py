@@ -3,14 +3,13 @@
 Pure data. Sources: the 420 module pages of tfhub.dev, and Kaggle Models for the names that replaced them.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
 from mobilenet_hub.architecture import BATCH_NORM_MOMENTUM, IMAGENET_CLASSES
-from mobilenet_hub.catalog.names import NAME_FORMS, ModuleName, kaggle_variation, parse_name, show
+from mobilenet_hub.catalog.names import ModuleName, kaggle_variation, parse_name, show
 from mobilenet_hub.catalog.readme_tables import V1_FIGURES, V2_FIGURES, Figures
 from mobilenet_hub.errors import UnknownModuleError
 
@@ -64,7 +63,7 @@ _CHANGES: dict[tuple[Family, ArchitectureName], dict[int, tuple[str, ...]]] = {
         4: ("Adds back missing update ops for batch norm that were lost in version 3 (GitHub issue #304).",),
     },
 }
-_QUANTOPS_VERSIONS = (1, 3)
+QUANTOPS_VERSIONS = (1, 3)
 _SLIM_MOMENTUM = {"mobilenet_v1": 0.9997, "mobilenet_v2": 0.997}  # the arg scopes' defaults; the pages state none
 
 
@@ -283,11 +282,12 @@ def published_modules() -> tuple[PublishedModule, ...]:
     return tuple(sorted(found, key=lambda module: module.handle))
 
 
-def find_module(name: str) -> PublishedModule:
+def find_module(name: str, kind: Kind | None = None) -> PublishedModule:
     """Return the published module of that name; without a version, the latest.
 
     Args:
         name: a TF Hub URL or handle, a Kaggle URL or handle, or the short form "mobilenet_v2_130_224/feature_vector".
+        kind: which of a network's two modules is meant where its name alone is given, "mobilenet_v2_130_224".
 
     Raises:
         UnknownModuleError: no such module was published; the text lists the versions, sizes or names that were.
@@ -295,13 +295,15 @@ def find_module(name: str) -> PublishedModule:
     Example:
         >>> find_module("mobilenet_v2_130_224/feature_vector").handle
         'google/imagenet/mobilenet_v2_130_224/feature_vector/5'
+        >>> find_module("mobilenet_v1_025_128", "classification").handle
+        'google/imagenet/mobilenet_v1_025_128/classification/5'
     """
     parsed = parse_name(name)
-    if "/quantops/" in parsed.stem:
-        raise UnknownModuleError(_why_not_quantops(name, parsed))
-    modules = _by_stem().get(parsed.stem)
-    if modules is None:
-        raise UnknownModuleError(_why_unknown(name, parsed.stem))
+    modules = modules_of(parsed.stem) or (modules_of(f"{parsed.stem}/{kind}") if kind else ())
+    if not modules:
+        from mobilenet_hub.catalog.unknown import why_unknown
+
+        raise UnknownModuleError(why_unknown(name, parsed, kind))
     if parsed.framework:
         modules = _of_framework(name, parsed, modules)
         versions = dict(enumerate(modules, start=1))
@@ -309,7 +311,7 @@ def find_module(name: str) -> PublishedModule:
         versions = {module.version: module for module in modules}
     version = max(versions) if parsed.version is None else parsed.version
     if version not in versions:
-        raise UnknownModuleError(f"{show(name)} was never published; its versions are {_listed(versions)}")
+        raise UnknownModuleError(f"{show(name)} was never published; its versions are {listed(versions)}")
     return versions[version]
 
 
@@ -321,6 +323,16 @@ def _of_framework(name: str, parsed: ModuleName, modules: tuple[PublishedModule,
     return found
 
 
+def modules_of(stem: str) -> tuple[PublishedModule, ...]:
+    """Return every version of a module, by its handle without the version; none where there is no such module.
+
+    Example:
+        >>> [module.version for module in modules_of("google/tf2-preview/mobilenet_v2/classification")]
+        [1, 2, 3, 4]
+    """
+    return _by_stem().get(stem, ())
+
+
 @cache
 def _by_stem() -> dict[str, tuple[PublishedModule, ...]]:
     stems: dict[str, list[PublishedModule]] = {}
@@ -329,68 +341,11 @@ def _by_stem() -> dict[str, tuple[PublishedModule, ...]]:
     return {stem: tuple(modules) for stem, modules in stems.items()}
 
 
-def _why_not_quantops(name: str, parsed: ModuleName) -> str:
-    plain = _by_stem().get(parsed.stem.replace("/quantops/", "/", 1), ())
-    if not plain:
-        return f"{show(name)} was never published; `mobilenet models` lists the modules that were"
-    if plain[0].architecture != "mobilenet_v1" or plain[0].family != "imagenet":
-        what = "was never published: quantops modules exist for the 16 networks of MobileNet V1 only"
-    elif parsed.version is not None and parsed.version not in _QUANTOPS_VERSIONS:
-        what = (
-            f"was never published (its versions are {_listed(_QUANTOPS_VERSIONS)}), nor are quantops modules supported"
-        )
-    else:
-        what = "is a quantops module, float weights with simulated 8-bit rounding for TensorFlow 1; it is not supported"
-    return (
-        f"{show(name)} {what}; use the float module {plain[-1].handle} and quantize it after training: "
-        "precision int8 where it is run, or `mobilenet export --format litert`"
-    )
+def listed(values: Iterable[object]) -> str:
+    """Return values as a sentence lists them.
 
-
-def _why_unknown(name: str, stem: str) -> str:
-    """Say which part of a name never existed, and which values of that part, or which whole names, do."""
-    parts = stem.split("/")
-    never = f"{show(name)} was never published"
-    known = {configuration.name: configuration for configuration in configurations()}
-    if parts[:2] == ["google", "imagenet"] and len(parts) > 2:
-        if parts[2] in known and (len(parts) == 3 or (len(parts) == 4 and parts[3] not in KINDS)):
-            return f"{never}; choose {_listed(f'{parts[2]}/{kind}' for kind in KINDS)}"
-        if modules := _by_stem().get("/".join(parts[:4])):
-            return f"{never}; the versions of {'/'.join(parts[2:4])} are {_listed(m.version for m in modules)}"
-        network, _, code = parts[2].rpartition("_")
-        network, _, depth = network.rpartition("_")
-        siblings = [c for c in known.values() if c.architecture == network]
-        same_depth = [c for c in siblings if c.depth_code == depth]
-        if same_depth and code.isdecimal():
-            return f"{never}; the image sizes of {network}_{depth} are {_listed(c.size for c in same_depth)}"
-        if siblings and depth.isdecimal() and code.isdecimal():
-            depths = dict.fromkeys(c.depth_code for c in siblings)
-            return f"{never}; the depth multipliers of {network} are {_listed(depths)} (percent)"
-    if nearest := None if _is_other_network(parts) else _nearest(stem):
-        return f"{never}; did you mean {_listed(nearest)}?"
-    what = "a MobileNet V1 or V2" if _is_other_network(parts) else f"the name of a published module; {NAME_FORMS}"
-    return f"{show(name)} is not {what}; `mobilenet models` lists them all"
-
-
-def _is_other_network(parts: list[str]) -> bool:
-    """Tell whether a name is that of another network of TF Hub, as far as names tell, and no mistyped one of ours."""
-    from difflib import SequenceMatcher
-
-    named = parts[2:] if parts[:2] == ["google", "imagenet"] else parts[1:] if parts[:1] == ["google"] else parts
-    name = named[0] if named else ""
-    family, version = re.match(r"([a-z]*)[-_]?v?([0-9]*)", name.lower()).groups()  # pyright: ignore[reportOptionalMemberAccess]
-    if SequenceMatcher(None, family, "mobilenet").ratio() > 0.75:
-        return version not in ("", "1", "2")
-    return parts[:2] == ["google", "imagenet"]
-
-
-def _nearest(stem: str) -> list[str]:
-    from difflib import get_close_matches
-
-    short = {known.removeprefix("google/imagenet/"): known for known in _by_stem()}
-    asked = stem[:200].removeprefix("google/imagenet/").lower()
-    return [short[found] for found in get_close_matches(asked, short, n=3, cutoff=0.75)]
-
-
-def _listed(values: Iterable[object]) -> str:
+    Example:
+        >>> listed([1, 3])
+        '1, 3'
+    """
     return ", ".join(str(value) for value in values)

@@ -21,7 +21,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = "\n".join(f"{action:<7} {text}" for action, text in _ACTIONS.items())
-    parser.add_argument("action", choices=list(_ACTIONS), metavar="ACTION", help=", ".join(_ACTIONS))
+    parser.add_argument(
+        "action",
+        nargs="?",
+        default="list",
+        choices=list(_ACTIONS),
+        metavar="ACTION",
+        help=f"{', '.join(_ACTIONS)} (list)",
+    )
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="only these")
     parser.add_argument("--all", action="store_true", help="remove: every module")
     parser.add_argument("--repair", action="store_true", help="verify: fetch damaged modules anew")

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.top is not None and args.top < 1:
         raise InputError(f"--top must be 1 or more, not {args.top}")
-    module = locate(args.module, usual_size=args.image_size)
+    module = locate(args.module, usual_size=args.image_size, kind="classification")
     classifier = Classifier(
         module,
         engine_precision(args),

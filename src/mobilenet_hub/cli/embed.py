@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     from mobilenet_hub.inference.embed import Embedder
     from mobilenet_hub.store import locate
 
-    module = locate(args.module, usual_size=args.image_size)
+    module = locate(args.module, usual_size=args.image_size, kind="feature_vector")
     embedder = Embedder(
         module,
         engine_precision(args),

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         from mobilenet_hub.catalog.published import find_module
 
-        module = find_module(args.module)
+        module = find_module(args.module, "feature_vector")
         facts = module_facts(module)
         title, about = module.handle, module.description
     if args.json:

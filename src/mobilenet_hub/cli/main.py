@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from io import TextIOWrapper
 
-from mobilenet_hub.errors import MobileNetHubError
+from mobilenet_hub.errors import DownloadError, MobileNetHubError
 from mobilenet_hub.version import __version__
 
 COMMANDS: dict[str, str] = {
@@ -166,7 +166,7 @@ def _run(run: Callable[[argparse.Namespace], int], args: argparse.Namespace, par
             raise
         from mobilenet_hub.cli.options import as_flags
 
-        return _refuse(as_flags(str(error), parser))
+        return _refuse(as_flags(str(error), parser), lines=isinstance(error, DownloadError))
     except Exception as error:
         if args.debug:
             raise
@@ -179,8 +179,10 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 
-def _refuse(text: str) -> int:
-    print(f"mobilenet: {' '.join(text.split())}", file=sys.stderr)
+def _refuse(text: str, *, lines: bool = False) -> int:
+    """Print an error on one line; one of several sources keeps its line for each."""
+    text = text if lines else " ".join(text.split())
+    print(f"mobilenet: {text}", file=sys.stderr)
     return _EXIT_NOT_DONE
 
 

@@ -135,7 +135,9 @@ def _new_network(args: argparse.Namespace) -> "tuple[Architecture, int | tuple[i
 
     name, multiplier, size = _ARCHITECTURE, _DEPTH_MULTIPLIER, (_IMAGE_SIZE, _IMAGE_SIZE)
     if args.module is not None:  # of a published one nothing is fetched: its name says it all
-        like = read_config(resolve(args.module)) if is_local(args.module) else find_module(args.module)
+        like = (
+            read_config(resolve(args.module)) if is_local(args.module) else find_module(args.module, "feature_vector")
+        )
         name, multiplier, size = like.architecture, like.depth_multiplier, like.image_size
     multiplier = multiplier if args.depth_multiplier is None else args.depth_multiplier
     size = size if args.image_size is None else args.image_size

@@ -128,7 +128,7 @@ def evaluate(
         0.52
     """
     start = time.perf_counter()
-    folder, found = resolve(module), locate(module, usual_size=image_size)
+    folder, found = resolve(module, kind="classification"), locate(module, kind="classification", usual_size=image_size)
     classifier = Classifier(found, precision, image_size, fit=fit, threads=threads, any_size=any_size, engine=engine)
     dataset = read_examples(source, classifier.labels)
     examples, warnings = _against_training(folder, classifier.config, dataset.examples, unseen)

@@ -192,7 +192,7 @@ def open_contract(name: str | os.PathLike[str], *, fetch: bool = True) -> tuple[
     """
     if not isinstance(name, str | os.PathLike):
         raise InputError(f"a module is named by a string or path, not by {type(name).__name__}")
-    module = open_module(name, fetch=fetch, usual_size=USUAL_SIZE)
+    module = open_module(name, fetch=fetch, usual_size=USUAL_SIZE, kind="feature_vector")
     check_has_weights(module.config, "open it in Keras or export it")
     contract = find_contract(name, module.config)
     if contract.published and contract.published.kind == "feature_vector" and module.config.num_classes:

@@ -91,10 +91,10 @@ def bench(
 def open_to_measure(name: str | os.PathLike[str], precision: Precision, engine: EngineChoice = "auto") -> Engine:
     """Open a module: its folder, or, of a published one that is not in the cache, its network without weights."""
     try:
-        source: Path | Module = resolve(name, fetch=False)
+        source: Path | Module = resolve(name, fetch=False, kind="classification")
         output = "logits" if read_config(source).num_classes else "features"
     except ModuleUnavailableError:
-        source, output = placeholder(find_module(os.fspath(name)).configuration), "logits"
+        source, output = placeholder(find_module(os.fspath(name), "classification").configuration), "logits"
     return Engine(source, (output,), precision=precision, engine=engine)
 
 

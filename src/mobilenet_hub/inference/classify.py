@@ -44,6 +44,7 @@ class Classifier(Model):
     """
 
     output = "logits"
+    kind = "classification"
 
     def check(self) -> None:
         """Refuse a module without a classifier, and name its classes."""

@@ -44,6 +44,7 @@ class Embedder(Model):
     """
 
     output = "features"
+    kind = "feature_vector"
 
     @property
     def num_features(self) -> int:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from mobilenet_hub.catalog.published import Kind
 from mobilenet_hub.images.batches import batches
 from mobilenet_hub.images.fit import Fit, Preprocessing
 from mobilenet_hub.inference.engine import Engine, EngineChoice, Precision
@@ -20,6 +21,7 @@ class Model:
     """A module, ready for images, with one output; `Classifier` and `Embedder` are the two that there are."""
 
     output: ClassVar[str]
+    kind: ClassVar[Kind]  # the module that is meant by the name of a published network alone
 
     def __init__(
         self,
@@ -48,7 +50,7 @@ class Model:
             MissingExtraError: the engine is not installed.
             UnknownModuleError, ModuleUnavailableError, InvalidModuleError: as `resolve` and `read_module` do.
         """
-        source = module if isinstance(module, Module) else locate(module, usual_size=image_size)
+        source = module if isinstance(module, Module) else locate(module, usual_size=image_size, kind=self.kind)
         self.config: ModuleConfig = source.config if isinstance(source, Module) else read_config(source)
         self.check()
         self.engine = Engine(

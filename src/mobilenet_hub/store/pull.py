@@ -117,22 +117,28 @@ def _fetch(module: PublishedModule, on_progress: OnProgress, policy: Policy) -> 
                 unreachable.add(candidate.server)
             if not isinstance(error, DownloadError):
                 _log.warning("refused what %s", failures[-1])
-    reasons = "; ".join(failures)
+    tried = "".join(f"\n  {failure}" for failure in failures)  # one line a source
     if offline:
-        raise OfflineError(f"{_how_to_fill(module)}{f'. Tried {reasons}' if reasons else ''}")
+        raise OfflineError(_how_to_fill(module) + (f"\ntried:{tried}" if tried else ""))
     if not failures:
         raise ModuleUnavailableError(f"{_how_to_fill(module)}; none of the configured sources has it")
-    raise DownloadError(f"{module.handle} could not be fetched. Tried {reasons}")
+    raise DownloadError(
+        f"{module.handle} could not be fetched:{tried}\n{_what_to_put_where(module)}; weights that you have in another "
+        "file become a module with `mobilenet convert`"
+    )
 
 
 def _how_to_fill(module: PublishedModule) -> str:
+    forbids = ", and MOBILENET_HUB_OFFLINE=1 forbids to fetch it" if is_offline() else ""
+    return f"{module.handle} is not on this machine{forbids}. {_what_to_put_where(module)}"
+
+
+def _what_to_put_where(module: PublishedModule) -> str:
     folder = mirror()
     archives = folder if isinstance(folder, Path) else "a folder that MOBILENET_HUB_MIRROR names"
-    forbids = ", and MOBILENET_HUB_OFFLINE=1 forbids to fetch it" if is_offline() else ""
     return (
-        f"{module.handle} is not on this machine{forbids}. Put its module folder (module.json, weights.safetensors "
-        f"and, where there are classes, labels.txt) at {entry_folder(module.handle)}, or its archive as "
-        f"{module.handle}.tar.gz into {archives}"
+        "Put its module folder (module.json, weights.safetensors and, where there are classes, labels.txt) at "
+        f"{entry_folder(module.handle)}, or its archive as {module.handle}.tar.gz into {archives}"
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilenet_hub.catalog.published import find_module
+from mobilenet_hub.catalog.published import Kind, find_module
 from mobilenet_hub.errors import InputError, InvalidModuleError, ModuleUnavailableError, UnknownModuleError
 from mobilenet_hub.host.files import exists, is_file, is_folder, sha256_of
 from mobilenet_hub.module import Module
@@ -20,13 +20,14 @@ _PUBLISHED_FILES = ("saved_model.pb", "tfhub_module.pb")
 STARTER = Path(__file__).resolve().parents[1] / "starter"
 
 
-def resolve(handle: str | os.PathLike[str], *, fetch: bool = True) -> Path:
+def resolve(handle: str | os.PathLike[str], *, fetch: bool = True, kind: Kind | None = None) -> Path:
     """Return the module folder that a name stands for, fetching a published module where it is not here yet.
 
     Args:
         handle: a module folder's path, "starter", or any name of a published module; a folder of that name that holds a
             module comes first.
         fetch: whether to fetch a module that is not here; False: only look.
+        kind: which of a network's two modules is meant by the network's name alone, "mobilenet_v2_130_224".
 
     Raises:
         UnknownModuleError: it is neither a folder nor a module that was ever published.
@@ -48,10 +49,14 @@ def resolve(handle: str | os.PathLike[str], *, fetch: bool = True) -> Path:
     if isinstance(handle, os.PathLike) or handle.startswith(_FILE_URL):
         raise _not_a_module(folder)
     try:
-        module = find_module(handle)
+        module = find_module(handle, kind)
     except UnknownModuleError:
         if exists(folder) or handle.startswith((".", "~", os.sep)):
             raise _not_a_module(folder) from None
+        if near := _near_folders(folder):
+            raise UnknownModuleError(
+                f"no folder {handle} here, and no published module of that name; did you mean {near}?"
+            ) from None
         raise
     entry = entry_folder(module.handle)
     if damage_of(entry) is None:
@@ -61,7 +66,7 @@ def resolve(handle: str | os.PathLike[str], *, fetch: bool = True) -> Path:
         raise ModuleUnavailableError(f"{module.handle} is not on this machine: {entry} holds no module")
     from mobilenet_hub.store.pull import pull  # a module that is here needs none of what fetches
 
-    return _ModuleFolder(pull(handle))
+    return _ModuleFolder(pull(module.handle))
 
 
 class _ModuleFolder(type(Path())):
@@ -104,7 +109,11 @@ def is_local(name: str) -> bool:
 
 
 def open_module(
-    name: str | os.PathLike[str], *, fetch: bool = True, usual_size: int | tuple[int, int] | None = None
+    name: str | os.PathLike[str],
+    *,
+    fetch: bool = True,
+    usual_size: int | tuple[int, int] | None = None,
+    kind: Kind | None = None,
 ) -> Module:
     """Return a module with its weights, by any of its names.
 
@@ -119,12 +128,16 @@ def open_module(
         >>> open_module("starter").config.num_classes > 0
         True
     """
-    found = locate(name, fetch=fetch, usual_size=usual_size)
+    found = locate(name, fetch=fetch, usual_size=usual_size, kind=kind)
     return found if isinstance(found, Module) else read_module(found)
 
 
 def locate(
-    name: str | os.PathLike[str], *, fetch: bool = True, usual_size: int | tuple[int, int] | None = None
+    name: str | os.PathLike[str],
+    *,
+    fetch: bool = True,
+    usual_size: int | tuple[int, int] | None = None,
+    kind: Kind | None = None,
 ) -> Path | Module:
     """Return the module folder of a name, or the module itself where it is in the format that it was published in.
 
@@ -133,6 +146,7 @@ def locate(
         fetch: as for `resolve`.
         usual_size: what to say of a file that does not tell its image size, for callers to whom any will do; the
             module's `extra` has "image_size_unknown" then.
+        kind: as for `resolve`.
 
     Raises:
         The errors of `resolve` and of `load_source`.
@@ -141,7 +155,7 @@ def locate(
         >>> locate("starter").name
         'starter'
     """
-    path = resolve(name, fetch=fetch)
+    path = resolve(name, fetch=fetch, kind=kind)
     if is_file(path / CONFIG_FILE):
         return path
     from mobilenet_hub.weights.convert import load_source
@@ -192,4 +206,17 @@ def _not_a_module(path: Path) -> InvalidModuleError | ModuleUnavailableError:
             f"{path} is not a module folder: it has no {CONFIG_FILE}; `mobilenet convert {path} -o DIR` makes one of "
             "any supported file or folder"
         )
-    return ModuleUnavailableError(f"{path} does not exist")
+    near = _near_folders(path)
+    return ModuleUnavailableError(f"{path} does not exist" + (f"; did you mean {near}?" if near else ""))
+
+
+def _near_folders(path: Path) -> str:
+    """Return the module folders beside it whose names are like it, as one types them; "" where there is none."""
+    from difflib import get_close_matches
+
+    try:
+        there = {folder.name: folder for folder in path.parent.iterdir() if is_file(folder / CONFIG_FILE)}
+    except OSError:
+        return ""
+    near = [there[name] for name in get_close_matches(path.name, there, n=3, cutoff=0.7)]
+    return " or ".join(f"{'' if folder.is_absolute() else './'}{folder}" for folder in near)

@@ -128,7 +128,7 @@ def train(
         base = ModuleConfig(network.name, network.depth_multiplier, height_and_width(image_size))
         name = "random weights"
     else:
-        base = open_module(module)
+        base = open_module(module, kind="feature_vector")
         check_has_weights(base.config, "train it")
         size = checked_image_size(base.config, image_size, any_size=any_size)
         name = base.config.handle or Path(module).name
