@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="list",
         choices=list(_ACTIONS),
         metavar="ACTION",
-        help=f"{', '.join(_ACTIONS)} (list)",
+        help=f"{', '.join(_ACTIONS)}",
     )
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="only these")
     parser.add_argument("--all", action="store_true", help="remove: every module")
