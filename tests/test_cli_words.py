@@ -74,7 +74,7 @@ def test_other_spellings_get_the_module_that_is_meant(name, meant, capsys):
 )
 def test_other_families_stay_with_tensorflow_hub(name, capsys):
     text = said(capsys, "classify", CAT, "--module", name)
-    assert "only MobileNet V1 and V2 are" in text
+    assert "is not a MobileNet V1 or V2, and only those are here" in text
     assert "keep tensorflow_hub for this one" in text
 
 

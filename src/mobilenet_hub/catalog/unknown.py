@@ -40,7 +40,7 @@ def why_unknown(name: str, parsed: ModuleName, kind: Kind | None) -> str:
         return _why_not_quantops(name, parsed)
     if text := _of_parts(name, parsed.stem):
         return text
-    another = f"{show(name)} is not here: only MobileNet V1 and V2 are (`mobilenet models` lists them)"
+    another = f"{show(name)} is not a MobileNet V1 or V2, and only those are here (`mobilenet models` lists them)"
     if _OTHERS.search(parsed.stem):
         return f"{another}; keep tensorflow_hub for this one"
     if nearest := _spelled_in_decimals(parsed.stem, kind) or _nearest(parsed.stem) or _spelled(parsed.stem, kind):
