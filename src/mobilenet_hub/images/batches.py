@@ -60,9 +60,9 @@ def work_ahead(
         for group, tasks in groups:
             pending.append((group, [pool.submit(task) for task in tasks]))
             if len(pending) > ahead:
-                yield _done(pending.popleft())
+                yield _done(pending)
         while pending:
-            yield _done(pending.popleft())
+            yield _done(pending)
     except (KeyboardInterrupt, GeneratorExit):  # the caller stops early, perhaps for Ctrl-C
         patience_s = _PATIENCE_S
         raise
@@ -72,8 +72,9 @@ def work_ahead(
         pool.shutdown(wait=not wait(running, patience_s).not_done)
 
 
-def _done(pending: tuple[Group, list[Future[Made]]]) -> tuple[Group, list[Made]]:
-    return pending[0], [future.result() for future in pending[1]]
+def _done(pending: deque[tuple[Group, list[Future[Made]]]]) -> tuple[Group, list[Made]]:
+    made = [future.result() for future in pending[0][1]]  # it stays pending if this is interrupted
+    return pending.popleft()[0], made
 
 
 @dataclass(frozen=True, slots=True)
