@@ -64,7 +64,7 @@ def test_it_recognises_photos_of_its_classes(shared):
 @pytest.mark.slow
 def test_its_accuracy_is_what_it_says(prepare, shared, tmp_path):
     prepare.prepare(shared("datasets/tiny_imagenet.zip"), tmp_path)
-    said = read_module(resolve("starter")).config.metrics["test"]
+    said = read_module(resolve("starter")).config.metrics["validation"]
     found = evaluate("starter", tmp_path / "val")
     assert found.metrics.images == said["images"] == 5050
     assert found.accuracy == pytest.approx(said["accuracy"], abs=0.002)  # a few photos: float16 kernels, other CPUs

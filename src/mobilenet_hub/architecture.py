@@ -89,6 +89,7 @@ class Variant:
     padding: Padding = "same"
     input_scale: float = INPUT_SCALE
     input_offset: float = INPUT_OFFSET  # images in [0, 1] enter the first unit as images * input_scale + input_offset
+    temperature: float = 1.0  # probabilities are softmax(logits / temperature); the logits stay as they are
     hidden_units: tuple[int, ...] = ()  # widths of the dense ReLU layers between the features and the classifier
 
     @classmethod
@@ -103,8 +104,7 @@ class Variant:
             (100,)
         """
         given = {name: stated[name] for name in VARIANT_KEYS if name in stated}
-        units = given.get("hidden_units", ())
-        if _is_count(units):  # 0 where there is none
+        if _is_count(units := given.get("hidden_units", ())):  # 0 where there is none
             units = (units,) if units else ()
         listed = isinstance(units, tuple | list) and len(units) <= _MAX_HIDDEN_LAYERS
         rules = {
@@ -112,6 +112,7 @@ class Variant:
             "padding": (lambda value: value in get_args(Padding), f"one of {', '.join(get_args(Padding))}"),
             "input_scale": (_is_positive, "a number above 0"),
             "input_offset": (_is_number, "a number"),
+            "temperature": (_is_positive, "a number above 0"),
             "hidden_units": (
                 lambda _: listed and all(_is_count(n) and n for n in units),
                 f"a number of units or a list, each up to {_MAX_UNITS}",

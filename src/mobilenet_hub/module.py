@@ -72,7 +72,12 @@ class Module:
             InputError: the module keeps a quantized file, which cannot be taken apart.
         """
         check_has_weights(self.config, "leave its classifier out")
-        config = replace(self.config, num_classes=0, labels=None, variant=replace(self.config.variant, hidden_units=()))
+        config = replace(
+            self.config,
+            num_classes=0,
+            labels=None,
+            variant=replace(self.config.variant, hidden_units=(), temperature=1.0),
+        )
         return Module(config, {name: self.weights[name] for name in config.network.variables}, self.path)
 
 

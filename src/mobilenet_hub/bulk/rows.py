@@ -48,13 +48,18 @@ def feature_rows(num_features: int, *, half: bool = False) -> Rows:
     return Rows("features", schema, make)
 
 
-def label_rows(labels: Sequence[str], top: int, scores_of: Callable[[np.ndarray], np.ndarray]) -> Rows:
+def label_rows(
+    labels: Sequence[str], top: int, scores_of: Callable[[np.ndarray], np.ndarray], min_score: float = 0.0
+) -> Rows:
     """Return rows of path, label, score and index: values for top 1, lists for more, the likeliest first.
+
+    Scores below `min_score` are not believed: lists lack them; a single label is empty then, its index -1.
 
     Args:
         labels: a label for each class.
         top: how many classes of each photo.
         scores_of: makes scores of logits: `Engine.scores`.
+        min_score: the least score that is believed.
     """
     import pyarrow as pa
 
@@ -70,10 +75,16 @@ def label_rows(labels: Sequence[str], top: int, scores_of: Callable[[np.ndarray]
         indices, scores = likeliest(scores_of(logits), top)
         if top == 1:
             indices, scores = indices[:, 0], scores[:, 0]
-        named = np.array(labels, object)[indices].tolist()
+        named = np.array(labels, object)[indices]
+        values = [named.tolist(), scores.tolist(), indices.tolist()]
+        if min_score > 0 and top == 1:
+            sure = scores >= min_score
+            values = [np.where(sure, named, "").tolist(), values[1], np.where(sure, indices, -1).tolist()]
+        elif min_score > 0:
+            counts = (scores >= min_score).sum(axis=1)
+            values = [[row[:count] for row, count in zip(rows, counts, strict=True)] for rows in values]
         columns = [
-            pa.array(value, schema.field(name).type)
-            for name, value in zip(LABEL_COLUMNS[1:], (named, scores.tolist(), indices.tolist()), strict=True)
+            pa.array(value, schema.field(name).type) for name, value in zip(LABEL_COLUMNS[1:], values, strict=True)
         ]
         return pa.RecordBatch.from_arrays([_paths(batch), *columns], schema=schema)
 

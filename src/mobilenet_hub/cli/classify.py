@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from mobilenet_hub.inference.classify import Classifier, Prediction
 
 _TOP_OF_ONE = 5
+_NO_ANSWER = "(no answer: no score is high enough)"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_module(parser)
     parser.add_argument("--top", type=int, metavar="K", help="classes of each image (5; of many, or in a file: 1)")
+    parser.add_argument(
+        "--min-score", type=float, default=0.0, metavar="S", help="give no answer below this score (0 to 1)"
+    )
     parser.add_argument(
         "-o", "--output", metavar="OUT", help="instead of the screen a .csv, .jsonl or .parquet, or a folder of shards"
     )
@@ -34,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.top is not None and args.top < 1:
         raise InputError(f"--top must be 1 or more, not {args.top}")
+    if not 0 <= args.min_score <= 1:
+        raise InputError(f"--min-score must be from 0 to 1, not {args.min_score:g}")
     module = locate(args.module, usual_size=args.image_size, kind="classification")
     classifier = Classifier(
         module,
@@ -49,9 +55,9 @@ def run(args: argparse.Namespace) -> int:
     from mobilenet_hub.bulk.rows import label_rows
 
     top = min(args.top or 1, len(classifier.labels))
-    return run_bulk(
-        "classify", args, classifier, label_rows(classifier.labels, top, classifier.engine.scores), {"top": top}, module
-    )
+    rows = label_rows(classifier.labels, top, classifier.engine.scores, args.min_score)
+    settings = {"top": top, **({"min_score": args.min_score} if args.min_score else {})}
+    return run_bulk("classify", args, classifier, rows, settings, module)
 
 
 def _to_screen(args: argparse.Namespace, classifier: "Classifier") -> int:
@@ -85,7 +91,7 @@ def _classify(args: argparse.Namespace, classifier: "Classifier") -> "tuple[list
             if args.strict and batch.skipped:
                 key, reason = batch.skipped[0]
                 raise ImageError(reason, key)
-            predictions += classifier.predictions(batch.keys, logits, top)
+            predictions += [p.believed(args.min_score) for p in classifier.predictions(batch.keys, logits, top)]
             skipped += batch.skipped
             done += len(batch.inputs)
             on_progress(Stage("classify", "image"), done, total)
@@ -98,6 +104,8 @@ def _percent(score: float) -> str:
 
 def _one_table(prediction: "Prediction") -> str:
     fancy = is_fancy()
+    if not prediction.labels:
+        return f"{prediction.source}\n\n{_NO_ANSWER}"
     rows = [
         (label, _percent(score), bar(score, 24, fancy))
         for label, score in zip(prediction.labels, prediction.scores, strict=True)
@@ -107,11 +115,11 @@ def _one_table(prediction: "Prediction") -> str:
 
 def _many_table(predictions: "Iterable[Prediction]", top: int) -> str:
     fancy = is_fancy()
-    rows = [
-        (prediction.source if rank == 0 else "", label, _percent(score), bar(score, 12, fancy))
-        for prediction in predictions
-        for rank, (label, score) in enumerate(zip(prediction.labels[:top], prediction.scores[:top], strict=True))
-    ]
+    rows: list[tuple[str, str, str, str]] = []
+    for prediction in predictions:
+        ranked = list(zip(prediction.labels[:top], prediction.scores[:top], strict=True))
+        shown = [(label, _percent(score), bar(score, 12, fancy)) for label, score in ranked] or [(_NO_ANSWER, "", "")]
+        rows += [(prediction.source if rank == 0 else "", *cells) for rank, cells in enumerate(shown)]
     return table(("image", "label", "score", ""), rows, "<<>", fancy)
 
 

@@ -9,6 +9,7 @@ from html import escape
 
 import numpy as np
 
+from mobilenet_hub.evaluation.calibration import TARGETS, abstaining, believed, threshold_for
 from mobilenet_hub.evaluation.charts import (
     MAX_MATRIX_CLASSES,
     class_chart,
@@ -41,6 +42,7 @@ class Report:
     warnings: Sequence[str] = ()
     left_out: Sequence[Skipped] = ()
     judged_on: str = "test"  # the part that the page is about
+    uncalibrated: Metrics | None = None  # of the first part, before a temperature was fitted
 
 
 def render(report: Report) -> str:
@@ -62,6 +64,11 @@ def render(report: Report) -> str:
     sections.append(_confusion(report.labels, metrics))
     sections.append(_classes(report.labels, metrics))
     plots = [card("Calibration", reliability_chart(metrics.reliability), _CALIBRATION)]
+    if report.uncalibrated is not None:
+        error, now = _percent(report.uncalibrated.calibration_error), _percent(metrics.calibration_error)
+        text = f"As the logits are, without the temperature that was fitted on the validation photos: error {error}, "
+        plots.append(card("Before", reliability_chart(report.uncalibrated.reliability), f"{text}now {now}."))
+    plots += _abstaining(report.outcomes)
     plots += [card(curve.title, line_chart(curve), "") for curve in report.curves]
     sections.append(f'<div class="pair">{"".join(plots)}</div>')
     sections.append(_remarks(report))
@@ -112,6 +119,35 @@ def _figures(name: str, metrics: Metrics) -> str:
         for kind, title, figure, note in cards
     )
     return f'<div class="figures">{"".join(shown)}</div>'
+
+
+def _abstaining(outcomes: Sequence[Outcome]) -> list[str]:
+    """Show what share of the photos is answered, and how well, where only high scores are believed."""
+    if not outcomes:
+        return []
+    scores, right = [o.score for o in outcomes], [o.label == o.predicted for o in outcomes]
+    rows = [
+        (f"{b.threshold:.2f}", _percent(b.answered), _percent(b.accuracy), str(b.images))
+        for b in abstaining(scores, right)
+    ]
+    found = []
+    for target in TARGETS:
+        at = threshold_for(scores, right, target)
+        if at is None:
+            found.append(f"no score from which on {target:.0%} of the answers are right")
+        else:
+            found.append(
+                f"{target:.0%} of the answers are right from {at.threshold:.3f} on ({at.answered:.1%} answered)"
+            )
+    steps = [believed(scores, right, step / 50) for step in range(50)]
+    lines = {
+        "photos answered": [(b.threshold, b.answered) for b in steps],
+        "answers right": [(b.threshold, b.accuracy) for b in steps if b.images],
+    }
+    plot = line_chart(Curve("Believing only high scores", "least score that is believed", "share", lines))
+    text = f"On these photos: {'; '.join(found)}. classify --min-score S gives no answer below S."
+    body = table(("believed from", "photos answered", "answers right", "answered"), rows, numbers=4)
+    return [card("If only high scores are believed", body, text), card("Answered, and right", plot, "")]
 
 
 def _mistakes(report: Report) -> str:

@@ -76,7 +76,9 @@ def _function(request: Request) -> Any:
             for weights, biases in hidden:
                 x = tf.nn.relu(dense(x, tf.constant(weights), tf.constant(biases)))
             x = dense(x, *map(tf.constant, logits))
-            values |= {"logits": x, "Logits": x, "Predictions": tf.nn.softmax(x)}
+            temperature = network.variant.temperature
+            scores = tf.nn.softmax(x if temperature == 1 else x / temperature)
+            values |= {"logits": x, "Logits": x, "Predictions": scores}
         return {_key(name): values[end] for name, end in zip(request.outputs, request.endpoints, strict=True)}
 
     return tf.function(infer, autograph=False, input_signature=[spec]).get_concrete_function()

@@ -185,7 +185,11 @@ class _Graph:
             x = self.add("Relu", [x], f"{scope}/hidden_{at}")
         logits = self._dense(x, tuple(variable.name for variable in network.classifier), request.weights)
         self.values["logits"] = self.values["Logits"] = logits
-        self.values["Predictions"] = self.add("Softmax", [logits], f"{scope}/softmax", axis=1)
+        scaled = logits
+        if network.variant.temperature != 1:
+            by = self.constant(f"{scope}/temperature", np.float32(network.variant.temperature))
+            scaled = self.add("Div", [logits, by], f"{scope}/scaled")
+        self.values["Predictions"] = self.add("Softmax", [scaled], f"{scope}/softmax", axis=1)
 
     def _dense(self, x: str, names: tuple[str, ...], weights: Mapping[str, np.ndarray]) -> str:
         kernel, biases = (weights[name] for name in names)

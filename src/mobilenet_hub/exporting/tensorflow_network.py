@@ -44,7 +44,8 @@ class TensorFlowNetwork:
         endpoints["global_pool"] = tf.reduce_mean(x, (1, 2), keepdims=True)
         output = self._head(endpoints["global_pool"], training)
         if network.num_classes:
-            endpoints["Logits"], endpoints["Predictions"] = output, tf.nn.softmax(output)
+            scores = tf.nn.softmax(output / network.variant.temperature)
+            endpoints["Logits"], endpoints["Predictions"] = output, scores
         return {"default": output, **{f"{network.scope}/{name}": value for name, value in endpoints.items()}}
 
     def _normalize(self, x: tf.Tensor, unit: ConvUnit, training: bool, momentum: tf.Tensor | float) -> tf.Tensor:

@@ -24,6 +24,16 @@ class Prediction:
     scores: tuple[float, ...]  # softmax over all classes, in [0, 1]; or what a quantized file gives
     indices: tuple[int, ...]  # of the classes; 0 is background in the published modules
 
+    def believed(self, min_score: float) -> "Prediction":
+        """Return the prediction less the classes whose scores are below a threshold: with none left, no answer.
+
+        Example:
+            >>> Prediction("a.jpg", ("cat", "dog"), (0.7, 0.3), (0, 1)).believed(0.5).labels
+            ('cat',)
+        """
+        count = sum(score >= min_score for score in self.scores)
+        return Prediction(self.source, self.labels[:count], self.scores[:count], self.indices[:count])
+
 
 class Classifier(Model):
     """A module with a classifier, ready for images.

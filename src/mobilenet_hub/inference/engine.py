@@ -122,9 +122,12 @@ class Engine:
     def scores(self, logits: np.ndarray) -> np.ndarray:
         """Return probabilities [n, classes] in float64 of the "logits" that this engine gave.
 
-        A quantized file that gives probabilities gives them as "logits"; they are left as they are.
+        The module's temperature is applied, which never changes their order. A quantized file that gives probabilities
+        gives them as "logits"; they are left as they are.
         """
-        return logits.astype(np.float64) if self._kept and self._kept.gives_probabilities else softmax(logits)
+        if self._kept and self._kept.gives_probabilities:
+            return logits.astype(np.float64)
+        return softmax(logits.astype(np.float64) / self.config.variant.temperature)
 
 
 def settled_precision(asked: Precision, engine: EngineChoice) -> Arithmetic:

@@ -168,7 +168,7 @@ def build_graph(
     if precision == "bf16":
         units, exact = prepare(network, weights, units)
     made = _add_units(values, network, units, image_size)
-    _add_head(values, dense, kept=precision != "f32")
+    _add_head(values, dense, kept=precision != "f32", temperature=network.variant.temperature)
     results = []
     # As an output, the features come as float32 from the last unit; else they would be rounded on the way to the head.
     for name in outputs if precision == "f32" else dict.fromkeys([*outputs, "features"]):
@@ -228,7 +228,7 @@ def _convolution(
     return opset13.convolution(value, _constant(kernel.transpose(3, 2, 0, 1)), strides, before, after, [1, 1])
 
 
-def _add_head(values: dict[str, "Node"], dense: Sequence[Layer], *, kept: bool) -> None:
+def _add_head(values: dict[str, "Node"], dense: Sequence[Layer], *, kept: bool, temperature: float) -> None:
     """Add the pooling and, with ReLU between them, the dense layers, if there are any.
 
     Where they are to be kept float32 they are convolutions: OpenVINO forgets what a matrix product was marked with.
@@ -255,7 +255,8 @@ def _add_head(values: dict[str, "Node"], dense: Sequence[Layer], *, kept: bool) 
             value = opset13.add(value, _constant(biases[np.newaxis]))
     logits = flat(value) if kept else value
     values["logits"] = values["Logits"] = logits
-    values["Predictions"] = opset13.softmax(logits, axis=1)
+    scaled = opset13.divide(logits, _constant(np.array(temperature, np.float32))) if temperature != 1 else logits
+    values["Predictions"] = opset13.softmax(scaled, axis=1)
 
 
 def _in_tensorflow_axes(value: "Node") -> "Node":

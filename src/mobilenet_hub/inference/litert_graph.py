@@ -179,7 +179,7 @@ def _add_head(
         values["logits"] = values["Logits"] = value
     if "Predictions" in outputs:
         options = schema.SoftmaxOptionsT()
-        options.beta = 1.0
+        options.beta = 1 / network.variant.temperature
         values["Predictions"] = model.operator("SOFTMAX", [value], "Predictions", (network.num_classes,), options)
 
 

@@ -143,7 +143,8 @@ class MobileNet(keras.Model):
             return output
         endpoints["global_pool"] = pooled
         if self.classifier is not None:
-            endpoints["Logits"], endpoints["Predictions"] = output, ops.softmax(output)
+            scores = ops.softmax(output / self.network.variant.temperature)
+            endpoints["Logits"], endpoints["Predictions"] = output, scores
         return {"default": output, **{f"{self.network.scope}/{name}": value for name, value in endpoints.items()}}
 
     def _head(self, pooled: Tensor, training: bool) -> Tensor:

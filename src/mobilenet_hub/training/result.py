@@ -59,6 +59,7 @@ class Record:
     outcomes: Mapping[Split, tuple[Outcome, ...]]
     split: Mapping[str, float]  # shares and seed
     seconds: float
+    uncalibrated: Metrics | None = None  # of the part it is judged by, at temperature 1
 
 
 def write_result(folder: Path, fitted: Fitted, record: Record) -> Path:
@@ -134,6 +135,7 @@ def _metrics_json(fitted: Fitted, record: Record, facts: Mapping[str, Mapping[st
     return {
         **missing,
         **{split: metrics.to_json(dataset.labels) for split, metrics in record.metrics.items()},
+        "calibration_error_before": record.uncalibrated and round(record.uncalibrated.calibration_error, 6),
         "method": record.method,
         "module": record.base,
         "labels": list(dataset.labels),
@@ -176,6 +178,7 @@ def _report(fitted: Fitted, record: Record, facts: Mapping[str, Mapping[str, str
         parts=parts,
         judged_on=record.judged_on,
         outcomes=record.outcomes[record.judged_on],
+        uncalibrated=record.uncalibrated,
         curves=fitted.curves,
         facts=facts,
         warnings=(*dataset.warnings, *fitted.warnings),

@@ -12,6 +12,7 @@ import numpy as np
 
 from mobilenet_hub.architecture import Architecture, height_and_width
 from mobilenet_hub.errors import AccuracyError, InputError
+from mobilenet_hub.evaluation.calibration import at_temperature, fit_temperature
 from mobilenet_hub.evaluation.dataset import SPLITS, TEST_SHARE, VALIDATION_SHARE, Dataset, Split, read_dataset
 from mobilenet_hub.evaluation.evaluate import outcomes_of, predict
 from mobilenet_hub.evaluation.exclusion import read_exclusions
@@ -140,6 +141,8 @@ def train(
         fitted = fit(dataset, work=own_work, on_progress=report, threads=threads)
         with kept_on_failure(own_work):
             fitted, probabilities = _with_probabilities(fitted, options, report, threads)
+            before = _measure(fitted.dataset, probabilities)
+            fitted, probabilities = _calibrated(fitted, probabilities)
             metrics = _measure(fitted.dataset, probabilities)
             record = Record(
                 method=method,
@@ -149,6 +152,7 @@ def train(
                 outcomes={s: outcomes_of(fitted.dataset.part(s), probabilities[s]) for s in SPLITS},
                 split={"validation": validation, "test": test, "seed": seed},
                 seconds=time.perf_counter() - start,
+                uncalibrated=before[_judged_on(metrics)],
             )
             staged = write_result(own_work / RESULT, fitted, record)
             _assert_accuracy(record, assert_accuracy, folder, staged)
@@ -247,6 +251,19 @@ def _with_probabilities(
 def _of_all(report: OnProgress, before: int, total: int, stage: str, done: int, _: int | None) -> None:
     """Report the measuring of all parts as one stage."""
     report(Stage("measuring", "photo"), before + done, total)
+
+
+def _calibrated(fitted: Fitted, probabilities: Mapping[Split, np.ndarray]) -> tuple[Fitted, dict[Split, np.ndarray]]:
+    """Fit the temperature on the validation photos; return the module with it, and the probabilities at it."""
+    labels = np.array([example.label for example in fitted.dataset.part("validation")], np.int64)
+    temperature = fit_temperature(probabilities["validation"], labels)
+    config = fitted.module.config
+    config = replace(config, variant=replace(config.variant, temperature=temperature))
+    settings = {**fitted.settings, "temperature": temperature}
+    tempered: dict[Split, np.ndarray] = {
+        split: at_temperature(values, temperature) for split, values in probabilities.items()
+    }
+    return replace(fitted, module=replace(fitted.module, config=config), settings=settings), tempered
 
 
 def _measure(dataset: Dataset, probabilities: Mapping[Split, np.ndarray]) -> dict[Split, Metrics]:

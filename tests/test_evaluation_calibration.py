@@ -1,0 +1,93 @@
+"""The temperature and what abstaining gives: order kept, error smaller, in every format the same probabilities."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mobilenet_hub.evaluation.calibration import at_temperature, believed, fit_temperature, threshold_for
+from mobilenet_hub.evaluation.metrics import measure
+from mobilenet_hub.inference.engine import softmax
+
+
+def drawn(temperature, count=4000, classes=5, seed=0):
+    """Logits whose labels are drawn from softmax(logits / temperature)."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 3, (count, classes))
+    chances = softmax(logits / temperature)
+    return logits, (chances.cumsum(1) > rng.random((count, 1))).argmax(1)
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
+def test_the_temperature_that_made_the_labels_is_found(temperature):
+    logits, labels = drawn(temperature)
+    found = fit_temperature(softmax(logits), labels)
+    assert found == pytest.approx(temperature, rel=0.1)  # 4,000 labels: a standard error of some 3 %
+    fresh, truth = drawn(temperature, seed=1)
+    before = measure(softmax(fresh), truth).calibration_error
+    after = measure(at_temperature(softmax(fresh), found), truth).calibration_error
+    assert after < max(before, 0.03)
+
+
+def test_few_photos_and_photos_that_are_all_right_say_little():
+    assert fit_temperature(np.tile([[0.9, 0.1]], (5, 1)), np.zeros(5, int)) == 1
+    assert 0.2 < fit_temperature(np.tile([[0.9, 0.1]], (40, 1)), np.zeros(40, int)) < 1
+
+
+@given(st.lists(st.floats(-30, 30), min_size=2, max_size=9), st.floats(0.05, 20))
+def test_a_temperature_never_changes_the_order(logits, temperature):
+    before = softmax(np.array([logits]))
+    after = at_temperature(before, temperature)
+    best = before.argmax()
+    assert after[0, best] == after.max()
+    assert after.sum() == pytest.approx(1)
+
+
+def test_the_threshold_is_the_lowest_that_keeps_what_was_asked():
+    scores, right = [0.9, 0.8, 0.8, 0.5, 0.4], [True, True, False, True, True]
+    assert threshold_for(scores, right, 0.7).threshold == 0.4
+    assert threshold_for(scores, right, 0.95).threshold == 0.9
+    assert threshold_for([0.9], [False], 0.95) is None
+    assert believed(scores, right, 0.8).answered == 0.6
+
+
+def test_every_reader_of_a_module_honours_its_temperature(tmp_path):
+    """Engines, and the formats that are written with what is always installed; logits are raw in all."""
+    from dataclasses import replace
+
+    from mobilenet_hub.inference.classify import Classifier
+    from mobilenet_hub.inference.engine import Engine
+    from mobilenet_hub.module_folder import read_module, write_module
+    from mobilenet_hub.store import resolve
+
+    module = read_module(resolve("starter"))
+    plain = replace(module.config.variant, temperature=1.0)
+    folders = {}
+    for temperature in (1.0, 0.5):
+        variant = replace(plain, temperature=temperature)
+        config = replace(module.config, variant=variant)
+        folders[temperature] = write_module(tmp_path / str(temperature), replace(module, config=config))
+        assert read_module(folders[temperature]).config.variant.temperature == temperature
+    photos = np.random.default_rng(0).random((2, *module.config.image_size, 3), np.float32)
+    one, half = (Engine(folder, ("logits", "Predictions"), precision="f32").run(photos) for folder in folders.values())
+    assert np.array_equal(one["logits"], half["logits"])
+    assert np.allclose(half["Predictions"], softmax(half["logits"] / 0.5), atol=1e-6)  # float32
+    said = [Classifier(folder, "f32").classify(photos, top=3) for folder in folders.values()]
+    assert [p.labels for p in said[0]] == [p.labels for p in said[1]]
+    assert said[1][0].scores[0] > said[0][0].scores[0]
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_exported_probabilities_have_the_temperature(name, tmp_path):
+    from dataclasses import replace
+
+    pytest.importorskip("onnxruntime" if name == "onnx" else "openvino", reason=f"{name} is run by it")
+    from mobilenet_hub.exporting.export import export
+    from mobilenet_hub.module_folder import read_module, write_module
+    from mobilenet_hub.store import resolve
+
+    module = read_module(resolve("starter"))
+    config = replace(module.config, variant=replace(module.config.variant, temperature=0.5))
+    folder = write_module(tmp_path / "m", replace(module, config=config))
+    # The proof compares the export, run by its own runtime, with the engine.
+    export(folder, name, tmp_path / "out", outputs=("logits", "probabilities"))
