@@ -25,19 +25,23 @@ def install() -> None:
 
 
 class _AfterKeras:
-    """A finder (importlib.abc.MetaPathFinder) that answers for "keras" once, and then goes."""
+    """A finder (importlib.abc.MetaPathFinder) that answers for "keras" until it is imported, and then goes.
+
+    Being asked is not yet an import: TensorFlow looks Keras up long before it imports it.
+    """
 
     def find_spec(self, fullname: str, path: object, target: "ModuleType | None" = None) -> "ModuleSpec | None":
         if fullname != "keras":
             return None
         from importlib.machinery import PathFinder
 
-        sys.meta_path.remove(self)
         spec = PathFinder.find_spec(fullname, None, target)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def execute_and_register(module: "ModuleType") -> None:
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
                 execute(module)
                 # One of these, imported by name, may be what asked for Keras: half made, it bears no floor above it.
                 if not any(name in sys.modules for name in _BELOW):
