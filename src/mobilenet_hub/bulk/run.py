@@ -21,6 +21,7 @@ from mobilenet_hub.bulk.rows import Rows
 from mobilenet_hub.bulk.shards import Shards, discard_leftovers
 from mobilenet_hub.bulk.single_file import (
     assemble,
+    check_companions,
     endings,
     is_label_text,
     is_single_file,
@@ -103,6 +104,8 @@ def write(
     is_file = is_single_file(output)
     output = Path(output)
     _check(output, rows, is_file=is_file)
+    if is_file:
+        check_companions(output)
     settings = {**settings, "fit": preprocessing.fit, "limit": plan.limit, "shard_size": plan.shard_size}
     folder = shards_of(output) if is_file else output
     if is_file and exists(output) and not exists(folder / MANIFEST_FILE):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mobilenet_hub.bulk.manifest import (
     MANIFEST_FILE,
+    METADATA_PREFIX,
     PART_FILE,
     SKIPPED_FILE,
     SKIPPED_HEADING,
@@ -295,7 +296,7 @@ class Shards:
 
     def _refuse_others(self) -> None:
         allowed = _FIRST if self.part == WHOLE else _SHARED
-        others = sorted(entry.name for entry in self.folder.iterdir() if not allowed.fullmatch(entry.name))
+        others = sorted(e.name for e in self.folder.iterdir() if not (allowed.fullmatch(e.name) and is_written_here(e)))
         if others and PART_FILE.fullmatch(others[0]):
             raise InputError(f"{self.folder} holds parts of a run: merge them, or choose a new folder")
         if others:
@@ -330,11 +331,31 @@ class _explained:
         ) from error
 
 
+def is_written_here(file: Path) -> bool:
+    """Tell by its content whether a file with a name of ours is ours: the user may have one of that name.
+
+    Only shards and lists of what was skipped need to be asked: half a file under a partial name has no content to tell.
+    """
+    from pyarrow import ArrowException, parquet
+
+    try:
+        if file.name.endswith(SKIPPED_FILE):
+            with file.open("rb") as stream:
+                start = csv_lines([SKIPPED_HEADING])
+                return stream.read(len(start)) == start
+        if file.suffix == ".parquet":
+            metadata = parquet.read_schema(file).metadata or {}
+            return any(key.startswith(METADATA_PREFIX.encode()) for key in metadata)
+    except (ArrowException, OSError, ValueError):
+        return False
+    return True
+
+
 def discard_leftovers(folder: Path) -> None:
     """Remove a folder that holds nothing but shards without a manifest."""
     try:
-        names = [entry.name for entry in folder.iterdir()]
+        entries = list(folder.iterdir())
     except OSError:
         return
-    if all(_LEFTOVER.fullmatch(name) for name in names):
+    if all(_LEFTOVER.fullmatch(entry.name) and is_written_here(entry) for entry in entries):
         shutil.rmtree(folder, ignore_errors=True)

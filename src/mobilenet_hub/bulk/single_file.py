@@ -14,7 +14,7 @@ import numpy as np
 from mobilenet_hub.bulk.manifest import MANIFEST_FILE, METADATA_PREFIX, SKIPPED_FILE, as_metadata
 from mobilenet_hub.bulk.rows import LABEL_COLUMNS, Rows
 from mobilenet_hub.bulk.shard_file import open_parquet
-from mobilenet_hub.bulk.shards import Shards
+from mobilenet_hub.bulk.shards import Shards, is_written_here
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.host.files import replacing
 
@@ -104,6 +104,18 @@ def totals_of(output: Path) -> tuple[int, int]:
         return int(made_with["rows"]), int(made_with["skipped"])
     except (ArrowException, OSError, KeyError, ValueError, csv.Error):
         raise InputError(f"{output} is no output of this program") from None
+
+
+def check_companions(output: Path) -> None:
+    """Refuse, before the work, files of the user's where those that belong to the output are to be.
+
+    Raises:
+        OutputError: there is one.
+    """
+    companions = [skipped_of(output), *([index_of(output)] if output.suffix.lower() == ".npy" else [])]
+    for file in companions:
+        if file.exists() and not is_written_here(file):
+            raise OutputError(f"{file} belongs to {output}, and was not written by this program; choose another name")
 
 
 def assemble(shards: Shards, output: Path, schema: "Schema", settings: dict[str, Any]) -> Path:

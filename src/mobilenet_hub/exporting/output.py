@@ -14,6 +14,19 @@ from mobilenet_hub.errors import InputError, MobileNetHubError, OutputError
 from mobilenet_hub.host.files import beside, replace_files, replacing_folder
 
 PROOF_FILE = "proof.json"
+_SAVED_MODEL = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra")
+_OWN_NAMES = frozenset(  # of entries in an export's folder, besides model.*
+    (
+        PROOF_FILE,
+        "labels.txt",
+        "module.json",
+        "weights.safetensors",
+        "saved_model.pb",
+        "fingerprint.pb",
+        "variables",
+        *_ASSETS,
+    )
+)
 SUFFIXES = (".onnx", ".xml", ".bin", ".tflite", ".keras", ".safetensors", ".pb", ".json", ".zip", ".tar", ".tgz", ".gz")
 
 
@@ -74,6 +87,18 @@ def _check_free(place: Place) -> None:
         raise OutputError(f"{path} holds something else than an export (no {PROOF_FILE}); choose another name")
 
 
+def _is_own(name: str) -> bool:
+    """Tell whether an entry of an export's folder is the export's; what is not is kept where it is replaced."""
+    return name in _OWN_NAMES or (Path(name).stem == "model" and Path(name).suffix in SUFFIXES)
+
+
+def _is_proof(file: Path) -> bool:
+    try:
+        return b'"top1_agreement"' in file.read_bytes()
+    except OSError:
+        return False
+
+
 def _exists(path: Path) -> OutputError:
     return OutputError(f"{path} exists; choose another name, or replace it with overwrite=True")
 
@@ -94,7 +119,7 @@ def making(place: Place) -> Iterator[Path]:
                 yield new
                 _move_files(new, place, aside)
         else:
-            with replacing_folder(place.path) as new:
+            with replacing_folder(place.path, keep=lambda entry: not _is_own(entry.name)) as new:
                 yield new
     except MobileNetHubError:
         raise
@@ -107,7 +132,7 @@ def _move_files(made: Path, place: Place, aside: Path) -> None:
     names = sorted((file.name for file in made.iterdir()), key=lambda name: name == place.main)
     for name in names:
         target = place.in_place(name)
-        if target.exists() and not (place.overwrite or name == PROOF_FILE):
+        if target.exists() and not (place.overwrite or (name == PROOF_FILE and _is_proof(target))):
             raise _exists(target)
     replace_files([(made / name, place.in_place(name)) for name in names], aside)
 
