@@ -15,18 +15,8 @@ from mobilenet_hub.host.files import beside, replace_files, replacing_folder
 
 PROOF_FILE = "proof.json"
 _SAVED_MODEL = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra")
-_OWN_NAMES = frozenset(  # of entries in an export's folder, besides model.*
-    (
-        PROOF_FILE,
-        "labels.txt",
-        "module.json",
-        "weights.safetensors",
-        "saved_model.pb",
-        "fingerprint.pb",
-        "variables",
-        *_ASSETS,
-    )
-)
+# Of entries in an export's folder, besides model.*
+_OWN_NAMES = frozenset([PROOF_FILE, "labels.txt", "module.json", "weights.safetensors", *_SAVED_MODEL])
 SUFFIXES = (".onnx", ".xml", ".bin", ".tflite", ".keras", ".safetensors", ".pb", ".json", ".zip", ".tar", ".tgz", ".gz")
 
 
