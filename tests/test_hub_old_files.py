@@ -12,13 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorflow_files import some_weights
 
 from mobilenet_hub.errors import InvalidModuleError, ModuleUnavailableError
 
 pytestmark = [pytest.mark.keras_backend, pytest.mark.slow]
 
 NAMES = ("frozen", "frozen by name", "tuned", "classes", "several", "own folder", "nameless")
-RTOL = 1e-3  # relative to the largest answer: random weights amplify rounding; two swapped variables give 0.1 and more
+RTOL = 5e-3  # relative to the largest answer: 52 layers of random weights amplify rounding, on JAX to 0.002
+SEEDS = {"frozen": 0, "frozen by name": 1, "classes": 2, "own folder": 6, "nameless": 7}  # of weights nobody trained
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,10 @@ def test_a_whole_model_loads(hub, folder, name, suffix):
         warnings.simplefilter("always")
         model = keras.models.load_model(file, custom_objects={"KerasLayer": hub.KerasLayer})
     assert_right(model, folder, name)
+    if name in SEEDS:
+        layer = next(one for one in model.layers if isinstance(one, hub.KerasLayer))
+        for variable, array in some_weights(layer.contract.config.network, SEEDS[name]).items():
+            assert (keras.ops.convert_to_numpy(layer.variable_map[variable]) == array).all(), variable
     # Keras 3 cannot read the losses and optimizers of Keras 2; then the model is loaded all the same, and says so.
     said = [str(one.message) for one in caught if "model.compile" in str(one.message)]
     assert len(said) == (name in ("tuned", "several"))
