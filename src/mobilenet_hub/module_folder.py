@@ -130,6 +130,12 @@ def write_module(path: str | os.PathLike[str], module: Module, *, overwrite: boo
     return Path(path)
 
 
+def weights_file(folder: Path) -> Path:
+    """Return the file of a module folder that holds its weights: a quantized module's is the file that it keeps."""
+    kept = folder / MODEL_FILE
+    return kept if kept.is_file() and not (folder / WEIGHTS_FILE).is_file() else folder / WEIGHTS_FILE
+
+
 def _read_model(file: Path) -> bytes:
     try:
         return file.read_bytes()

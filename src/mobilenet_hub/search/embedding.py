@@ -34,7 +34,7 @@ def embed_photos(
     from mobilenet_hub.host.files import sha256_of
     from mobilenet_hub.images.inputs import count
     from mobilenet_hub.inference.embed import Embedder
-    from mobilenet_hub.module_folder import WEIGHTS_FILE
+    from mobilenet_hub.module_folder import weights_file
     from mobilenet_hub.store import resolve
 
     place = resolve(module)
@@ -42,7 +42,7 @@ def embed_photos(
     about = {
         "command": "dedupe",
         "module": os.fspath(module),
-        "weights_sha256": sha256_of(place / WEIGHTS_FILE),
+        "weights_sha256": sha256_of(weights_file(place)),
         "image_size": list(embedder.image_size),
         "precision": embedder.precision,
     }

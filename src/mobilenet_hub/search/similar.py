@@ -186,7 +186,7 @@ def matching_embedder(
     """
     from mobilenet_hub.host.files import sha256_of
     from mobilenet_hub.inference.embed import Embedder
-    from mobilenet_hub.module_folder import WEIGHTS_FILE
+    from mobilenet_hub.module_folder import weights_file
     from mobilenet_hub.store import resolve
 
     made = features.made_with
@@ -207,7 +207,7 @@ def matching_embedder(
             f"{features.path} was made with the module {made['module']!r}, which is not found from here ({error}); "
             "give its place with --module (module=)"
         ) from None
-    digest = sha256_of(folder / WEIGHTS_FILE)
+    digest = sha256_of(weights_file(folder))
     if digest != made["weights_sha256"]:
         raise InputError(
             f"{features.path} was made with a module whose weights have SHA-256 {made['weights_sha256'][:12]}..., and "

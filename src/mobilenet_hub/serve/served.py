@@ -16,7 +16,7 @@ from mobilenet_hub.images.fit import Fit
 from mobilenet_hub.inference.classify import Classifier
 from mobilenet_hub.inference.embed import Embedder
 from mobilenet_hub.inference.engine import Engine, EngineChoice, Precision
-from mobilenet_hub.module_folder import WEIGHTS_FILE, read_config
+from mobilenet_hub.module_folder import read_config, weights_file
 from mobilenet_hub.store import is_local, resolve
 
 Outputs = tuple[str, ...]
@@ -62,7 +62,7 @@ class Served:
         self.name, self.version, self.folder = name, version, folder
         self._options = options or Options()
         self.config = read_config(folder)
-        self.weights_sha256 = sha256_of(folder / WEIGHTS_FILE)
+        self.weights_sha256 = sha256_of(weights_file(folder))
         asked = (folder, self._options.precision, self._options.image_size)
         more = {"fit": self._options.fit, "threads": self._options.threads, "any_size": self._options.any_size}
         more["engine"] = self._options.engine

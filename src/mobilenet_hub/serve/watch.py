@@ -4,7 +4,7 @@ import sys
 import threading
 from pathlib import Path
 
-from mobilenet_hub.module_folder import CONFIG_FILE, WEIGHTS_FILE
+from mobilenet_hub.module_folder import CONFIG_FILE, weights_file
 from mobilenet_hub.serve.served import FEATURES, Modules, Options, Served
 
 _PERIOD_S = 0.5
@@ -36,7 +36,7 @@ def watch(modules: Modules, options: Options) -> None:
 def _signature(folder: Path) -> Signature:
     """Return what tells one module folder from another in the same place; empty while there is none."""
     try:
-        stats = [(folder / name).stat() for name in (CONFIG_FILE, WEIGHTS_FILE)]
+        stats = [file.stat() for file in (folder / CONFIG_FILE, weights_file(folder))]
     except OSError:
         return ()
     return tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats)

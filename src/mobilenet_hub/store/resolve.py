@@ -10,7 +10,7 @@ from mobilenet_hub.catalog.published import Kind, find_module
 from mobilenet_hub.errors import InputError, InvalidModuleError, ModuleUnavailableError, UnknownModuleError
 from mobilenet_hub.host.files import exists, is_file, is_folder, sha256_of
 from mobilenet_hub.module import Module
-from mobilenet_hub.module_folder import CONFIG_FILE, WEIGHTS_FILE, read_module
+from mobilenet_hub.module_folder import CONFIG_FILE, read_module, weights_file
 from mobilenet_hub.store.cache import damage_of, entry_folder, tidy
 from mobilenet_hub.store.places import module_named_by
 
@@ -191,7 +191,7 @@ def weights_sha256(found: Path | Module) -> str:
         64
     """
     if isinstance(found, Path):
-        return sha256_of(found / WEIGHTS_FILE)
+        return sha256_of(weights_file(found))
     import hashlib
 
     from safetensors.numpy import save

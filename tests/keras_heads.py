@@ -1,0 +1,130 @@
+"""Models as people build them on keras.applications' MobileNets, for Keras 3 and tf_keras alike."""
+
+import numpy as np
+
+SIZE = 64
+
+
+def body(keras, version, alpha=0.35, size=SIZE):
+    """keras.applications' network without its top, its statistics away from where they begin."""
+    make = keras.applications.MobileNetV2 if version == 2 else keras.applications.MobileNet
+    network = make((size, size, 3), alpha=alpha if version == 2 else 0.25, include_top=False, weights=None)
+    random = np.random.default_rng(version)
+    for layer in network.layers:
+        if "BatchNorm" in type(layer).__name__:
+            gamma, beta, mean, variance = layer.get_weights()
+            layer.set_weights(
+                [
+                    random.uniform(0.5, 1.5, gamma.shape),
+                    random.normal(0.5, 0.3, beta.shape),
+                    random.normal(0, 0.1, mean.shape),
+                    random.uniform(0.5, 1.5, variance.shape),
+                ]
+            )
+    return network
+
+
+def preprocess(keras, version):
+    module = keras.applications.mobilenet_v2 if version == 2 else keras.applications.mobilenet
+    return module.preprocess_input
+
+
+# Name -> (what comes before the network, what comes behind it, how pixels are given to the model): functions of keras
+# and the version, layers or functions of tensors.
+PIXELS, UNIT, ONE = "0..255", "[0, 1]", "[-1, 1]"
+BEFORE = {
+    "nothing": (lambda k, v: [], ONE),
+    "preprocess": (lambda k, v: [preprocess(k, v)], PIXELS),
+    "rescaling": (lambda k, v: [k.layers.Rescaling(1 / 127.5, offset=-1)], PIXELS),
+    "rescaling255": (lambda k, v: [k.layers.Rescaling(1 / 255)], PIXELS),
+    "augmented": (
+        lambda k, v: [
+            k.layers.RandomFlip("horizontal"), k.layers.RandomRotation(0.1), k.layers.Rescaling(1 / 127.5, offset=-1),
+        ],
+        PIXELS,
+    ),
+}  # fmt: skip
+MEAN = ("GlobalAveragePooling2D", {})
+
+
+def layers(*made):
+    return lambda keras: [getattr(keras.layers, name)(*arguments, **options) for name, arguments, options in made]
+
+
+def dense(units, activation=None, **options):
+    return ("Dense", (units,), {"activation": activation, **options})
+
+
+GAP, DROP, NORM = ("GlobalAveragePooling2D", (), {}), ("Dropout", (0.3,), {}), ("BatchNormalization", (), {})
+BEHIND = {
+    "softmax": layers(GAP, DROP, dense(4, "softmax")),
+    "logits": layers(GAP, dense(4)),
+    "no_bias": layers(GAP, dense(4, "softmax", use_bias=False)),
+    "sigmoid": layers(GAP, DROP, dense(1, "sigmoid")),
+    "one_logit": layers(GAP, dense(1)),
+    "hidden": layers(GAP, dense(9, "relu"), DROP, dense(4, "softmax")),
+    "three_hidden": layers(GAP, dense(9, "relu"), dense(8, "relu"), DROP, dense(7, "relu"), dense(4, "softmax")),
+    "hidden_sigmoid": layers(GAP, dense(9, "relu"), dense(1, "sigmoid")),
+    "norm_before": layers(GAP, NORM, DROP, dense(4, "softmax")),
+    "norm_between": layers(GAP, NORM, dense(9), NORM, ("ReLU", (), {}), NORM, dense(4), ("Softmax", (), {})),
+    "activation_layers": layers(
+        GAP, dense(9), ("Activation", ("relu",), {}), dense(4), ("Activation", ("softmax",), {})
+    ),
+    "linear_pair": layers(GAP, dense(9), dense(4, "softmax")),
+    "average_pooling": layers(("AveragePooling2D", ((2, 2),), {}), ("Flatten", (), {}), dense(4, "softmax")),
+    "features": layers(GAP),
+}
+REFUSED = {
+    "flatten": (layers(("Flatten", (), {}), dense(4, "softmax")), "flattens the feature map"),
+    "max_pooling": (layers(("GlobalMaxPooling2D", (), {}), dense(4, "softmax")), "global max pooling"),
+    "tanh": (layers(GAP, dense(9, "tanh"), dense(4, "softmax")), "activation tanh"),
+    "many_sigmoids": (layers(GAP, dense(4, "sigmoid")), "4 classes are independent"),
+    "one_softmax": (layers(GAP, dense(1, "softmax")), "softmax of one unit"),
+    "behind_softmax": (layers(GAP, dense(4, "softmax"), dense(3)), "another layer follows its softmax"),
+    "convolution": (layers(("Conv2D", (8, 3), {}), GAP, dense(4)), "no part of a MobileNet"),
+    "norm_of_map": (layers(NORM, GAP, dense(4)), "follows an activation"),
+    "max_of_map": (layers(("MaxPooling2D", (2,), {}), GAP, dense(4)), "no part of a MobileNet"),
+    "part_pooling": (layers(("AveragePooling2D", ((1, 1),), {}), GAP, dense(4)), "not all of it"),
+}
+
+
+def nested(keras, network, before, behind):
+    """Functional, the network a layer of the model."""
+    inputs = x = keras.Input(network.input_shape[1:])
+    for one in before:
+        x = one(x)
+    x = network(x, training=False)
+    for one in behind:
+        x = one(x)
+    return keras.Model(inputs, x)
+
+
+def flat(keras, network, before, behind):
+    """Functional, the network's own layers."""
+    del before
+    x = network.output
+    for one in behind:
+        x = one(x)
+    return keras.Model(network.input, x)
+
+
+def sequential(keras, network, before, behind):
+    return keras.Sequential([*(one for one in before if hasattr(one, "name")), network, *behind])
+
+
+FORMS = {"nested": nested, "flat": flat, "sequential": sequential}
+
+
+def given(images, how):
+    """Images in [0, 1] as a model takes them."""
+    return {PIXELS: images * 255, UNIT: images, ONE: images * 2 - 1}[how]
+
+
+def shaken(model, seed=0):
+    """Give the layers behind the network weights that say something."""
+    random = np.random.default_rng(seed)
+    for layer in model.layers:
+        if type(layer).__name__ in ("Dense", "BatchNormalization") and layer.get_weights():
+            arrays = layer.get_weights()
+            layer.set_weights([random.normal(0.1, 0.4, one.shape) ** (2 if one.ndim == 1 else 1) for one in arrays])
+    return model
