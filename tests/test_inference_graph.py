@@ -23,6 +23,11 @@ PUBLISHED = [
 RELATIVE = 1e-4  # of the largest value: what independent float32 implementations of these networks agree to
 
 
+@pytest.fixture(scope="module", autouse=True)
+def openvino():
+    return pytest.importorskip("openvino", reason="needs the extra openvino")
+
+
 def difference(value, expected):
     """The largest difference over the largest value expected."""
     assert value.shape == expected.shape

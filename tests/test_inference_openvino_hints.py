@@ -12,6 +12,11 @@ from mobilenet_hub.inference.graph import build_graph, import_openvino
 from mobilenet_hub.inference.openvino_hints import keep_float32, names_up_to, prefer_avx2_kernels, wants_avx2_kernels
 
 
+@pytest.fixture(scope="module", autouse=True)
+def openvino():
+    return pytest.importorskip("openvino", reason="needs the extra openvino")
+
+
 def hinted(model, attribute):
     """The nodes that have a hint, by name."""
     return {

@@ -6,25 +6,52 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf  # noqa: TID253 (this file is itself imported only where TensorFlow is wanted)
 
+from mobilenet_hub.errors import MissingExtraError
 from mobilenet_hub.exporting.litert_metadata import add_metadata, attach_labels
 from mobilenet_hub.exporting.proof import Run
 from mobilenet_hub.exporting.request import Request
-from mobilenet_hub.exporting.tensorflow_network import convolve, dense
 from mobilenet_hub.inference.graph import INPUT, dense_layers, fold_batch_norm
+from mobilenet_hub.inference.litert import without_chatter
+from mobilenet_hub.inference.litert_graph import SIGNATURE, build_litert, signature_name
 
-_SIGNATURE = "serving_default"
 _DEPRECATED = r"\s*Warning: tf\.lite\.Interpreter is deprecated"
 
 
 def write(request: Request, file: Path) -> None:
-    """Convert and write the file, with the labels attached where there are any."""
+    """Write the file, with the labels attached where there are any; TensorFlow is needed for integers alone."""
+    model = _written(request) if request.precision in ("float32", "float16") else _converted(request)
+    file.write_bytes(add_metadata(model, request))
+    if request.config.labels:
+        attach_labels(file, request.config.labels)
+
+
+def _written(request: Request) -> bytes:
+    """Build the model; an endpoint that the caller calls otherwise is renamed in the signature."""
+    return build_litert(
+        request.config.network,
+        request.weights,
+        request.usual_size,
+        request.endpoints,
+        batch_size=request.batch_size,
+        input_type="uint8" if request.uint8_input else "float32",
+        half=request.precision == "float16",
+        names=request.outputs,
+    )
+
+
+def _converted(request: Request) -> bytes:
+    """Quantize with TensorFlow's converter.
+
+    Raises:
+        MissingExtraError: TensorFlow is not installed.
+    """
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise MissingExtraError("tensorflow", "tensorflow", f"exporting to litert in {request.precision}") from error
     converter = tf.lite.TFLiteConverter.from_concrete_functions([_function(request)], tf.Module())
-    if request.precision != "float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if request.precision == "float16":
-        converter.target_spec.supported_types = [tf.float16]
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if request.precision == "int8":
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.representative_dataset = lambda: _calibration(request)
@@ -32,32 +59,33 @@ def write(request: Request, file: Path) -> None:
             converter.inference_input_type = tf.uint8
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", _DEPRECATED)  # the converter's own, to calibrate
-        model = converter.convert()
-    file.write_bytes(add_metadata(model, request))
-    if request.config.labels:
-        attach_labels(file, request.config.labels)
+        return converter.convert()
 
 
 def load(request: Request, file: Path) -> tuple[str, Run]:
     """Load it with LiteRT; return the runtime's name and a function that runs it."""
     runtime, interpreter = _interpreter(file)
-    runner = interpreter.get_signature_runner(_SIGNATURE)
+    runner = interpreter.get_signature_runner(SIGNATURE)
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         outputs = runner(**{INPUT: images})
-        return {name: outputs[_key(name)] for name in request.outputs}
+        return {name: outputs[signature_name(name)] for name in request.outputs}
 
     return runtime, run
 
 
 def _function(request: Request) -> Any:
     """Return the network with its weights as constants, traced."""
+    import tensorflow as tf
+
+    from mobilenet_hub.exporting.tensorflow_network import convolve, dense
+
     network = request.config.network
     # In int8, it is the converter that makes the input uint8.
     image_type = tf.uint8 if request.uint8_input and request.precision != "int8" else tf.float32
     spec = tf.TensorSpec([request.batch_size, *request.usual_size, 3], image_type, name=INPUT)
 
-    def infer(images: tf.Tensor) -> dict[str, tf.Tensor]:
+    def infer(images: Any) -> dict[str, Any]:
         scale = network.variant.input_scale
         if image_type == tf.uint8:
             images, scale = tf.cast(images, tf.float32), scale / 255
@@ -79,14 +107,9 @@ def _function(request: Request) -> Any:
             temperature = network.variant.temperature
             scores = tf.nn.softmax(x if temperature == 1 else x / temperature)
             values |= {"logits": x, "Logits": x, "Predictions": scores}
-        return {_key(name): values[end] for name, end in zip(request.outputs, request.endpoints, strict=True)}
+        return {signature_name(name): values[end] for name, end in zip(request.outputs, request.endpoints, strict=True)}
 
     return tf.function(infer, autograph=False, input_signature=[spec]).get_concrete_function()
-
-
-def _key(name: str) -> str:
-    """Return an output's name in the signature, which may hold no slash."""
-    return name.replace("/", "_")
 
 
 def _calibration(request: Request) -> Iterator[dict[str, np.ndarray]]:
@@ -100,11 +123,9 @@ def _calibration(request: Request) -> Iterator[dict[str, np.ndarray]]:
 
 
 def _interpreter(file: Path) -> tuple[str, Any]:
-    try:
-        import ai_edge_litert
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", _DEPRECATED)
-            return f"TensorFlow Lite {tf.__version__}", tf.lite.Interpreter(str(file))
-    return f"LiteRT {getattr(ai_edge_litert, '__version__', '')}".rstrip(), Interpreter(str(file))
+    from importlib.metadata import version
+
+    from ai_edge_litert.interpreter import Interpreter
+
+    with without_chatter():
+        return f"LiteRT {version('ai-edge-litert')}", Interpreter(str(file))

@@ -13,6 +13,7 @@ from typing import Any
 from mobilenet_hub.exporting.formats import PROBABILITIES
 from mobilenet_hub.exporting.request import Request
 from mobilenet_hub.inference.graph import INPUT
+from mobilenet_hub.inference.litert_graph import aligned_buffer
 from mobilenet_hub.module_folder import LABELS_FILE
 
 METADATA = "TFLITE_METADATA"
@@ -41,6 +42,9 @@ def add_metadata(model: bytes, request: Request) -> bytes:
     buffer.data = list(_metadata(request, [names[index] for index in graph.outputs]))
     entry.name, entry.buffer = METADATA, len(tree.buffers)
     tree.buffers.append(buffer)
+    tree.buffers = [  # the schema's own way of writing them leaves them where they fall
+        one if one.data is None else aligned_buffer(schema, bytes(bytearray(one.data))) for one in tree.buffers
+    ]
     tree.metadata = [*(tree.metadata or []), entry]
     builder = flatbuffers.Builder(len(model) + 4096)
     builder.Finish(tree.Pack(builder), b"TFL3")

@@ -210,7 +210,7 @@ def _open(model: bytes | Path, threads: int) -> "Interpreter":
         raise MissingExtraError("ai-edge-litert", "litert", "inference with LiteRT") from error
     given = {"model_content": model} if isinstance(model, bytes) else {"model_path": os.fspath(model)}
     try:
-        with _without_chatter():
+        with without_chatter():
             interpreter = Interpreter(**given, num_threads=threads)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
@@ -220,7 +220,7 @@ def _open(model: bytes | Path, threads: int) -> "Interpreter":
 
 
 @contextmanager
-def _without_chatter() -> Iterator[None]:
+def without_chatter() -> Iterator[None]:
     """Keep what LiteRT tells of itself ("INFO: Created TensorFlow Lite XNNPACK delegate") from standard error.
 
     It writes to the descriptor, and there is no setting for it. What others write meanwhile comes a little later.

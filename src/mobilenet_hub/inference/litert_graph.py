@@ -26,6 +26,8 @@ def build_litert(
     *,
     batch_size: int | None = 1,
     input_type: InputType = "float32",
+    half: bool = False,
+    names: Sequence[str] | None = None,
 ) -> bytes:
     """Build a LiteRT model.
 
@@ -37,6 +39,8 @@ def build_litert(
             [n, h, w, c].
         batch_size: a fixed batch size; None: any, one to begin with.
         input_type: "float32" for images in [0, 1], "uint8" for 0..255.
+        half: keep kernels in float16, half the file; what is computed is float32.
+        names: what the signature calls the outputs; None: as they are.
 
     Returns:
         The content of a .tflite file whose signature "serving_default" takes "images" and gives the outputs by name,
@@ -54,14 +58,14 @@ def build_litert(
     """
     height_and_width(image_size)
     outputs = checked_outputs(network, outputs)
-    model = _Model(batch_size)
+    model = _Model(batch_size, half=half)
     kind = model.schema.TensorType.UINT8 if input_type == "uint8" else model.schema.TensorType.FLOAT32
     images = model.tensor(INPUT, (*image_size, 3), kind)
     values = _add_units(
         model, network, weights, _scaled(model, images, network, (*image_size, 3), input_type), image_size
     )
     _add_head(model, network, weights, values, outputs)
-    return model.finish(images, {signature_name(name): values[name] for name in outputs})
+    return model.finish(images, {signature_name(n): values[o] for n, o in zip(names or outputs, outputs, strict=True)})
 
 
 def signature_name(output: str) -> str:
@@ -138,7 +142,7 @@ def _convolution(
         options.depthMultiplier = 1
     inputs = [
         value,
-        model.constant(unit.kernel.name, kernel.transpose(3, 0, 1, 2)),  # [out, k, k, in], or [1, k, k, in]
+        model.kernel(unit.kernel.name, kernel.transpose(3, 0, 1, 2)),  # [out, k, k, in], or [1, k, k, in]
         model.constant(f"{unit.scope}/bias", bias),
     ]
     code = "DEPTHWISE_CONV_2D" if unit.depthwise else "CONV_2D"
@@ -173,7 +177,7 @@ def _add_head(
         if number < len(layers):
             options.fusedActivationFunction = schema.ActivationFunctionType.RELU
         name = f"hidden_{number}" if number < len(layers) else "logits"
-        inputs = [value, model.constant(f"{name}/weights", kernel[0, 0].T), model.constant(f"{name}/biases", biases)]
+        inputs = [value, model.kernel(f"{name}/weights", kernel[0, 0].T), model.constant(f"{name}/biases", biases)]
         value = model.operator("FULLY_CONNECTED", inputs, name, (len(biases),), options)
     if layers:
         values["logits"] = values["Logits"] = value
@@ -186,11 +190,11 @@ def _add_head(
 class _Model:
     """A model while it is built: one graph, whose tensors are numbered as they are added."""
 
-    def __init__(self, batch_size: int | None):
+    def __init__(self, batch_size: int | None, *, half: bool):
         from ai_edge_litert import schema_py_generated as schema
 
         self.schema: Any = schema
-        self._batch_size = batch_size
+        self._batch_size, self._half = batch_size, half
         self._graph = schema.SubGraphT()
         self._graph.tensors, self._graph.operators, self._graph.name = [], [], "main"
         self._buffers = [schema.BufferT()]  # the first is empty: that of whatever is computed
@@ -204,12 +208,28 @@ class _Model:
         return len(self._graph.tensors) - 1
 
     def constant(self, name: str, value: np.ndarray | np.generic) -> int:
-        """Add a constant, float32 or int32; return its number."""
-        kinds = {"float32": self.schema.TensorType.FLOAT32, "int32": self.schema.TensorType.INT32}
+        """Add a constant, float32, float16 or int32; return its number."""
+        kinds = {name: getattr(self.schema.TensorType, name.upper()) for name in ("float32", "float16", "int32")}
         tensor = self._tensor(name, value.shape, kinds[str(value.dtype)])
         tensor.buffer = len(self._buffers)
-        self._buffers.append(_buffer(self.schema, np.ascontiguousarray(value).tobytes()))
+        self._buffers.append(aligned_buffer(self.schema, np.ascontiguousarray(value).tobytes()))
         return len(self._graph.tensors) - 1
+
+    def kernel(self, name: str, value: np.ndarray) -> int:
+        """Add a kernel, float32 or, where such are wanted, float16 that is widened; return its number."""
+        if not self._half:
+            return self.constant(name, value)
+        with np.errstate(over="ignore"):  # what it cannot hold is infinite, and the proof of an export says so
+            near = value.astype(np.float16)
+        operator = self.schema.OperatorT()
+        operator.opcodeIndex = self._codes.setdefault("DEQUANTIZE", len(self._codes))
+        operator.builtinOptionsType = self.schema.BuiltinOptions.DequantizeOptions
+        operator.builtinOptions = self.schema.DequantizeOptionsT()
+        operator.inputs = [self.constant(f"{name}/float16", near)]
+        self._tensor(name, value.shape, self.schema.TensorType.FLOAT32)
+        operator.outputs = [len(self._graph.tensors) - 1]
+        self._graph.operators.append(operator)
+        return operator.outputs[0]
 
     def operator(self, code: str, inputs: list[int], name: str, shape: tuple[int, ...], options: Any) -> int:
         """Add an operator; return the number of its output, of this shape behind the batch axis."""
@@ -254,11 +274,11 @@ class _Model:
     def _code(self, name: str) -> Any:
         code = self.schema.OperatorCodeT()
         code.builtinCode = code.deprecatedBuiltinCode = getattr(self.schema.BuiltinOperator, name)
-        code.version = 1
+        code.version = 3 if name == "DEQUANTIZE" else 1  # from which on it takes float16
         return code
 
 
-def _buffer(schema: Any, content: bytes) -> Any:
+def aligned_buffer(schema: Any, content: bytes) -> Any:
     """Return a buffer that is written aligned; the schema's own writes one byte at a time, anywhere."""
 
     class Buffer(schema.BufferT):
