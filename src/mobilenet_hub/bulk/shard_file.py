@@ -1,6 +1,6 @@
 """One shard while it is written, under a temporary name, and how its Parquet is encoded."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -22,42 +22,41 @@ class _Unfinished(Exception):
     """What a shard that is given up leaves its place with."""
 
 
-class ShardFile:
-    """A shard while it is written, under a temporary name."""
+class Encoder:
+    """Rows to Parquet, in groups of rows that depend on the batches alone.
 
-    def __init__(self, path: Path, schema: "Schema"):
-        self.path = path
+    Attributes:
+        inputs: how many inputs it was given.
+        rows: how many rows.
+        skipped: (name, reason) of the inputs without a row.
+    """
+
+    def __init__(self, stream: IO[bytes], schema: "Schema"):
+        """Begin to write."""
         self.inputs = self.rows = 0
         self.skipped: list[Skipped] = []
         self._held: list[RecordBatch] = []
         self._schema = schema
-        self._place = replacing(path)
-        self._writer = open_parquet(self._place.__enter__(), schema)
+        self._writer = open_parquet(stream, schema)
 
-    def add(self, rows: "RecordBatch", inputs: Sequence[str], skipped: Iterable[Skipped]) -> None:
+    def add(self, rows: "RecordBatch", inputs: int, skipped: Iterable[Skipped]) -> None:
         """Add the rows of some inputs, and (name, reason) of those without one."""
         self._held.append(rows)
-        self.inputs += len(inputs)
+        self.inputs += inputs
         self.rows += rows.num_rows
         self.skipped += skipped
         if sum(held.num_rows for held in self._held) >= _ROW_GROUP:
             self._write_held()
 
-    def finish(self) -> None:
-        """Give the shard its name, flushed to disk."""
-        try:
-            self._write_held()
-            self._writer.close()
-        except BaseException:
-            self.discard()
-            raise
-        self._place.__exit__(None, None, None)
+    def close(self) -> None:
+        """Write what is held, and the end."""
+        self._write_held()
+        self._writer.close()
 
-    def discard(self) -> None:
-        """Leave nothing of it."""
+    def give_up(self) -> None:
+        """End without what is held."""
         with suppress(OSError):
             self._writer.close()
-        self._place.__exit__(_Unfinished, _Unfinished(), None)
 
     def _write_held(self) -> None:
         from pyarrow import Table
@@ -66,6 +65,30 @@ class ShardFile:
         table = Table.from_batches(held, self._schema)
         if table.num_rows:
             self._writer.write_table(table, row_group_size=table.num_rows)
+
+
+class ShardFile:
+    """A shard while it is written, under a temporary name."""
+
+    def __init__(self, path: Path, schema: "Schema"):
+        """Begin to write."""
+        self.path = path
+        self._place = replacing(path)
+        self.encoder = Encoder(self._place.__enter__(), schema)
+
+    def finish(self) -> None:
+        """Give the shard its name, flushed to disk."""
+        try:
+            self.encoder.close()
+        except BaseException:
+            self.discard()
+            raise
+        self._place.__exit__(None, None, None)
+
+    def discard(self) -> None:
+        """Leave nothing of it."""
+        self.encoder.give_up()
+        self._place.__exit__(_Unfinished, _Unfinished(), None)
 
 
 def open_parquet(file: IO[bytes], schema: "Schema") -> "ParquetWriter":

@@ -194,9 +194,27 @@ class Shards:
         with _explained(self.folder, self.rows):
             if self._file is None:
                 self._file = ShardFile(self.folder / shard_name(self._next), self._schema)
-            self._file.add(rows, inputs, skipped)
-            if self._file.inputs >= self._shard_size:
+            self._file.encoder.add(rows, len(inputs), skipped)
+            if self._file.encoder.inputs >= self._shard_size:
                 self._finish_file()
+
+    def commit(self, content: bytes, inputs: int, rows: int, skipped: Sequence[Skipped]) -> None:
+        """Take a whole shard that was encoded elsewhere; shards come in their order.
+
+        Args:
+            content: of the Parquet file, as an `Encoder` of this schema writes it.
+            inputs: how many inputs it is of.
+            rows: how many rows it has.
+            skipped: (name, reason) of the inputs without a row.
+
+        Raises:
+            OutputError: as for `add`.
+        """
+        with _explained(self.folder, self.rows):
+            path = self.folder / shard_name(self._next)
+            with replacing(path) as stream:
+                stream.write(content)
+            self._record(path, inputs, rows, skipped)
 
     def finish(self) -> None:
         """Finish the last shard and mark the whole as complete.
@@ -210,6 +228,11 @@ class Shards:
             if not self.complete:
                 self._manifest.complete = True
                 self._write_manifest()
+
+    @property
+    def schema(self) -> "Schema":
+        """The schema of the rows, with the settings as its metadata."""
+        return self._schema
 
     @property
     def _next(self) -> int:
@@ -246,17 +269,21 @@ class Shards:
     def _finish_file(self) -> None:
         file, self._file = self._file, None
         assert file is not None
-        number = self._next
         file.finish()
+        self._record(file.path, file.encoder.inputs, file.encoder.rows, file.encoder.skipped)
+
+    def _record(self, path: Path, inputs: int, rows: int, skipped: Sequence[Skipped]) -> None:
+        """Make a shard that has its name count."""
+        number = self._next
         with self.skipped_file.open("ab") as stream:
-            stream.write(csv_lines(file.skipped))
+            stream.write(csv_lines(skipped))
             stream.flush()
             os.fsync(stream.fileno())
             self._manifest.skipped_bytes = stream.tell()
-        shard = {"file": file.path.name, "inputs": file.inputs, "rows": file.rows, "skipped": len(file.skipped)}
+        shard: dict[str, Any] = {"file": path.name, "inputs": inputs, "rows": rows, "skipped": len(skipped)}
         shard["keys_sha256"] = self._digests.pop(number)
         if self.part != WHOLE:  # for whoever merges
-            shard |= {"sha256": sha256_of(file.path), "skipped_bytes": self._manifest.skipped_bytes}
+            shard |= {"sha256": sha256_of(path), "skipped_bytes": self._manifest.skipped_bytes}
         self._manifest.shards.append(shard)
         self._write_manifest()
 
