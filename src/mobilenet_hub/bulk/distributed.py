@@ -20,6 +20,7 @@ from mobilenet_hub.errors import ImageError, InputError, MissingExtraError, Mobi
 from mobilenet_hub.images.batches import Computes, compute
 from mobilenet_hub.images.decode import read_bytes
 from mobilenet_hub.images.inputs import Item
+from mobilenet_hub.images.skipped import Skipped
 
 if TYPE_CHECKING:
     from pyarrow import Schema
@@ -46,7 +47,7 @@ class Finished:
     content: bytes
     inputs: int
     rows: int
-    skipped: list[tuple[str, str]]
+    skipped: list[Skipped]
 
 
 def on_cluster(items: Iterable[Item], job: Job, shard_size: int, address: str = LOCAL) -> Iterator[Finished]:
