@@ -126,6 +126,8 @@ if not TYPE_CHECKING:  # a type checker that saw it would take any name for one 
 
     def __getattr__(name: str):
         """Load a public name from its file on first use (PEP 562)."""
+        if name == "adapters":  # a room and not a name of one
+            return import_module("mobilenet_hub.adapters")
         if name not in _OWNERS:
             if name.startswith("_"):  # what other programs ask every module for
                 raise AttributeError(f"module 'mobilenet_hub' has no attribute {name!r}")

@@ -41,7 +41,7 @@ def embed_encoded(embedder: "Embedder", pictures: Sequence[bytes | None]) -> tup
     features = np.full((len(pictures), embedder.num_features), np.nan, np.float32)
     reasons: list[str | None] = [None] * len(pictures)
     items = [Item(str(index), partial(_present, data), held=len(data or b"")) for index, data in enumerate(pictures)]
-    for batch, values in compute(items, embedder.engine, "features"):
+    for batch, values in compute(items, embedder.engine, "features", embedder.preprocessing):
         features[[int(key) for key in batch.keys]] = values
         for skipped in batch.skipped:
             reasons[int(skipped[0])] = skipped[1]

@@ -5,9 +5,11 @@ takes workers in that join later. What is dear, the compiled network, is kept by
 Nothing is finished but on the driver's disk, so that killing the driver costs what is under way and no more.
 """
 
+import logging
 import os
+import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
@@ -17,27 +19,30 @@ from typing import TYPE_CHECKING, Any
 from mobilenet_hub.bulk.rows import Rows
 from mobilenet_hub.bulk.shard_file import Encoder
 from mobilenet_hub.errors import ImageError, InputError, MissingExtraError, MobileNetHubError
-from mobilenet_hub.images.batches import Computes, compute
+from mobilenet_hub.images.batches import compute
 from mobilenet_hub.images.decode import read_bytes
-from mobilenet_hub.images.inputs import Item
+from mobilenet_hub.images.fit import Preprocessing
+from mobilenet_hub.images.inputs import Item, Root
 from mobilenet_hub.images.skipped import Skipped
+from mobilenet_hub.inference.engine import Engine
 
 if TYPE_CHECKING:
     from pyarrow import Schema
 
 LOCAL = "local"  # a cluster of this machine alone, for this run
 _AHEAD = 2  # shards under way for each that can be computed at once: one waits while another is computed
+_KNOCK_S = 10.0  # for a cluster's address to answer
 _MAX_HELD_BYTES = 1 << 30  # of pictures that no worker can read by itself
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to compute a shard; it is pickled once."""
+    """What a worker needs to compute a shard."""
 
-    engine: Callable[[], Computes]
-    rows: Callable[[], Rows]
+    engine: Engine  # pickled as what it was opened with; every worker compiles it once
+    rows: Rows
+    preprocessing: Preprocessing
     schema: "Schema"  # with the settings as its metadata
-    threads: int | None  # of a worker; None: all of the smallest node's
 
 
 @dataclass(frozen=True)
@@ -65,18 +70,22 @@ def on_cluster(items: Iterable[Item], job: Job, shard_size: int, address: str = 
     """
     ray = _connected(address)
     try:
-        threads = job.threads or _smallest_node(ray)
+        threads = job.engine.threads or _smallest_node(ray)
         room = _room(ray, threads)
         task = ray.remote(num_cpus=threads, max_retries=-1, retry_exceptions=False)(_compute_shard)
-        shared = ray.put(job)
-        pending: deque[tuple[Any, int]] = deque()
+        shared = ray.put(replace(job, engine=job.engine.with_threads(threads)))
+        pending: deque[_Pending] = deque()
         stream = iter(items)
-        while group := [_portable(item) for item in islice(stream, shard_size)]:
-            pending.append((task.remote(shared, group, threads), sum(item.held for item in group)))
-            while len(pending) > _AHEAD * room or sum(held for _, held in pending) > _MAX_HELD_BYTES:
-                yield _result(ray, pending.popleft()[0])
+        while group := list(islice(stream, shard_size)):
+            portable = [_portable(item) for item in group]
+            roots = {item.root for item in group if item.root is not None}
+            held = sum(item.held for item in portable)
+            pending.append(_Pending(task.remote(shared, portable), roots, held))
+            del portable
+            while len(pending) > _AHEAD * room or sum(one.held for one in pending) > _MAX_HELD_BYTES:
+                yield _result(ray, pending.popleft())
         while pending:
-            yield _result(ray, pending.popleft()[0])
+            yield _result(ray, pending.popleft())
     finally:
         ray.shutdown()
 
@@ -90,18 +99,26 @@ def _connected(address: str) -> Any:
     except ImportError:
         raise MissingExtraError("ray", "ray", "computing on a Ray cluster") from None
     try:
+        _knock(address)
         ray.init(
             address=None if address == LOCAL else address,
             include_dashboard=False if address == LOCAL else None,
             log_to_driver=False,
-            logging_level="error",
+            logging_level=logging.ERROR,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"no Ray cluster answers at {address} ({str(error).splitlines()[0]}): start one with `ray start --head`, "
             "or leave the address out to use this machine alone"
         ) from None
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), _KNOCK_S).close()
 
 
 def _nodes(ray: Any) -> list[int]:
@@ -125,23 +142,36 @@ def _room(ray: Any, threads: int) -> int:
 
 
 def _portable(item: Item) -> Item:
-    """Return an item that another process can read: a file by its path, anything else with its bytes."""
+    """Return an item that another process can read: a file by its full path, anything else with its bytes."""
     if isinstance(item.read, partial) and item.read.func is read_bytes:
-        return item
+        return Item(item.key, partial(read_bytes, os.path.abspath(*item.read.args)))
     try:
         data = item.read()
     except ImageError as error:
-        return replace(item, read=partial(_refuse, error.reason), held=0)
-    return replace(item, read=partial(bytes, data), held=len(data))
+        return Item(item.key, partial(_refuse, error.reason))
+    return Item(item.key, partial(bytes, data), held=len(data))
 
 
 def _refuse(reason: str) -> bytes:
     raise ImageError(reason)
 
 
-def _result(ray: Any, reference: Any) -> Finished:
+@dataclass(frozen=True)
+class _Pending:
+    """A shard under way."""
+
+    reference: Any
+    roots: set[Root]  # the folders that its inputs were found in
+    held: int  # bytes that were handed out with it
+
+
+def _result(ray: Any, pending: _Pending) -> Finished:
     try:
-        return ray.get(reference)
+        finished = ray.get(pending.reference)
+        if finished.skipped:  # only here is known which folder it was
+            for root in pending.roots:
+                root.demand()
+        return finished
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
         if isinstance(cause, MobileNetHubError):
@@ -151,20 +181,19 @@ def _result(ray: Any, reference: Any) -> Finished:
         raise InputError(f"the Ray cluster gave up: {str(error).splitlines()[0]}") from error
 
 
-_READY: dict[bytes, tuple[Computes, Rows]] = {}  # in a worker: by job, what computes it
+_READY: dict[str, Job] = {}  # in a worker: the job that it has compiled, by the driver that handed it out
 
 
-def _compute_shard(job: Job, items: list[Item], threads: int) -> Finished:
+def _compute_shard(job: Job, items: list[Item]) -> Finished:
     import ray
 
-    key = ray.get_runtime_context().get_job_id().encode()
-    if key not in _READY:
-        _READY.clear()
-        _READY[key] = (job.engine(), job.rows())
-    engine, rows = _READY[key]
+    driver = ray.get_runtime_context().get_job_id()
+    if driver not in _READY:
+        _READY[driver] = job
+    job = _READY[driver]
     content = BytesIO()
     encoder = Encoder(content, job.schema)
-    for batch, values in compute(items, engine, rows.output):
-        encoder.add(rows.make(batch, values), len(batch.inputs), batch.skipped)
+    for batch, values in compute(items, job.engine, job.rows.output, job.preprocessing):
+        encoder.add(job.rows.make(batch, values), len(batch.inputs), batch.skipped)
     encoder.close()
     return Finished(content.getvalue(), encoder.inputs, encoder.rows, encoder.skipped)

@@ -35,6 +35,7 @@ from mobilenet_hub.host.progress import OnProgress, Stage, silent
 from mobilenet_hub.images.batches import Computes, compute
 from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.images.inputs import Item, items
+from mobilenet_hub.images.skipped import Skipped
 
 _STAGE = Stage("images", "image")
 
@@ -58,6 +59,7 @@ class Plan:
     shard_size: int = DEFAULT_SHARD_SIZE  # inputs of a shard
     strict: bool = False  # stop at the first input that is no picture
     part: Part = WHOLE  # compute only these shards of it, for `merge` to put together with the others
+    cluster: str | None = None  # the address of a Ray cluster that computes, "local" for one of this machine alone
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing.
@@ -117,18 +119,43 @@ def write(
         resumed = done = shards.inputs
         stream = shards.remaining(islice(items(inputs, shards.wants), plan.limit))
         on_progress(_STAGE, resumed, None)
-        for batch, values in compute(stream, engine, rows.output, preprocessing, shard_size=plan.shard_size):
-            if plan.strict and batch.skipped:
-                key, reason = batch.skipped[0]
-                raise ImageError(reason, key)
-            shards.add(rows.make(batch, values), batch.inputs, batch.skipped)
-            done += len(batch.inputs)
+        for inputs_done, first_skipped in _computed(stream, shards, engine, rows, preprocessing, plan):
+            if plan.strict and first_skipped:
+                raise ImageError(first_skipped.reason, first_skipped.name)
+            done += inputs_done
             on_progress(_STAGE, done, None)
         shards.finish()
         skipped_file = shards.skipped_file
         if is_file and plan.part == WHOLE:
             skipped_file = assemble(shards, output, rows.schema, settings)
         return Summary(output, shards.rows, shards.skipped, skipped_file if shards.skipped else None, resumed)
+
+
+def _computed(
+    stream: Iterator[Item], shards: Shards, engine: Computes, rows: Rows, preprocessing: Preprocessing, plan: Plan
+) -> Iterator[tuple[int, Skipped | None]]:
+    """Compute here or on a cluster, into the shards; yield how many inputs were done, and the first bad one of them.
+
+    A bad one is told before it counts as done.
+    """
+    if plan.cluster is not None:
+        from mobilenet_hub.bulk.distributed import Job, on_cluster
+        from mobilenet_hub.inference.engine import Engine
+
+        if not isinstance(engine, Engine):
+            raise InputError("what is quantized on one machine cannot be handed out to a cluster")
+        job = Job(engine, rows, preprocessing, shards.schema)
+        for shard in on_cluster(stream, job, plan.shard_size, plan.cluster):
+            if plan.strict and shard.skipped:
+                yield 0, shard.skipped[0]
+            shards.commit(shard.content, shard.inputs, shard.rows, shard.skipped)
+            yield shard.inputs, None
+        return
+    for batch, values in compute(stream, engine, rows.output, preprocessing, shard_size=plan.shard_size):
+        if plan.strict and batch.skipped:
+            yield 0, batch.skipped[0]
+        shards.add(rows.make(batch, values), batch.inputs, batch.skipped)
+        yield len(batch.inputs), None
 
 
 def _check(output: Path, rows: Rows, *, is_file: bool) -> None:

@@ -40,6 +40,13 @@ def add_bulk_options(parser: argparse.ArgumentParser) -> None:
         metavar="I/N",
         help="compute only this part of N, I from 0: on any machine, in any order; `mobilenet merge OUT` joins them",
     )
+    bulk.add_argument(
+        "--ray",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="compute on a Ray cluster, without ADDRESS on one of this machine; --threads is then of each worker",
+    )
     bulk.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
 
 
@@ -63,6 +70,8 @@ def run_bulk(
     note_precision(args, model.engine)
     engine = model.engine
     computes: Engine | Int8Engine = engine
+    if args.precision == "int8" and args.ray:
+        raise InputError("int8 is calibrated on one machine and cannot be handed out: leave --ray or int8 out")
     if args.precision == "int8":
         computes = _quantized(args, model)
         settings = {**settings, "calibration_sha256": computes.calibration_sha256}
@@ -85,7 +94,7 @@ def run_bulk(
             rows,
             about,
             preprocessing=model.preprocessing,
-            plan=Plan(args.limit, args.shard_size, args.strict, part),
+            plan=Plan(args.limit, args.shard_size, args.strict, part, args.ray),
             on_progress=lambda stage, done, _: bars(Stage(command, "image"), done, total),
         )
     _report(args, summary, about)

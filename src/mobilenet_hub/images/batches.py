@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from mobilenet_hub.errors import ImageError, InputError
+from mobilenet_hub.errors import ImageError
 from mobilenet_hub.host.cpu import available_cores
 from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.images.inputs import Item
@@ -193,11 +193,8 @@ def _decode(part: list[Item], pixels: np.ndarray, preprocessing: Preprocessing) 
             target[:], size = preprocessing.load_sized(item.read())
             outcomes.append(size)
         except ImageError as error:
-            if item.root is not None and item.root.has_vanished():
-                raise InputError(
-                    f"the folder {item.root.path} has vanished while it was read; what was finished before is kept: "
-                    "bring it back and run the same command again"
-                ) from None
+            if item.root is not None:
+                item.root.demand()
             outcomes.append(error.reason)
     return outcomes
 

@@ -68,9 +68,17 @@ class Root:
         """Return the folder that is there now."""
         return cls(path, _identity(path))
 
-    def has_vanished(self) -> bool:
-        """Tell whether the folder is no longer there, or another one is in its place."""
-        return self.identity is None or _identity(self.path) != self.identity
+    def demand(self) -> None:
+        """Stop where the folder is gone: what cannot be read in it is then no bad picture.
+
+        Raises:
+            InputError: the folder is no longer there, or another one is in its place.
+        """
+        if self.identity is None or _identity(self.path) != self.identity:
+            raise InputError(
+                f"the folder {self.path} has vanished while it was read; what was finished before is kept: bring it "
+                "back and run the same command again"
+            )
 
 
 def _identity(path: str) -> tuple[int, int] | None:

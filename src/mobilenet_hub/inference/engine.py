@@ -4,11 +4,12 @@ Nothing here opens a connection: no download, no telemetry.
 """
 
 import os
+import platform
 from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -89,6 +90,21 @@ class Engine:
         self._runner = self._kept or made
         self._lock = Lock()
 
+    def with_threads(self, threads: int) -> "Engine":
+        """Return this engine opened anew, with its module in memory and another number of threads."""
+        return _reopened(*self._opened_with(threads))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle what it was opened with, for another process or machine to compile: the module with its weights."""
+        return _reopened, self._opened_with(self.threads)
+
+    def _opened_with(
+        self, threads: int | None
+    ) -> "tuple[Module, tuple[str, ...], tuple[int, int], str, dict[str, Any]]":
+        asked = "auto" if self._kept else self.precision  # a kept file computes as it does
+        options = {"precision": asked, "engine": self.engine_name, "threads": threads}
+        return self.job.module(), self.outputs, self.image_size, self.precision, options
+
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the outputs of a batch.
 
@@ -168,6 +184,18 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _reopened(
+    module: Module, outputs: Sequence[str], size: tuple[int, int], precision: str, options: dict[str, Any]
+) -> Engine:
+    engine = Engine(module, outputs, image_size=size, any_size=True, **options)
+    if engine.precision != precision:
+        raise InputError(
+            f"this was begun in {precision}, and {platform.node()} computes in {engine.precision}: ask for "
+            "the precision f32, which every machine has"
+        )
+    return engine
 
 
 def installed_engines() -> tuple[EngineName, ...]:

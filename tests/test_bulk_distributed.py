@@ -1,0 +1,108 @@
+"""A real Ray cluster of several nodes on this machine: the bytes of one run, whoever is killed and whenever."""
+
+import io
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from reference_network import random_weights
+
+from mobilenet_hub.module import Module, ModuleConfig
+from mobilenet_hub.module_folder import write_module
+
+pytest.importorskip("ray", reason="needs Ray: the extra mobilenet-hub[ray]")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+COUNT = 61
+BAD = {"007.jpg": b"", "040.jpg": b"no picture"}
+ROUNDS = int(os.environ.get("MOBILENET_HUB_TEST_ROUNDS", "2"))  # of killing; more by hand
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("work")
+    config = ModuleConfig("mobilenet_v1", 0.25, (32, 32), 3, labels=("ant", "bee", "cat"))
+    write_module(folder / "m", Module(config, random_weights(config.network)))
+    (folder / "photos").mkdir()
+    for number in range(COUNT):
+        name = f"{number:03d}.jpg"
+        buffer = io.BytesIO()
+        pixels = np.random.default_rng(number).integers(0, 256, (5, 6, 3), np.uint8)
+        Image.fromarray(pixels).resize((60, 50), Image.Resampling.BICUBIC).save(buffer, "JPEG")
+        (folder / "photos" / name).write_bytes(BAD.get(name, buffer.getvalue()))
+    assert run(folder, "one").wait() == 1
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()
+
+
+def run(folder, output, *more):
+    words = ["embed", "photos", "--module", "m", "-o", output, "--shard-size", "6", "--threads", "1", "--quiet"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "mobilenet_hub.cli.main", *words, *more], cwd=folder, stderr=subprocess.PIPE, text=True
+    )
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def workers():
+    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    return [int(line.split()[0]) for line in listed.splitlines() if "ray::_compute_shard" in line]
+
+
+def test_a_cluster_gives_the_bytes_of_one_run(work, cluster):
+    process = run(work, "many", "--ray", cluster.address)
+    error = process.communicate(timeout=300)[1]
+    assert process.returncode == 1, error
+    assert contents(work / "many") == contents(work / "one")
+
+
+@pytest.mark.parametrize("attempt", range(ROUNDS))
+def test_killed_workers_nodes_and_drivers_cost_nothing(work, cluster, attempt):
+    chance, output = random.Random(attempt), f"killed {attempt}"
+    process = run(work, output, "--ray", cluster.address)
+    deadline = time.monotonic() + 60
+    while not workers() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for worker in workers():
+        if chance.random() < 0.5:
+            os.kill(worker, signal.SIGKILL)
+    node = cluster.add_node(num_cpus=1)
+    time.sleep(chance.uniform(0, 2))
+    cluster.remove_node(node, allow_graceful=False)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    again = run(work, output, "--ray", cluster.address)
+    error = again.communicate(timeout=300)[1]
+    assert again.returncode == 1, error
+    assert contents(work / output) == contents(work / "one")
+
+
+def test_no_cluster_there_is_said(work):
+    process = run(work, "nowhere", "--ray", "127.0.0.1:9")
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 2
+    assert "no Ray cluster answers at 127.0.0.1:9" in error
+
+
+def test_more_threads_than_any_node_has_are_refused(work, cluster):
+    process = run(work, "wide", "--ray", cluster.address, "--threads", "64")
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 2
+    assert "no node of the cluster has 64 free cores" in error
