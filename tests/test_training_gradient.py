@@ -158,7 +158,7 @@ def test_what_is_neither_photo_nor_label_nor_setting_of_a_run_is_not_resumed(dat
     scratch(dataset, tmp_path)
     steps = []
     scratch(dataset, tmp_path, replace(OPTIONS, learning_rate=0.02), lambda what, done, total: steps.append(what))
-    assert steps[0] == "training"
+    steps = [step for step in steps if step == "training"]  # the test photos are decoded before it
     assert steps[0].detail.startswith("epoch 1 of 4")
 
 
