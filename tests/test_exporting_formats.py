@@ -142,7 +142,9 @@ def test_pixels_in_and_several_outputs_out_of_a_fixed_batch(format, tmp_path):
 @pytest.mark.parametrize("padding", ["symmetric", "bottom_right"])
 def test_networks_of_peers_keep_their_arithmetic(format, padding, tmp_path):
     need(format)
-    config = ModuleConfig("mobilenet_v1", 0.25, (64, 64), 3, variant=Variant(0.01, padding, 1.9, -0.8, (5, 4)))
+    config = ModuleConfig(
+        "mobilenet_v1", 0.25, (64, 64), 3, variant=Variant(0.01, padding, 1.9, -0.8, hidden_units=(5, 4))
+    )
     module = Module(config, random_weights(config.network))
     assert config.network != mobilenet_v1(0.25, 3)
     size = "free" if format == "onnx" else None

@@ -86,7 +86,7 @@ def abstaining(scores: Sequence[float], right: Sequence[bool]) -> list[Believed]
 
     Example:
         >>> [row.images for row in abstaining([0.97, 0.4], [True, True])][:2]
-        [1, 1]
+        [2, 1]
     """
     return [believed(scores, right, threshold) for threshold in (0.0, *_THRESHOLDS)]
 
