@@ -8,7 +8,8 @@ from mobilenet_hub.catalog.labels import imagenet_labels
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.inference.classify import Classifier, Prediction, labels_of
-from mobilenet_hub.inference.engine import Engine, softmax
+from mobilenet_hub.inference.engine import Engine
+from mobilenet_hub.inference.probabilities import softmax
 from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.weights.convert import load_source
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mobilenet_hub.training.head import balanced_class_weights, fit_head, minimise, softmax
+from mobilenet_hub.inference.probabilities import softmax
+from mobilenet_hub.training.head import balanced_class_weights, fit_head, minimise
 
 
 def clouds(count, classes, features, noise, seed=0):

@@ -15,7 +15,7 @@ from prepare import read_labels
 from mobilenet_hub.evaluation.calibration import at_temperature, fit_temperature
 from mobilenet_hub.evaluation.metrics import measure
 from mobilenet_hub.inference.classify import Classifier
-from mobilenet_hub.inference.engine import softmax
+from mobilenet_hub.inference.probabilities import softmax
 
 
 def main():

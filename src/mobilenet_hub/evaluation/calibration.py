@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mobilenet_hub.inference.probabilities import cross_entropies, softmax
+
 _FEWEST = 20  # photos, below which nothing is fitted
 _RANGE = (0.05, 20.0)
 _STEPS = 60  # of a golden-section search: to a part in 10^11 of the range
@@ -31,12 +33,10 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """
     if len(labels) < _FEWEST:
         return 1.0
-    logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-30))
+    logits = _logits(probabilities)
 
     def cost(log_t: float) -> float:
-        scaled = logits / np.exp(log_t)
-        scaled -= scaled.max(axis=1, keepdims=True)
-        losses = np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(labels)), labels]
+        losses = cross_entropies(logits / np.exp(log_t), labels)
         return float(losses.sum()) + log_t**2 / (2 * _SPREAD**2)
 
     ratio = (np.sqrt(5) - 1) / 2
@@ -54,8 +54,12 @@ def at_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
         >>> at_temperature(np.array([[0.8, 0.2]]), 0.5).round(3).tolist()
         [[0.941, 0.059]]
     """
-    powers = np.maximum(probabilities.astype(np.float64), 1e-30) ** (1 / temperature)
-    return powers / powers.sum(axis=1, keepdims=True)
+    return softmax(_logits(probabilities) / temperature)
+
+
+def _logits(probabilities: np.ndarray) -> np.ndarray:
+    """Return logits, float64, that these are the probabilities of."""
+    return np.log(np.maximum(probabilities.astype(np.float64), 1e-30))
 
 
 @dataclass(frozen=True, slots=True)

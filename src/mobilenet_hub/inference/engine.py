@@ -18,6 +18,7 @@ from mobilenet_hub.inference.graph import Arithmetic, checked_outputs
 from mobilenet_hub.inference.job import PRECISIONS, EngineName, Job, Precision
 from mobilenet_hub.inference.litert import LiteRT
 from mobilenet_hub.inference.openvino import OpenVINO, chosen_precision
+from mobilenet_hub.inference.probabilities import softmax
 from mobilenet_hub.module import Module, check_has_weights, checked_image_size
 from mobilenet_hub.module_folder import read_config, read_module
 
@@ -173,17 +174,6 @@ def _kept_file(
         raise InvalidModuleError(f"the module lacks its quantized file {config.model}")
     file = (module.path or Path()) / config.model
     return QuantizedNetwork(module.model, file, config, job.outputs, job.threads)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return probabilities [n, classes] in float64 for logits [n, classes].
-
-    Example:
-        >>> softmax(np.zeros((1, 4))).tolist()
-        [[0.25, 0.25, 0.25, 0.25]]
-    """
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def _reopened(

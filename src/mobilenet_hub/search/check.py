@@ -14,12 +14,13 @@ from mobilenet_hub.errors import InputError
 from mobilenet_hub.evaluation.dataset import TEST_SHARE, VALIDATION_SHARE, Split, list_photos, read_dataset
 from mobilenet_hub.host.progress import OnProgress, Stage, silent
 from mobilenet_hub.images.skipped import Skipped
+from mobilenet_hub.inference.probabilities import softmax
 from mobilenet_hub.search.dedupe import Kind, kind_of
 from mobilenet_hub.search.embedding import embed_photos, hash_columns, look_columns
 from mobilenet_hub.search.features import Features, directions
 from mobilenet_hub.search.stars import find_stars
 from mobilenet_hub.search.threshold import Threshold, measure_threshold
-from mobilenet_hub.training.head import fit_head, softmax
+from mobilenet_hub.training.head import fit_head
 
 Flaw = Literal["dark", "bright", "flat", "blurred", "tiny", "oddly shaped"]
 

@@ -14,9 +14,10 @@ from mobilenet_hub.evaluation.metrics import Curve
 from mobilenet_hub.host.progress import OnProgress
 from mobilenet_hub.inference.embed import Embedder
 from mobilenet_hub.inference.engine import PRECISIONS, Precision
+from mobilenet_hub.inference.probabilities import softmax
 from mobilenet_hub.module import Module
 from mobilenet_hub.training.features import compute_features
-from mobilenet_hub.training.head import STRENGTHS, Head, balanced_class_weights, fit_head, softmax
+from mobilenet_hub.training.head import STRENGTHS, Head, balanced_class_weights, fit_head
 from mobilenet_hub.training.options import check_values, one_of
 from mobilenet_hub.training.result import Fitted
 

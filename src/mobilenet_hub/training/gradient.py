@@ -18,6 +18,7 @@ from mobilenet_hub.errors import InputError
 from mobilenet_hub.evaluation.dataset import Dataset, Example, Skipped, Split
 from mobilenet_hub.host.progress import OnProgress, Stage
 from mobilenet_hub.images.fit import Preprocessing
+from mobilenet_hub.inference.probabilities import cross_entropies
 from mobilenet_hub.keras.backends import require_keras
 from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.training.augment import Batches, decode_pictures, undecodable
@@ -221,9 +222,8 @@ class _Run:
         for start in range(0, len(labels), _EVALUATION_BATCH):
             part = labels[start : start + _EVALUATION_BATCH]
             images = pixels[start : start + _EVALUATION_BATCH].astype(np.float32) / 255
-            logits = np.asarray(self.model.predict_on_batch(images), np.float64)
-            logits -= logits.max(1, keepdims=True)
-            loss += float((np.log(np.exp(logits).sum(1)) - logits[np.arange(len(part)), part]).sum())
+            logits = np.asarray(self.model.predict_on_batch(images))
+            loss += float(cross_entropies(logits, part).sum())
             right += int((logits.argmax(1) == part).sum())
         return loss / len(labels), right / len(labels)
 

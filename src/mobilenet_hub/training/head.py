@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mobilenet_hub.inference.probabilities import softmax
+
 # From a head that only knows the classes' frequencies to one that all but interpolates; mean loss per photo plus
 # strength / 2 * |weights|**2, on standardised features.
 STRENGTHS = tuple(10.0**exponent for exponent in np.arange(0.5, -3.6, -0.5))
@@ -90,12 +92,6 @@ def balanced_class_weights(counts: Sequence[int]) -> np.ndarray:
     """Return weights [classes] under which every class counts the same in the loss; 1 on average over photos."""
     present = np.maximum(np.asarray(counts, np.float64), 1)
     return np.asarray(counts).sum() / (np.count_nonzero(counts) * present)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return probabilities [n, classes] of logits [n, classes]."""
-    shifted = np.exp(logits - logits.max(1, keepdims=True))
-    return shifted / shifted.sum(1, keepdims=True)
 
 
 def _losses(
