@@ -126,7 +126,7 @@ def test_one_photo_is_a_table_with_bars(photos, module, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == str(photos / "a.jpg")
     assert sorted(line.split()[0] for line in lines[4:]) == ["ant", "bee", "cat"]
-    scores = [float(line.split()[1]) for line in lines[4:]]
+    scores = [float(line.split()[1].removesuffix("%")) for line in lines[4:]]
     assert scores == sorted(scores, reverse=True)
     assert sum(scores) == pytest.approx(100, abs=0.2)
     assert "#" in lines[4]

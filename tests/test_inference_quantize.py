@@ -103,7 +103,7 @@ def test_the_command_calibrates_says_how_near_and_resumes(tmp_path, monkeypatch,
         (tmp_path / "known" / label).mkdir(parents=True)
         Image.fromarray(pixels(1)[0]).save(tmp_path / "known" / label / "a.png")
     assert main(["classify", "known", *words[1:], "-o", "known.csv"]) == 0
-    assert "; right 50.0 % of the time, f32 50.0 %" in capsys.readouterr().err
+    assert "; right 50.0% of the time, f32 50.0%" in capsys.readouterr().err
     assert main(["classify", *words, "--limit", "20", "-o", "few.csv"]) == 0
     assert "on 20 of the images" in capsys.readouterr().err
     assert main(["embed", "-", "--module", "m", "--precision", "int8", "-o", "listed"]) == 2

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mobilenet_hub.cli.console import note, note_cautions, print_json, table
 from mobilenet_hub.cli.options import add_engine, add_fit, add_force, add_precision
 from mobilenet_hub.errors import InputError, OutputError
+from mobilenet_hub.host.figures import percent
 from mobilenet_hub.host.progress import Bars, Stage
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _bench_modules(args: argparse.Namespace) -> int:
         (
             r["module"], r["engine"] + " (auto)" * r["auto"], r["precision"], f"{r['decode_per_s']:.0f}",
             f"{r['inference_per_s']:.0f}",
-            f"{r['end_to_end_per_s']:.0f}", f"{r['limit_per_s']:.0f}", f"{100 * r['share_of_limit']:.0f} %",
+            f"{r['end_to_end_per_s']:.0f}", f"{r['limit_per_s']:.0f}", percent(r['share_of_limit'], 0),
             f"{r['one_image_ms']:.2f} ms",
         )
         for r in results

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mobilenet_hub.cli.console import note, print_json
 from mobilenet_hub.cli.options import add_computing, add_images
 from mobilenet_hub.errors import InputError
+from mobilenet_hub.host.figures import percent
 from mobilenet_hub.host.progress import Bars, Stage
 
 _MAX_NAMED = 20
@@ -140,10 +141,10 @@ def _quantized(args: argparse.Namespace, model: "Model") -> "Int8Engine":
         label_of=lambda key: named(PurePath(key).parent.name),
     )
     where = "the images calibrated with" if near.calibrated_with else "images not calibrated with"
-    same = f", the same likeliest class for {100 * near.top1:.1f} %" if engine.outputs == ("logits",) else ""
+    same = f", the same likeliest class for {percent(near.top1)}" if engine.outputs == ("logits",) else ""
     right = ""
     if near.accuracy:  # the images lie in folders named as the module's classes
-        right = f"; right {100 * near.accuracy[1]:.1f} % of the time, f32 {100 * near.accuracy[0]:.1f} %"
+        right = f"; right {percent(near.accuracy[1])} of the time, f32 {percent(near.accuracy[0])}"
     note(
         f"int8 against f32 on {near.images} of {where}: mean cosine similarity {near.cosine:.4f}, least "
         f"{near.least_cosine:.4f}{same}{right}",

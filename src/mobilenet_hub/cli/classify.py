@@ -8,6 +8,7 @@ from mobilenet_hub.cli.bulk_run import add_bulk_options, engine_precision, expec
 from mobilenet_hub.cli.console import bar, is_fancy, note, print_json, table
 from mobilenet_hub.cli.options import add_module
 from mobilenet_hub.errors import ImageError, InputError
+from mobilenet_hub.host.figures import percent
 from mobilenet_hub.host.progress import Bars, Stage
 from mobilenet_hub.images.skipped import Skipped
 
@@ -98,16 +99,12 @@ def _classify(args: argparse.Namespace, classifier: "Classifier") -> "tuple[list
     return predictions, skipped
 
 
-def _percent(score: float) -> str:
-    return f"{100 * score:.1f} %"
-
-
 def _one_table(prediction: "Prediction") -> str:
     fancy = is_fancy()
     if not prediction.labels:
         return f"{prediction.source}\n\n{_NO_ANSWER}"
     rows = [
-        (label, _percent(score), bar(score, 24, fancy))
+        (label, percent(score), bar(score, 24, fancy))
         for label, score in zip(prediction.labels, prediction.scores, strict=True)
     ]
     return f"{prediction.source}\n\n{table(('label', 'score', ''), rows, '<>', fancy)}"
@@ -118,7 +115,7 @@ def _many_table(predictions: "Iterable[Prediction]", top: int) -> str:
     rows: list[tuple[str, str, str, str]] = []
     for prediction in predictions:
         ranked = list(zip(prediction.labels[:top], prediction.scores[:top], strict=True))
-        shown = [(label, _percent(score), bar(score, 12, fancy)) for label, score in ranked] or [(_NO_ANSWER, "", "")]
+        shown = [(label, percent(score), bar(score, 12, fancy)) for label, score in ranked] or [(_NO_ANSWER, "", "")]
         rows += [(prediction.source if rank == 0 else "", *cells) for rank, cells in enumerate(shown)]
     return table(("image", "label", "score", ""), rows, "<<>", fancy)
 

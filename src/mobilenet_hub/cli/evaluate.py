@@ -1,11 +1,11 @@
 """`mobilenet evaluate MODULE FOLDER`: how good a module is on labelled photos; `-o report.html` shows it."""
 
 import argparse
-from math import isnan
 from typing import TYPE_CHECKING
 
 from mobilenet_hub.cli.console import note, note_cautions, print_json, table
 from mobilenet_hub.cli.options import MODULE_HELP, add_computing, add_force, add_labelled_folder
+from mobilenet_hub.host.figures import percent
 from mobilenet_hub.host.progress import Bars
 
 if TYPE_CHECKING:
@@ -64,10 +64,10 @@ def run(args: argparse.Namespace) -> int:
 def _summary(result: "Evaluation") -> str:
     metrics = result.metrics
     low, high = metrics.interval
-    top5 = "" if metrics.top5 is None else f", top-5 {metrics.top5:.1%}"
+    top5 = "" if metrics.top5 is None else f", top-5 {percent(metrics.top5)}"
     return (
-        f"{metrics.accuracy:.1%} of {metrics.images} photos right (95% interval {low:.1%} to {high:.1%}){top5}, "
-        f"calibration error {metrics.calibration_error:.1%}"
+        f"{percent(metrics.accuracy)} of {metrics.images} photos right (95% interval {percent(low)} to "
+        f"{percent(high)}){top5}, calibration error {percent(metrics.calibration_error)}"
     )
 
 
@@ -75,7 +75,11 @@ def _classes(result: "Evaluation") -> str:
     metrics = result.metrics
     images, precision, recall = metrics.confusion.sum(1), metrics.precision, metrics.recall
     present = sorted((i for i in range(len(images)) if images[i]), key=lambda i: recall[i])
-    rows = [(result.labels[i], images[i], _percent(recall[i]), _percent(precision[i])) for i in present[:_MAX_CLASSES]]
+    rows = [
+        # No precision where nothing was taken for this class.
+        (result.labels[i], images[i], percent(recall[i]), percent(precision[i], unknown=""))
+        for i in present[:_MAX_CLASSES]
+    ]
     shown = table(["class", "photos", "recall", "precision"], rows, "<>>>")
     more = len(present) - _MAX_CLASSES
     return shown + (f"\nand {more} classes with a higher recall" if more > 0 else "")
@@ -83,9 +87,5 @@ def _classes(result: "Evaluation") -> str:
 
 def _mistakes(result: "Evaluation") -> str:
     wrong = sorted((o for o in result.outcomes if o.label != o.predicted), key=lambda o: -o.score)[:_MAX_MISTAKES]
-    rows = [(o.name, result.labels[o.predicted], f"{o.score:.0%}") for o in wrong]
+    rows = [(o.name, result.labels[o.predicted], percent(o.score, 0)) for o in wrong]
     return table(["photo", "taken for", "score"], rows, "<<>") if rows else ""
-
-
-def _percent(share: float) -> str:
-    return "" if isnan(share) else f"{share:.1%}"  # nan: nothing was taken for this class

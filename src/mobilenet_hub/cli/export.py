@@ -4,6 +4,7 @@ import argparse
 
 from mobilenet_hub.cli.console import note, print_json, table
 from mobilenet_hub.cli.options import MODULE_HELP, add_any_size, add_force, add_image_size
+from mobilenet_hub.host.figures import percent
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         ["largest difference", f"{proof.difference:.2g} (allowed: {proof.tolerance:.2g})"],
     ]
     if proof.top1_agreement is not None:
-        rows.append(["same top class", f"{proof.top1_agreement:.1%}"])
+        rows.append(["same top class", percent(proof.top1_agreement)])
     print(table(["proof", proof.format], rows))
     return 0
 

@@ -14,6 +14,7 @@ from mobilenet_hub.cli.options import (
     image_size,
 )
 from mobilenet_hub.errors import InputError
+from mobilenet_hub.host.figures import percent
 from mobilenet_hub.host.progress import Bars
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def _gradient(args: argparse.Namespace) -> "GradientOptions":
 
 def _table(result: "TrainResult") -> str:
     rows = [
-        (name, m.images, f"{m.accuracy:.1%}", f"{m.interval[0]:.1%} to {m.interval[1]:.1%}")
+        (name, m.images, percent(m.accuracy), f"{percent(m.interval[0])} to {percent(m.interval[1])}")
         for name, m in result.metrics.items()
     ]
     return table(["photos", "number", "accuracy", "95% interval"], rows, "<>><")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mobilenet_hub.evaluation.metrics import Curve, Metrics, ReliabilityBin
+from mobilenet_hub.host.figures import percent
 
 MAX_MATRIX_CLASSES = 30  # beyond it a cell is too small to read
 _WIDTH, _HEIGHT = 460, 300
@@ -63,12 +64,12 @@ def line_chart(curve: Curve) -> str:
 def reliability_chart(bins: Sequence[ReliabilityBin]) -> str:
     """Draw how often the classifier is right against how sure it is; on the diagonal the two agree."""
     frame = _Frame(52, 14, _WIDTH - 66, _HEIGHT - 64, (0, 1), (0, 1))
-    marks = [(tick / 5, f"{tick * 20}%") for tick in range(6)]
+    marks = [(tick / 5, percent(tick / 5, 0)) for tick in range(6)]
     parts = [_axes(frame, marks, marks, "score of the first label", "share that is right")]
     for bin in bins:
         left, right, y = frame.x(bin.low) + 2, frame.x(bin.high) - 2, frame.y(bin.accuracy)
         height = frame.top + frame.height - y
-        hint = f"{bin.images} photos, mean score {bin.confidence:.1%}, {bin.accuracy:.1%} right"
+        hint = f"{bin.images} photos, mean score {percent(bin.confidence)}, {percent(bin.accuracy)} right"
         parts.append(_bar(left, y, right - left, height, "fill", hint))
         inside = height > 24
         parts.append(
@@ -93,14 +94,14 @@ def interval_chart(rows: Sequence[tuple[str, Metrics]]) -> str:
     ticks = [tick for tick in ticks if tick <= 1]
     frame = _Frame(left, 10, 2 * _WIDTH - left - right, _ROW * len(rows), (ticks[0], 1.0), (0, 1))
     parts = [_line(frame.x(tick), frame.top, frame.x(tick), frame.top + frame.height, "grid") for tick in ticks]
-    parts += [_text(frame.x(t), frame.top + frame.height + 16, f"{t:.0%}", "muted", "middle") for t in ticks]
+    parts += [_text(frame.x(t), frame.top + frame.height + 16, percent(t, 0), "muted", "middle") for t in ticks]
     for index, (name, metrics) in enumerate(rows):
         y = frame.top + _ROW * (index + 0.5)
         low, high = metrics.interval
         parts.append(_text(left - 12, y + 4, name, "", "end"))
         parts.append(_line(frame.x(low), y, frame.x(high), y, "whisker"))
         parts.append(_dot(frame.x(metrics.accuracy), y, 5, "series-0"))
-        figures = f"{metrics.accuracy:.1%} of {metrics.images:,}".replace(",", " ")
+        figures = f"{percent(metrics.accuracy)} of {metrics.images:,}".replace(",", " ")
         parts.append(_text(frame.left + frame.width + 14, y + 4, figures))
     return _svg(2 * _WIDTH, frame.height + 34, parts, "accuracy of each part")
 
@@ -112,7 +113,7 @@ def class_chart(labels: Sequence[str], metrics: Metrics, order: Sequence[int]) -
     ticks = [tick for tick in _ticks(min([*shown, 0.9]), 1.0) if tick <= 1]
     frame = _Frame(left, 6, 2 * _WIDTH - left - 110, _ROW * len(order), (ticks[0], 1), (0, 1))
     parts = [_line(frame.x(tick), frame.top, frame.x(tick), frame.top + frame.height, "grid") for tick in ticks]
-    parts += [_text(frame.x(t), frame.top + frame.height + 16, f"{t:.0%}", "muted", "middle") for t in ticks]
+    parts += [_text(frame.x(t), frame.top + frame.height + 16, percent(t, 0), "muted", "middle") for t in ticks]
     images = metrics.confusion.sum(1)
     for row, index in enumerate(order):
         y = frame.top + _ROW * (row + 0.5)

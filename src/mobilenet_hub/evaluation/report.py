@@ -20,6 +20,7 @@ from mobilenet_hub.evaluation.charts import (
 )
 from mobilenet_hub.evaluation.metrics import Curve, Metrics, Outcome
 from mobilenet_hub.evaluation.page import card, page, table, thumbnail
+from mobilenet_hub.host.figures import percent
 from mobilenet_hub.images.skipped import Skipped
 
 MAX_PICTURES = 24
@@ -65,7 +66,7 @@ def render(report: Report) -> str:
     sections.append(_classes(report.labels, metrics))
     plots = [card("Calibration", reliability_chart(metrics.reliability), _CALIBRATION)]
     if report.uncalibrated is not None:
-        error, now = _percent(report.uncalibrated.calibration_error), _percent(metrics.calibration_error)
+        error, now = percent(report.uncalibrated.calibration_error), percent(metrics.calibration_error)
         text = f"As the logits are, without the temperature that was fitted on the validation photos: error {error}, "
         plots.append(card("Before", reliability_chart(report.uncalibrated.reliability), f"{text}now {now}."))
     plots += _abstaining(report.outcomes)
@@ -104,15 +105,15 @@ def _figures(name: str, metrics: Metrics) -> str:
         (
             "main-figure",
             f"accuracy on {name} photos",
-            _percent(metrics.accuracy),
-            f"95% interval {low:.1%} to {high:.1%}",
+            percent(metrics.accuracy),
+            f"95% interval {percent(low)} to {percent(high)}",
         ),
         ("", "right", f"{metrics.correct}<small> of {metrics.images}</small>", spread),
-        ("", "mean over classes", _percent(metrics.balanced_accuracy), f"recall, {len(present)} classes"),
-        ("", "calibration error", _percent(metrics.calibration_error), "scores against shares right"),
+        ("", "mean over classes", percent(metrics.balanced_accuracy), f"recall, {len(present)} classes"),
+        ("", "calibration error", percent(metrics.calibration_error), "scores against shares right"),
     ]
     if metrics.top5 is not None:
-        cards.insert(2, ("", "among the first five", _percent(metrics.top5), "top-5 accuracy"))
+        cards.insert(2, ("", "among the first five", percent(metrics.top5), "top-5 accuracy"))
     shown = (
         f'<div class="card {kind}"><div class="name">{escape(title)}</div><div class="figure">{figure}</div>'
         f'<div class="note">{escape(note)}</div></div>'
@@ -127,17 +128,18 @@ def _abstaining(outcomes: Sequence[Outcome]) -> list[str]:
         return []
     scores, right = [o.score for o in outcomes], [o.label == o.predicted for o in outcomes]
     rows = [
-        (f"{b.threshold:.2f}", _percent(b.answered), _percent(b.accuracy), str(b.images))
+        (f"{b.threshold:.2f}", percent(b.answered), percent(b.accuracy), str(b.images))
         for b in abstaining(scores, right)
     ]
     found = []
     for target in TARGETS:
         at = threshold_for(scores, right, target)
         if at is None:
-            found.append(f"no score from which on {target:.0%} of the answers are right")
+            found.append(f"no score from which on {percent(target, 0)} of the answers are right")
         else:
             found.append(
-                f"{target:.0%} of the answers are right from {at.threshold:.3f} on ({at.answered:.1%} answered)"
+                f"{percent(target, 0)} of the answers are right from {at.threshold:.3f} on "
+                f"({percent(at.answered)} answered)"
             )
     steps = [believed(scores, right, step / 50) for step in range(50)]
     lines = {
@@ -168,8 +170,8 @@ def _picture(outcome: Outcome, labels: Sequence[str]) -> str:
     image = f'<img alt="{truth}" src="data:image/jpeg;base64,{source}">' if source else ""
     file = escape(outcome.path.name)
     return (
-        f"<figure>{image}<figcaption><b>{said}</b> {outcome.score:.0%}<br>is {truth} ({outcome.true_score:.0%})"
-        f'<span class="file">{file}</span></figcaption></figure>'
+        f"<figure>{image}<figcaption><b>{said}</b> {percent(outcome.score, 0)}<br>is {truth} "
+        f'({percent(outcome.true_score, 0)})<span class="file">{file}</span></figcaption></figure>'
     )
 
 
@@ -210,7 +212,3 @@ def _remarks(report: Report) -> str:
 def _facts(heading: str, facts: Mapping[str, str]) -> str:
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts.items())
     return card(heading, f'<table class="facts">{rows}</table>', "") if rows else ""
-
-
-def _percent(share: float) -> str:
-    return "–" if np.isnan(share) else f"{share:.1%}"

@@ -16,6 +16,7 @@ import numpy as np
 
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.evaluation.dataset import Dataset, Example, Skipped, Split
+from mobilenet_hub.host.figures import percent
 from mobilenet_hub.host.progress import OnProgress, Stage
 from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.inference.probabilities import cross_entropies
@@ -200,7 +201,7 @@ class _Run:
         self.step += 1
         accuracy = self.history.accuracy
         detail = f"epoch {epoch + 1} of {self.options.epochs}, loss {self.loss:.3f}"
-        detail += "" if accuracy is None else f", validation accuracy {accuracy:.1%}"
+        detail += "" if accuracy is None else f", validation accuracy {percent(accuracy)}"
         batch = self.batches.batch_size
         self.on_progress(Stage("training", "photo", detail), self.step * batch, self.schedule.steps * batch)
 

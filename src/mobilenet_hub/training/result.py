@@ -15,6 +15,7 @@ from mobilenet_hub.evaluation.provenance import environment, fingerprint
 from mobilenet_hub.evaluation.report import Report, render
 from mobilenet_hub.evaluation.seen import KEY as SEEN
 from mobilenet_hub.evaluation.seen import PHOTOS_FILE, as_text
+from mobilenet_hub.host.figures import percent
 from mobilenet_hub.host.files import sha256_of
 from mobilenet_hub.host.ownership import MARK
 from mobilenet_hub.images.skipped import Skipped
@@ -196,7 +197,7 @@ def _card(fitted: Fitted, record: Record, facts: Mapping[str, Mapping[str, str]]
     dataset = fitted.dataset
     judged, metrics = record.judged_on, record.metrics[record.judged_on]
     rows = [
-        f"| {split} | {m.images} | {m.accuracy:.1%} | {m.interval[0]:.1%} to {m.interval[1]:.1%} |"
+        f"| {split} | {m.images} | {percent(m.accuracy)} | {percent(m.interval[0])} to {percent(m.interval[1])} |"
         for split, m in record.metrics.items()
     ]
     listed = ", ".join(dataset.labels[:20]) + (f" and {len(dataset.labels) - 20} more" if dataset.labels[20:] else "")
@@ -204,8 +205,9 @@ def _card(fitted: Fitted, record: Record, facts: Mapping[str, Mapping[str, str]]
     return "\n".join(
         [
             f"<!-- {MARK} -->\n# A classifier of {dataset.source.name}\n",
-            f"{_lead(fitted, record)} On {metrics.images} {judged} photos it is right {metrics.accuracy:.1%} of the "
-            f"time (95% interval {metrics.interval[0]:.1%} to {metrics.interval[1]:.1%}).\n",
+            f"{_lead(fitted, record)} On {metrics.images} {judged} photos it is right "
+            f"{percent(metrics.accuracy)} of the time (95% interval {percent(metrics.interval[0])} to "
+            f"{percent(metrics.interval[1])}).\n",
             "```sh",
             "mobilenet classify photo.jpg --module THIS_FOLDER",
             "mobilenet evaluate THIS_FOLDER MORE_PHOTOS\n```\n",

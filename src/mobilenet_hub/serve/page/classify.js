@@ -47,7 +47,7 @@ function fillBars(list, labels, scores) {
   list.replaceChildren(...labels.map((label, index) => {
     const bar = element("span", { className: "bar", ariaHidden: "true" });
     bar.style.width = `${100 * scores[index]}%`;
-    const score = element("span", { className: "score" }, `${(100 * scores[index]).toFixed(1)} %`);
+    const score = element("span", { className: "score" }, `${(100 * scores[index]).toFixed(1)}%`);
     return element("li", {}, element("span", { className: "label" }, label), score, bar);
   }));
 }

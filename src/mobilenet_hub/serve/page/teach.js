@@ -103,7 +103,7 @@ function draw(state) {
     }
     const judged = state.metrics && (state.metrics.test || state.metrics.validation || state.metrics.train);
     const where = state.metrics && (state.metrics.test ? "test photos, which it has not learned from" : "its own photos: give it more for a fair figure");
-    $("accuracy").textContent = judged ? `Right for ${(100 * judged.accuracy).toFixed(0)} % of ${judged.images} ${where}.` : "";
+    $("accuracy").textContent = judged ? `Right for ${(100 * judged.accuracy).toFixed(0)}% of ${judged.images} ${where}.` : "";
   }
 }
 
