@@ -32,8 +32,9 @@ BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.03
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shared", type=Path, required=True, help="the folder with photos/, weights/ and golden/")
+    parser.add_argument("--count", type=int, help="only the first photos")
     args = parser.parse_args()
-    files, labels, _ = pretrained.photos(args.shared)
+    files, labels, _ = pretrained.photos(args.shared, args.count)
     photos = [Image.open(file).convert("RGB") for file in files]
     classifiers = [Classifier(pretrained.network(args.shared, size), "f32") for size in pretrained.SIZES]
     print("| saved as | ignored | applied | ms a photo, ignored | applied |\n|---|--:|--:|--:|--:|")
