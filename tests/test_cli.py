@@ -249,3 +249,54 @@ def test_threads_are_a_number_from_one(photos, module, capsys):
         assert main(["classify", str(photos), "--module", module, f"--threads={bad}"]) == 2
         assert f"'{bad}' is not a number of threads" in capsys.readouterr().err
     assert main(["classify", str(photos / "a.jpg"), "--module", module, "--threads", "1"]) == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "classify photos -o classes.csv",
+        "embed photos -o features",
+        "similar photos/a.jpg --in made",
+        "dedupe photos",
+        "check labelled",
+        "evaluate module labelled",
+        "train labelled -o trained --module module --test 0",
+        "bench module --photos photos --seconds 0.03",
+        "bench module --photos photos --engine all --precision all --seconds 0.03",
+        "bench --catalog v1_025_128 --seconds 0.01",
+    ],
+)
+def test_threads_are_those_of_decoding_and_of_the_engine(words, photos, module, tmp_path, monkeypatch, capsys):
+    """Whatever decodes ahead and every engine that is opened have the number asked for, not that of the cores."""
+    from PIL import Image
+
+    from mobilenet_hub.images import batches
+    from mobilenet_hub.inference.engine import Engine
+
+    random = np.random.default_rng(0)
+    for number in range(20):
+        file = tmp_path / "labelled" / ("ant", "bee")[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (40, 40, 3), np.uint8)).save(file)
+    monkeypatch.chdir(tmp_path)
+    if "made" in words:
+        assert main(["embed", "photos", "--module", module, "-o", "made", "--quiet"]) == 0
+    decoding, computing = [], []
+
+    class Pool(batches.ThreadPoolExecutor):
+        def __init__(self, workers, name):
+            decoding.append(workers)
+            super().__init__(workers, name)
+
+    opened = Engine.__init__
+
+    def open_engine(self, *args, **options):
+        opened(self, *args, **options)
+        computing.append(self.job.threads)
+
+    monkeypatch.setattr(batches, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(Engine, "__init__", open_engine)
+    status = 1 if words.startswith("check") else 0  # it finds that the photos are small
+    assert main([*words.split(), "--threads", "3", "--quiet"]) == status, capsys.readouterr().err
+    assert set(computing) == {3}
+    assert set(decoding) == (set() if "--catalog" in words else {3})

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobilenet_hub.cli.console import note, note_cautions, print_json, table
-from mobilenet_hub.cli.options import add_engine, add_fit, add_force, add_precision
+from mobilenet_hub.cli.options import add_engine, add_fit, add_force, add_precision, add_threads
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.host.figures import percent
 from mobilenet_hub.host.progress import Bars, Stage
@@ -26,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_precision(parser, "auto, f32, bf16, or all that this CPU has")
     add_engine(parser, "auto, litert, openvino, or all that are installed")
     add_fit(parser)
+    add_threads(parser)
     parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="how long each figure is measured (3)")
     budget = parser.add_argument_group("which published network fits; measures all of them, without their weights")
     budget.add_argument(
@@ -55,7 +56,7 @@ def _bench_modules(args: argparse.Namespace) -> int:
 
     photos, left_out = photos_in_memory(args.photos) if args.photos else (example_photos(), [])
     note_cautions([], left_out, args.quiet)
-    engines = [engine for name in args.modules or ["starter"] for engine in _engines(name, args.precision, args.engine)]
+    engines = [engine for name in args.modules or ["starter"] for engine in _engines(name, args)]
     results = []
     with Bars(args.quiet) as on_progress:
         for number, (name, engine, is_auto) in enumerate(engines):
@@ -77,9 +78,9 @@ def _bench_modules(args: argparse.Namespace) -> int:
                 }
             )
     if args.json:
-        print_json({"machine": _machine(), "photos": _describe(photos), "results": results})
+        print_json({"machine": _machine(args.threads), "photos": _describe(photos), "results": results})
         return 1 if left_out else 0
-    print(f"{_machine()}; {_describe(photos)}\n")
+    print(f"{_machine(args.threads)}; {_describe(photos)}\n")
     headers = ("module", "engine", "precision", "decode/s", "inference/s", "both/s", "limit/s", "of limit", "one image")
     rows = [
         (
@@ -95,18 +96,18 @@ def _bench_modules(args: argparse.Namespace) -> int:
     return 1 if left_out else 0
 
 
-def _engines(name: str, precision: str, engine: str) -> "list[tuple[str, Engine, bool]]":
+def _engines(name: str, args: argparse.Namespace) -> "list[tuple[str, Engine, bool]]":
     """Return what to measure of a module, each with whether it is what `auto` takes."""
     from mobilenet_hub.inference.bench import open_to_measure
     from mobilenet_hub.inference.engine import installed_engines
 
-    own = open_to_measure(name, "auto")
-    precisions = ("f32", "bf16") if precision == "all" else (precision,)
-    names = installed_engines() if engine == "all" else (engine,)
+    own = open_to_measure(name, "auto", threads=args.threads)
+    precisions = ("f32", "bf16") if args.precision == "all" else (args.precision,)
+    names = installed_engines() if args.engine == "all" else (args.engine,)
     found: dict[tuple[str, str], Engine] = {}
     for one in names:
         for asked in precisions:
-            opened = open_to_measure(name, asked, one)  # type: ignore[arg-type]
+            opened = open_to_measure(name, asked, one, args.threads)
             found.setdefault((opened.engine_name, opened.precision), opened)
     return [(name, opened, key == (own.engine_name, own.precision)) for key, opened in found.items()]
 
@@ -123,7 +124,7 @@ def _bench_catalog(args: argparse.Namespace) -> int:
     if not networks:
         raise InputError(f"no published network matches {args.catalog!r}; `mobilenet models` lists them")
     with Bars(args.quiet) as on_progress:
-        speeds = measure_catalog(args.precision, min(args.seconds, 1.0), networks, on_progress)
+        speeds = measure_catalog(args.precision, min(args.seconds, 1.0), networks, on_progress, threads=args.threads)
     fitting = best_within(speeds, budget_ms=args.budget_ms, images_per_s=args.budget_rate)
     if args.plot:
         from mobilenet_hub.evaluation.speed_chart import speed_chart
@@ -131,11 +132,11 @@ def _bench_catalog(args: argparse.Namespace) -> int:
 
         try:
             with replacing(Path(args.plot)) as file:
-                file.write(speed_chart(speeds, _machine(), args.budget_ms).encode())
+                file.write(speed_chart(speeds, _machine(args.threads), args.budget_ms).encode())
         except OSError as error:
             raise OutputError(f"--plot {args.plot} cannot be written: {error.strerror or error}") from None
     if args.json:
-        print_json({"machine": _machine(), "fitting": [s.configuration.name for s in fitting],
+        print_json({"machine": _machine(args.threads), "fitting": [s.configuration.name for s in fitting],
                     "networks": [_as_dict(s) for s in speeds]})  # fmt: skip
         return 0
     print(_catalog_text(args, speeds, fitting))
@@ -175,7 +176,7 @@ def _catalog_text(args: argparse.Namespace, speeds: "list[NetworkSpeed]", fittin
     )
     more = f"\n... and {len(fitting) - len(shown)} less accurate ones" if len(fitting) > len(shown) else ""
     cells = table(("network", "top-1 %", "one image ms", "bulk images/s"), rows, "<>>>")
-    return f"{title}, on {_machine()}:\n\n{cells}{more}"
+    return f"{title}, on {_machine(args.threads)}:\n\n{cells}{more}"
 
 
 def _as_dict(speed: "NetworkSpeed") -> dict[str, Any]:
@@ -192,7 +193,8 @@ def _describe(photos: "list[Item]") -> str:
     return f"{len(photos)} photos of {size:.0f} kB"
 
 
-def _machine() -> str:
+def _machine(threads: int | None) -> str:
     from mobilenet_hub.host.cpu import available_cores, cpu_name
 
-    return f"{available_cores()} cores of {cpu_name()}"
+    asked = "" if threads is None else f", {threads} thread{'s' * (threads > 1)}"
+    return f"{available_cores()} cores of {cpu_name()}{asked}"

@@ -82,9 +82,10 @@ def add_engine(parser: argparse._ActionsContainer, choices: str = "auto, litert 
     parser.add_argument("--engine", default="auto", metavar="E", help=f"what computes: {choices} (docs/engine.md)")
 
 
-def add_threads(parser: argparse.ArgumentParser) -> None:
-    """Declare --threads, of decoding and of computing."""
-    parser.add_argument("--threads", type=_threads, metavar="N", help="use N threads (default: one for each core)")
+def add_threads(parser: argparse.ArgumentParser, but: str = "") -> None:
+    """Declare --threads, of decoding and of computing; `but` says what they are not of."""
+    help = f"use N threads (default: one for each core){but}"
+    parser.add_argument("--threads", type=_threads, metavar="N", help=help)
 
 
 def image_size(text: str) -> int | tuple[int, int]:

@@ -11,6 +11,7 @@ from mobilenet_hub.cli.options import (
     add_image_size,
     add_labelled_folder,
     add_precision,
+    add_threads,
     image_size,
 )
 from mobilenet_hub.errors import InputError
@@ -46,6 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--assert-accuracy", type=float, metavar="A", help="fail, and write nothing, below this (0.9)")
     add_image_size(parser, "the size at which photos are seen (default: the module's)")
     add_any_size(parser)
+    add_threads(parser, "; Keras, where it trains, takes its own number")
     parser.add_argument("--work", metavar="DIR", help="keep what a killed run or another split can use, here")
     split = parser.add_argument_group("split")
     for name, share, does in (
@@ -114,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
             network=network,
             assert_accuracy=args.assert_accuracy,
             any_size=args.any_size,
+            threads=args.threads,
             overwrite=args.overwrite,
             work=args.work,
             on_progress=bars,

@@ -33,12 +33,12 @@ _MOST_PHOTOS, _MOST_BYTES = 2_000, 1 << 30  # kept in memory, as files would be 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Images a second of one network on this machine; all cores, but for `one_image_ms`."""
+    """Images a second of one network on this machine, on as many threads as its engine has."""
 
     decode: float  # decoding and fitting alone
     inference: float  # the network alone, in bulk
     end_to_end: float  # both at once
-    one_image_ms: float  # the network alone on a single image, on all cores: the median
+    one_image_ms: float  # the network alone on a single image, spread over all threads: the median
 
     @property
     def limit(self) -> float:
@@ -51,7 +51,7 @@ class NetworkSpeed:
     """The speed of a published network, beside its published accuracy."""
 
     configuration: Configuration
-    one_image_ms: float  # on all cores: the median
+    one_image_ms: float  # spread over all threads: the median
     images_per_s: float  # in bulk
 
 
@@ -62,6 +62,7 @@ def bench(
     precision: Precision = "auto",
     engine: EngineChoice = "auto",
     fit: Fit | None = None,
+    threads: int | None = None,
     seconds: float = 3.0,
 ) -> Speed:
     """Measure how fast a module is on this machine: decoding, the network, both at once, and one image alone.
@@ -72,10 +73,11 @@ def bench(
         precision: as for `Classifier`.
         engine: as for `Classifier`.
         fit: how images are fitted; None: the default.
+        threads: how many compute and decode; None: as many as there are cores.
         seconds: how long each figure is measured.
 
     Raises:
-        InputError: no photo can be read, or no such precision or fit.
+        InputError: no photo can be read, or no such precision, fit or number of threads.
         UnknownModuleError, InvalidModuleError: as for `Classifier`.
 
     Example:
@@ -84,18 +86,20 @@ def bench(
         True
     """
     found = photos_in_memory(photos)[0] if photos else example_photos()
-    opened = open_to_measure(module, precision, engine)
+    opened = open_to_measure(module, precision, engine, threads)
     return measure(opened, found, Preprocessing(opened.image_size, fit), seconds=seconds)
 
 
-def open_to_measure(name: str | os.PathLike[str], precision: Precision, engine: EngineChoice = "auto") -> Engine:
+def open_to_measure(
+    name: str | os.PathLike[str], precision: Precision, engine: EngineChoice = "auto", threads: int | None = None
+) -> Engine:
     """Open a module: its folder, or, of a published one that is not in the cache, its network without weights."""
     try:
         source: Path | Module = resolve(name, fetch=False, kind="classification")
         output = "logits" if read_config(source).num_classes else "features"
     except ModuleUnavailableError:
         source, output = placeholder(find_module(os.fspath(name), "classification").configuration), "logits"
-    return Engine(source, (output,), precision=precision, engine=engine)
+    return Engine(source, (output,), precision=precision, engine=engine, threads=threads)
 
 
 def photos_in_memory(inputs: Sequence[str]) -> tuple[list[Item], list[Skipped]]:
@@ -216,13 +220,15 @@ def measure_catalog(
     seconds: float = 0.5,
     networks: Sequence[Configuration] | None = None,
     on_progress: OnProgress = silent,
+    *,
+    threads: int | None = None,
 ) -> list[NetworkSpeed]:
     """Measure published networks, all by default, without their weights: the time does not depend on them."""
     speeds = []
     networks = configurations() if networks is None else networks
     for number, configuration in enumerate(networks):
         on_progress(Stage("bench", "network"), number, len(networks))
-        engine = Engine(placeholder(configuration), ("logits",), precision=precision)
+        engine = Engine(placeholder(configuration), ("logits",), precision=precision, threads=threads)
         pixels = np.zeros((BATCH_SIZE, *engine.image_size, 3), np.uint8)
         engine.run(pixels)
         start, runs = time.perf_counter(), 0
