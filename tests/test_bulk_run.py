@@ -6,6 +6,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -178,9 +179,10 @@ def test_killed_while_it_tidied_up_text_is_made_again(here, tmp_path, ending):
     assert main(words) == 1
     whole = (tmp_path / f"out{ending}").read_bytes()
     parts = tmp_path / f"out{ending}.parts"
+    assert main([*words[:-1], str(tmp_path / "shards")]) == 1
     parts.mkdir()
     for name in ("part-00001.parquet", "skipped.csv"):  # the manifest goes first
-        (parts / name).write_bytes(b"left")
+        shutil.copy(tmp_path / "shards" / name, parts)
     assert main(words) == 1
     assert (tmp_path / f"out{ending}").read_bytes() == whole
     assert not parts.exists()
