@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mobilenet_hub.bulk.rows import Rows
 from mobilenet_hub.bulk.shard_file import Encoder
 from mobilenet_hub.errors import ImageError, InputError, MissingExtraError, MobileNetHubError
+from mobilenet_hub.host.environment import set_variable
 from mobilenet_hub.images.batches import compute
 from mobilenet_hub.images.decode import read_bytes
 from mobilenet_hub.images.fit import Preprocessing
@@ -91,9 +92,7 @@ def on_cluster(items: Iterable[Item], job: Job, shard_size: int, address: str = 
 
 
 def _connected(address: str) -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    set_variable("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
     try:
         import ray
     except ImportError:

@@ -51,6 +51,10 @@ class Node:
         """A string attribute, empty where it is absent."""
         return self.attributes[attribute].text(2) if attribute in self.attributes else ""
 
+    def integer(self, attribute: str) -> int:
+        """The value of an attribute that is an integer; 0 where it is missing."""
+        return self.attributes[attribute].number(3) if attribute in self.attributes else 0
+
     def flag(self, attribute: str) -> bool:
         """A boolean attribute, False where it is absent."""
         return bool(self.attributes[attribute].number(5)) if attribute in self.attributes else False

@@ -7,7 +7,7 @@ Sources: tensorflow/core/framework/{function,op_def}.proto for functions, the re
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -229,6 +229,8 @@ class _Reading:
         values = [self._constants[taken] for taken in one.inputs]
         if one.node.op in (*_INERT, *_RESHAPES):
             return values[0]  # shapes are only those of vectors of channels here
+        if one.node.op == "StridedSlice":
+            return _sliced(one.node, values)
         if one.node.op not in _COMPUTED or any(value is None for value in values):
             return None
         try:
@@ -365,3 +367,24 @@ class _Reading:
     def _taken(self, key: Key, *operations: str) -> tuple[Key, ...]:
         one = self._placed[key]
         return one.inputs if one.node.op in operations and len(one.inputs) == 2 else ()
+
+
+def _sliced(node: Node, values: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """Return the part of a constant that StridedSlice takes: `kernel[0, 0]`, as our own SavedModels have it."""
+    array, *bounds = values
+    if array is None or any(bound is None for bound in bounds):
+        return None
+    masks = [node.integer(f"{name}_mask") for name in ("begin", "end", "shrink_axis", "ellipsis", "new_axis")]
+    if masks[3] or masks[4]:
+        return None
+    indices: list[int | slice] = []
+    for axis, (begin, end, stride) in enumerate(
+        zip(*(bound.reshape(-1).tolist() for bound in bounds if bound is not None), strict=True)
+    ):
+        open_begin, open_end, shrunk = (bool(mask >> axis & 1) for mask in masks[:3])
+        whole = slice(None if open_begin else begin, None if open_end else end, stride)
+        indices.append(begin if shrunk else whole)
+    try:
+        return array[tuple(indices)]
+    except (IndexError, ValueError, TypeError):
+        raise ValueError(f"{node.name} takes a part that is not there") from None
