@@ -304,9 +304,9 @@ def test_googles_network_on_real_photos(name, least, shared, tmp_path):
     base = write_module(tmp_path / "base", load_source(shared("weights/slim_frozen/mobilenet_v1_0.25_224_frozen.tgz")))
     results = [
         train(tmp_path / name, tmp_path / f"out{seed}", module=base, seed=seed, work=tmp_path / "work")
-        for seed in range(5)
+        for seed in range(12)
     ]
-    assert np.mean([result.accuracy for result in results]) >= least  # measured: 91.1 % and 88.0 %
+    assert np.mean([result.accuracy for result in results]) >= least  # measured: 90.5 % and 87.2 %
 
 
 def test_work_of_others_is_not_touched(photos, base, tmp_path):

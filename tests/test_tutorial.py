@@ -24,10 +24,10 @@ def test_the_tutorial_is_true(shared, tmp_path, monkeypatch, capsys):
     for command in re.findall(r"^\$ mobilenet (.+)$", text, re.MULTILINE):
         assert main(command.split()) == 0, command
     printed = capsys.readouterr().out
-    # Another CPU may turn a photo or two: 91 of them were tested.
-    accuracy = float(re.search(r"^test +91 +([\d.]+)%", printed, re.MULTILINE)[1])
-    assert accuracy == pytest.approx(84.6, abs=2.3)
-    assert re.search(r"^bees +9\d\.", printed, re.MULTILINE)
+    # Another CPU may turn a photo or two: 71 of them were tested.
+    accuracy = float(re.search(r"^test +71 +([\d.]+)%", printed, re.MULTILINE)[1])
+    assert accuracy == pytest.approx(85.9, abs=2.9)
+    assert re.search(r"^bees +(9\d|100)\.", printed, re.MULTILINE)
     for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         exec(block, {"hub": hub})
     assert capsys.readouterr().out.startswith("bees\n")
