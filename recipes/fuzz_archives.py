@@ -14,7 +14,6 @@ import gzip
 import logging
 import os
 import random
-import resource
 import shutil
 import sys
 import tarfile
@@ -156,7 +155,9 @@ def files_in(folder: Path) -> list[str]:
 
 
 def peak_kib() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not ru_maxrss: that of a child begins with what its parent held when it was started.
+    status = Path("/proc/self/status").read_text("utf-8")
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")))
 
 
 if __name__ == "__main__":
