@@ -515,7 +515,8 @@ def test_ctrl_c_is_answered_while_pictures_are_decoded(kind, tmp_path):
         (tmp_path / f"{number}.img").symlink_to("0.img")
     names = [str(path) for path in sorted(tmp_path.glob("*.img"))]
     code = (
-        "import sys, threading, time, mobilenet_hub.cli.main as main\n"
+        "import signal, sys, threading, time, mobilenet_hub.cli.main as main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored where tests run in the background
         "def told():\n"
         "    while not any(t.name.startswith('decode') for t in threading.enumerate()): time.sleep(0.01)\n"
         "    print('decoding', file=sys.stderr, flush=True)\n"
