@@ -68,7 +68,7 @@ def isolated_home(tmp_path_factory, monkeypatch):
 @pytest.fixture
 def golden_module(golden, monkeypatch, tmp_path_factory):
     """A function that puts a published module with golden weights into the test's cache, and returns its name."""
-    from mobilenet_hub.catalog.published import find_module
+    from mobilenet_hub.catalog.find import find_module
     from mobilenet_hub.module import Module, ModuleConfig
     from mobilenet_hub.module_folder import write_module
 

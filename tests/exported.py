@@ -4,7 +4,7 @@ from functools import cache
 
 from reference_network import random_weights
 
-from mobilenet_hub.catalog.published import find_module
+from mobilenet_hub.catalog.find import find_module
 from mobilenet_hub.module import Module, ModuleConfig
 
 V1_CLASSES = "google/imagenet/mobilenet_v1_025_128/classification/5"

@@ -7,7 +7,7 @@ import tarfile
 from tensorflow_files import signature, some_weights, write_bundle, write_hub1, write_saved_model
 
 from mobilenet_hub.architecture import architecture
-from mobilenet_hub.catalog.published import find_module
+from mobilenet_hub.catalog.find import find_module
 from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.module_folder import write_module
 

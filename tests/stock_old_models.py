@@ -20,7 +20,7 @@ import tensorflow as tf  # noqa: E402, TID253
 import tensorflow_hub as hub  # noqa: E402
 from tensorflow_files import some_weights  # noqa: E402
 
-from mobilenet_hub.catalog.published import find_module  # noqa: E402
+from mobilenet_hub.catalog.find import find_module  # noqa: E402
 from mobilenet_hub.exporting.tensorflow_network import TensorFlowNetwork  # noqa: E402
 from mobilenet_hub.module import ModuleConfig  # noqa: E402
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobilenet_hub.catalog.published import KINDS, configurations, find_module, published_modules
+from mobilenet_hub.catalog.find import find_module
+from mobilenet_hub.catalog.published import KINDS, configurations, published_modules
 from mobilenet_hub.cli.models import markdown
 from mobilenet_hub.errors import UnknownModuleError
 

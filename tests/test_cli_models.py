@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mobilenet_hub.architecture import mobilenet_v1
-from mobilenet_hub.catalog.published import configurations, find_module, published_modules
+from mobilenet_hub.catalog.find import find_module
+from mobilenet_hub.catalog.published import configurations, published_modules
 from mobilenet_hub.cli.main import main
 from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.module_folder import write_module

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import mobilenet_hub as hub
-from mobilenet_hub.catalog.published import find_module
+from mobilenet_hub.catalog.find import find_module
 from mobilenet_hub.cli.main import main
 
 STARTER = Path(hub.__file__).parent / "starter"

@@ -16,7 +16,7 @@ import pytest
 from exported import MAX_DIFFERENCE, V1_CLASSES
 from reference_network import convolve, same_padding
 
-from mobilenet_hub.catalog.published import find_module
+from mobilenet_hub.catalog.find import find_module
 from mobilenet_hub.exporting.export import export
 from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.weights.convert import load_source

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import SHARED
 
-from mobilenet_hub.catalog.published import find_module
+from mobilenet_hub.catalog.find import find_module
 
 RTOL = 1e-4  # between independent float32 implementations; relative to the largest output
 URL = re.compile(r'"(https://tfhub\.dev/[^"]+)"')

@@ -12,7 +12,7 @@ import pytest
 from modules import SMALL, network_of, snapshot, write_plain
 from tensorflow_files import some_weights
 
-from mobilenet_hub.catalog.published import find_module
+from mobilenet_hub.catalog.find import find_module
 from mobilenet_hub.errors import InvalidModuleError
 from mobilenet_hub.store import cache
 from mobilenet_hub.store.cache import Origin, abandoned, cache_folder, check, entries, entry_folder, install, remove

@@ -4,7 +4,8 @@ import hashlib
 
 import pytest
 
-from mobilenet_hub.catalog.published import find_module, published_modules
+from mobilenet_hub.catalog.find import find_module
+from mobilenet_hub.catalog.published import published_modules
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.store.places import SOURCES, candidates, configured_sources
 

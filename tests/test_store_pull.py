@@ -25,7 +25,7 @@ from servers import Answer, closed_port, serving
 from tensorflow_files import some_weights
 from test_weights_archive import member, tar
 
-from mobilenet_hub.catalog.published import find_module
+from mobilenet_hub.catalog.find import find_module
 from mobilenet_hub.errors import (
     DownloadError,
     InvalidModuleError,

@@ -7,7 +7,7 @@ from modules import SMALL, network_of, write_plain
 from tensorflow_files import some_weights
 
 import mobilenet_hub
-from mobilenet_hub.catalog.published import find_module
+from mobilenet_hub.catalog.find import find_module
 from mobilenet_hub.errors import InvalidModuleError, ModuleUnavailableError, OfflineError, UnknownModuleError
 from mobilenet_hub.store import open_module, resolve
 from mobilenet_hub.store.cache import entry_folder

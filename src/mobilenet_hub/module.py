@@ -224,7 +224,7 @@ def published_as(config: ModuleConfig, name: str | None = None) -> "PublishedMod
 
 def find_published(name: str) -> "PublishedModule | None":
     """Return the published module that a name stands for, or None."""
-    from mobilenet_hub.catalog.published import find_module
+    from mobilenet_hub.catalog.find import find_module
 
     try:
         return find_module(name)

@@ -21,7 +21,7 @@ def cost(configuration: Configuration, num_classes: int) -> Cost:
     """Compute the cost of a published configuration with that many classes; 0 for the feature vector alone.
 
     Example:
-        >>> from mobilenet_hub.catalog.published import find_module
+        >>> from mobilenet_hub.catalog.find import find_module
         >>> cost(find_module("mobilenet_v2_100_224/classification").configuration, 1001).macs
         300775552
     """

@@ -2,7 +2,8 @@
 
 from fnmatch import fnmatchcase
 
-from mobilenet_hub.catalog.published import PublishedModule, find_module, published_modules
+from mobilenet_hub.catalog.find import find_module
+from mobilenet_hub.catalog.published import PublishedModule, published_modules
 
 
 def models(filter: str = "") -> list[PublishedModule]:

@@ -9,9 +9,8 @@ from functools import cache
 from typing import Literal
 
 from mobilenet_hub.architecture import BATCH_NORM_MOMENTUM, IMAGENET_CLASSES
-from mobilenet_hub.catalog.names import ModuleName, kaggle_variation, parse_name, show
+from mobilenet_hub.catalog.names import kaggle_variation
 from mobilenet_hub.catalog.readme_tables import V1_FIGURES, V2_FIGURES, Figures
-from mobilenet_hub.errors import UnknownModuleError
 
 Family = Literal["imagenet", "tf2-preview"]
 ArchitectureName = Literal["mobilenet_v1", "mobilenet_v2"]
@@ -280,47 +279,6 @@ def published_modules() -> tuple[PublishedModule, ...]:
         for version in changes
     ]
     return tuple(sorted(found, key=lambda module: module.handle))
-
-
-def find_module(name: str, kind: Kind | None = None) -> PublishedModule:
-    """Return the published module of that name; without a version, the latest.
-
-    Args:
-        name: a TF Hub URL or handle, a Kaggle URL or handle, or the short form "mobilenet_v2_130_224/feature_vector".
-        kind: which of a network's two modules is meant where its name alone is given, "mobilenet_v2_130_224".
-
-    Raises:
-        UnknownModuleError: no such module was published; the text lists the versions, sizes or names that were.
-
-    Example:
-        >>> find_module("mobilenet_v2_130_224/feature_vector").handle
-        'google/imagenet/mobilenet_v2_130_224/feature_vector/5'
-        >>> find_module("mobilenet_v1_025_128", "classification").handle
-        'google/imagenet/mobilenet_v1_025_128/classification/5'
-    """
-    parsed = parse_name(name)
-    modules = modules_of(parsed.stem) or (modules_of(f"{parsed.stem}/{kind}") if kind else ())
-    if not modules:
-        from mobilenet_hub.catalog.unknown import why_unknown
-
-        raise UnknownModuleError(why_unknown(name, parsed, kind))
-    if parsed.framework:
-        modules = _of_framework(name, parsed, modules)
-        versions = dict(enumerate(modules, start=1))
-    else:
-        versions = {module.version: module for module in modules}
-    version = max(versions) if parsed.version is None else parsed.version
-    if version not in versions:
-        raise UnknownModuleError(f"{show(name)} was never published; its versions are {listed(versions)}")
-    return versions[version]
-
-
-def _of_framework(name: str, parsed: ModuleName, modules: tuple[PublishedModule, ...]) -> tuple[PublishedModule, ...]:
-    wanted = "hub1" if parsed.framework == "TensorFlow1" else "savedmodel2"
-    found = tuple(module for module in modules if module.format == wanted)
-    if not found:
-        raise UnknownModuleError(f"{show(name)} was never published for {parsed.framework}; use {modules[-1].handle}")
-    return found
 
 
 def modules_of(stem: str) -> tuple[PublishedModule, ...]:

@@ -148,7 +148,7 @@ def _chosen(names: list[str]) -> "list[Entry]":
 
 def _handle(name: str) -> str:
     """Return a name's handle; a module put there by hand under another name goes by its folder."""
-    from mobilenet_hub.catalog.published import find_module
+    from mobilenet_hub.catalog.find import find_module
     from mobilenet_hub.store.cache import is_cached
 
     try:

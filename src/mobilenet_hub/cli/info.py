@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
         facts = folder_facts(args.module)
         title, about = facts["folder"], ""
     else:
-        from mobilenet_hub.catalog.published import find_module
+        from mobilenet_hub.catalog.find import find_module
 
         module = find_module(args.module, "feature_vector")
         facts = module_facts(module)
@@ -47,7 +47,7 @@ def module_facts(module: "PublishedModule") -> dict[str, Any]:
     """Gather what the catalog says, what the architecture gives and whether the cache has it.
 
     Example:
-        >>> from mobilenet_hub.catalog.published import find_module
+        >>> from mobilenet_hub.catalog.find import find_module
         >>> module_facts(find_module("mobilenet_v1_025_128/feature_vector"))["num_features"]
         256
     """

@@ -133,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
 def _new_network(args: argparse.Namespace) -> "tuple[Architecture, int | tuple[int, int]]":
     """Return the network to train from scratch and its image size: as asked for, else as the module's."""
     from mobilenet_hub.architecture import architecture
-    from mobilenet_hub.catalog.published import find_module
+    from mobilenet_hub.catalog.find import find_module
     from mobilenet_hub.module_folder import read_config
     from mobilenet_hub.store import is_local, resolve
 

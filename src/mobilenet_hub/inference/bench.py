@@ -15,7 +15,8 @@ from statistics import median
 import numpy as np
 
 from mobilenet_hub.architecture import STATISTICS, Architecture
-from mobilenet_hub.catalog.published import NUM_CLASSES, Configuration, configurations, find_module
+from mobilenet_hub.catalog.find import find_module
+from mobilenet_hub.catalog.published import NUM_CLASSES, Configuration, configurations
 from mobilenet_hub.errors import ImageError, InputError, ModuleUnavailableError
 from mobilenet_hub.host.progress import OnProgress, Stage, silent
 from mobilenet_hub.images.batches import BATCH_SIZE, compute, decode_batches

@@ -167,7 +167,7 @@ def served_name(module: str | os.PathLike[str], folder: Path) -> tuple[str, str]
         >>> served_name("starter", Path("starter"))
         ('starter', '1')
     """
-    from mobilenet_hub.catalog.published import find_module
+    from mobilenet_hub.catalog.find import find_module
 
     if isinstance(module, os.PathLike) or is_local(module):
         return folder.resolve().name or "module", "1"

@@ -13,7 +13,8 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mobilenet_hub.catalog.published import PublishedModule, find_module, published_modules
+from mobilenet_hub.catalog.find import find_module
+from mobilenet_hub.catalog.published import PublishedModule, published_modules
 from mobilenet_hub.errors import InputError, UnknownModuleError
 from mobilenet_hub.host.environment import setting
 
@@ -58,7 +59,7 @@ def candidates(module: PublishedModule) -> Iterator[Candidate]:
         InputError: MOBILENET_HUB_SOURCES names a source that does not exist.
 
     Example:
-        >>> from mobilenet_hub.catalog.published import find_module
+        >>> from mobilenet_hub.catalog.find import find_module
         >>> next(c.place for c in candidates(find_module("mobilenet_v1_100_224/classification/3")))
         'https://tfhub.dev/google/imagenet/mobilenet_v1_100_224/classification/3?tf-hub-format=compressed'
     """
@@ -116,7 +117,7 @@ def checkpoint_name(module: PublishedModule) -> str:
     """Return the file name of TF-Slim's archive of the checkpoint that a module was made from.
 
     Example:
-        >>> from mobilenet_hub.catalog.published import find_module
+        >>> from mobilenet_hub.catalog.find import find_module
         >>> checkpoint_name(find_module("mobilenet_v2_035_96/classification"))
         'mobilenet_v2_0.35_96.tgz'
     """

@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mobilenet_hub.architecture import architecture
+from mobilenet_hub.catalog.find import find_module
 from mobilenet_hub.catalog.labels import imagenet_labels
-from mobilenet_hub.catalog.published import PublishedModule, find_module
+from mobilenet_hub.catalog.published import PublishedModule
 from mobilenet_hub.errors import (
     DownloadError,
     InvalidModuleError,

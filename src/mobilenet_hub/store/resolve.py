@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilenet_hub.catalog.published import Kind, find_module
+from mobilenet_hub.catalog.find import find_module
+from mobilenet_hub.catalog.published import Kind
 from mobilenet_hub.errors import InputError, InvalidModuleError, ModuleUnavailableError, UnknownModuleError
 from mobilenet_hub.host.files import exists, is_file, is_folder, sha256_of
 from mobilenet_hub.module import Module

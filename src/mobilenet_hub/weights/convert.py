@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mobilenet_hub.catalog.published import find_module
+from mobilenet_hub.catalog.find import find_module
 from mobilenet_hub.errors import InputError, InvalidModuleError, MobileNetHubError
 from mobilenet_hub.host.files import exists, is_file, is_folder
 from mobilenet_hub.module import Module

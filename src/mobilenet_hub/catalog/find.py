@@ -1,17 +1,19 @@
-"""Why a name is not that of a published module, and which names are near: the texts of UnknownModuleError."""
+"""Which published module a name means; and where it means none, why, and which names are near."""
 
 import re
 
-from mobilenet_hub.catalog.names import NAME_FORMS, ModuleName, show
+from mobilenet_hub.catalog.names import NAME_FORMS, ModuleName, parse_name, show
 from mobilenet_hub.catalog.published import (
     KINDS,
     QUANTOPS_VERSIONS,
     Kind,
+    PublishedModule,
     configurations,
     listed,
     modules_of,
     published_modules,
 )
+from mobilenet_hub.errors import UnknownModuleError
 
 # Families whose names people bring; any handle with a version that names no MobileNet V1 or V2 is another's, too.
 _OTHERS = re.compile(
@@ -115,3 +117,42 @@ def _nearest(stem: str) -> list[str]:
     short = {module.stem.removeprefix("google/imagenet/"): module.stem for module in published_modules()}
     asked = stem[:200].removeprefix("google/imagenet/").lower()
     return [short[found] for found in get_close_matches(asked, short, n=3, cutoff=0.75)]
+
+
+def find_module(name: str, kind: Kind | None = None) -> PublishedModule:
+    """Return the published module of that name; without a version, the latest.
+
+    Args:
+        name: a TF Hub URL or handle, a Kaggle URL or handle, or the short form "mobilenet_v2_130_224/feature_vector".
+        kind: which of a network's two modules is meant where its name alone is given, "mobilenet_v2_130_224".
+
+    Raises:
+        UnknownModuleError: no such module was published; the text lists the versions, sizes or names that were.
+
+    Example:
+        >>> find_module("mobilenet_v2_130_224/feature_vector").handle
+        'google/imagenet/mobilenet_v2_130_224/feature_vector/5'
+        >>> find_module("mobilenet_v1_025_128", "classification").handle
+        'google/imagenet/mobilenet_v1_025_128/classification/5'
+    """
+    parsed = parse_name(name)
+    modules = modules_of(parsed.stem) or (modules_of(f"{parsed.stem}/{kind}") if kind else ())
+    if not modules:
+        raise UnknownModuleError(why_unknown(name, parsed, kind))
+    if parsed.framework:
+        modules = _of_framework(name, parsed, modules)
+        versions = dict(enumerate(modules, start=1))
+    else:
+        versions = {module.version: module for module in modules}
+    version = max(versions) if parsed.version is None else parsed.version
+    if version not in versions:
+        raise UnknownModuleError(f"{show(name)} was never published; its versions are {listed(versions)}")
+    return versions[version]
+
+
+def _of_framework(name: str, parsed: ModuleName, modules: tuple[PublishedModule, ...]) -> tuple[PublishedModule, ...]:
+    wanted = "hub1" if parsed.framework == "TensorFlow1" else "savedmodel2"
+    found = tuple(module for module in modules if module.format == wanted)
+    if not found:
+        raise UnknownModuleError(f"{show(name)} was never published for {parsed.framework}; use {modules[-1].handle}")
+    return found
