@@ -7,7 +7,7 @@ import time
 import pytest
 
 from mobilenet_hub.errors import InputError, OutputError
-from mobilenet_hub.exporting.output import PROOF_FILE, find_place, making
+from mobilenet_hub.exporting.output import PROOF_FILE, find_place, finished_at
 
 
 def fill(work, *names, content="new"):
@@ -36,7 +36,7 @@ def test_the_ending_of_another_format_is_refused(tmp_path, name, suffix):
 
 
 def test_what_is_made_appears_in_its_place_and_nothing_else_stays(tmp_path):
-    with making(find_place(tmp_path / "deep" / "net.xml", ".xml", overwrite=False)) as work:
+    with finished_at(find_place(tmp_path / "deep" / "net.xml", ".xml", overwrite=False)) as work:
         fill(work, "net.xml", "net.bin")
         assert {path.parent for path in tmp_path.rglob("net.*")} == {work}
         assert [path for path in (tmp_path / "deep").iterdir() if not path.name.startswith(".")] == []
@@ -47,12 +47,12 @@ def test_what_is_made_appears_in_its_place_and_nothing_else_stays(tmp_path):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, InputError])
 def test_a_failure_leaves_nothing_and_what_was_there(tmp_path, name, error):
     for already in (False, True):
-        with pytest.raises(error), making(find_place(tmp_path / name, ".onnx", overwrite=True)) as work:
+        with pytest.raises(error), finished_at(find_place(tmp_path / name, ".onnx", overwrite=True)) as work:
             fill(work, "net.onnx", content="half")
             raise error("stop")
         if not already:
             assert list(tmp_path.iterdir()) == []
-            with making(find_place(tmp_path / name, ".onnx", overwrite=False)) as work:
+            with finished_at(find_place(tmp_path / name, ".onnx", overwrite=False)) as work:
                 fill(work, find_place(tmp_path / name, ".onnx", overwrite=True).main)
     assert {file.read_text() for file in tmp_path.rglob("*") if file.is_file()} == {"new"}
 
@@ -62,7 +62,7 @@ def test_force_replaces_an_export_and_nothing_else(tmp_path):
         for content in ("first", "second"):
             overwrite = content == "second"
             place = find_place(tmp_path / name, ".onnx", overwrite=overwrite)
-            with making(place) as work:
+            with finished_at(place) as work:
                 fill(work, place.main, content=content)
             with pytest.raises(OutputError, match="overwrite=True"):
                 find_place(tmp_path / name, ".onnx", overwrite=False)
@@ -83,7 +83,7 @@ def test_a_companion_that_is_someone_elses_is_not_overwritten(tmp_path):
     (tmp_path / "net.bin").write_text("mine")
     with (
         pytest.raises(OutputError, match=r"net\.bin exists"),
-        making(find_place(tmp_path / "net.xml", ".xml", overwrite=False)) as work,
+        finished_at(find_place(tmp_path / "net.xml", ".xml", overwrite=False)) as work,
     ):
         fill(work, "net.xml", "net.bin")
     assert [path.name for path in tmp_path.iterdir()] == ["net.bin"]
@@ -94,15 +94,15 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(OutputError, match=r"net\.onnx cannot be written"),
-        making(find_place(tmp_path / "file" / "net.onnx", ".onnx", overwrite=False)),
+        finished_at(find_place(tmp_path / "file" / "net.onnx", ".onnx", overwrite=False)),
     ):
         raise AssertionError("not reached")
 
 
 def test_a_killed_process_leaves_no_export(tmp_path):
     code = (
-        "import sys, time; from mobilenet_hub.exporting.output import find_place, making\n"
-        f"with making(find_place({str(tmp_path / 'net')!r}, '.onnx', overwrite=False)) as work:\n"
+        "import sys, time; from mobilenet_hub.exporting.output import find_place, finished_at\n"
+        f"with finished_at(find_place({str(tmp_path / 'net')!r}, '.onnx', overwrite=False)) as work:\n"
         "    (work / 'model.onnx').write_text('half'); print('ready', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:

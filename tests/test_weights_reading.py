@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mobilenet_hub.errors import CorruptFileError, InputError, InvalidModuleError
-from mobilenet_hub.weights.reading import Unfit, array_from, as_float32, reading
+from mobilenet_hub.weights.reading import Unusable, array_from, as_float32, reading
 
 FILE = Path("folder/net.pb")
 
@@ -19,7 +19,7 @@ FILE = Path("folder/net.pb")
         (RecursionError(), CorruptFileError, "RecursionError"),
         (MemoryError(), CorruptFileError, "MemoryError"),
         (KeyError("config"), CorruptFileError, r"folder/net\.pb is not a graph: KeyError 'config'"),
-        (Unfit("quantized"), InvalidModuleError, r"folder/net\.pb is not a graph that can be used: quantized"),
+        (Unusable("quantized"), InvalidModuleError, r"folder/net\.pb is not a graph that can be used: quantized"),
         (FileNotFoundError(2, "no such file", "other.bin"), CorruptFileError, r"other\.bin is missing"),
         (InputError("as it is"), InputError, "as it is"),
     ],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mobilenet_hub.cli.console import note, note_cautions, print_json, table
 from mobilenet_hub.cli.options import add_engine, add_fit, add_force, add_precision, add_threads
 from mobilenet_hub.errors import InputError, OutputError
-from mobilenet_hub.host.figures import percent
+from mobilenet_hub.host.percent import percent
 from mobilenet_hub.host.progress import Bars, Stage
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mobilenet_hub.cli.console import note, print_json
 from mobilenet_hub.cli.options import add_computing, add_images
 from mobilenet_hub.errors import InputError
-from mobilenet_hub.host.figures import percent
+from mobilenet_hub.host.percent import percent
 from mobilenet_hub.host.progress import Bars, Stage
 
 _MAX_NAMED = 20

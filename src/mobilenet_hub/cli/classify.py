@@ -8,7 +8,7 @@ from mobilenet_hub.cli.bulk_run import add_bulk_options, engine_precision, expec
 from mobilenet_hub.cli.console import bar, is_fancy, note, print_json, table
 from mobilenet_hub.cli.options import add_module
 from mobilenet_hub.errors import ImageError, InputError
-from mobilenet_hub.host.figures import percent
+from mobilenet_hub.host.percent import percent
 from mobilenet_hub.host.progress import Bars, Stage
 from mobilenet_hub.images.skipped import Skipped
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from mobilenet_hub.cli.console import note, note_cautions, print_json, table
 from mobilenet_hub.cli.options import MODULE_HELP, add_computing, add_force, add_labelled_folder
-from mobilenet_hub.host.figures import percent
+from mobilenet_hub.host.percent import percent
 from mobilenet_hub.host.progress import Bars
 
 if TYPE_CHECKING:

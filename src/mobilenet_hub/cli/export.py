@@ -4,7 +4,7 @@ import argparse
 
 from mobilenet_hub.cli.console import note, print_json, table
 from mobilenet_hub.cli.options import MODULE_HELP, add_any_size, add_force, add_image_size
-from mobilenet_hub.host.figures import percent
+from mobilenet_hub.host.percent import percent
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ from mobilenet_hub.cli.options import (
     image_size,
 )
 from mobilenet_hub.errors import InputError
-from mobilenet_hub.host.figures import percent
+from mobilenet_hub.host.percent import percent
 from mobilenet_hub.host.progress import Bars
 
 if TYPE_CHECKING:

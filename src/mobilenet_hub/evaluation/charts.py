@@ -7,7 +7,7 @@ import numpy as np
 
 from mobilenet_hub.evaluation.metrics import Curve, Metrics, ReliabilityBin
 from mobilenet_hub.evaluation.svg import Frame, bar, dot, inline, legend, line, marked_text, polyline, text
-from mobilenet_hub.host.figures import percent
+from mobilenet_hub.host.percent import percent
 
 MAX_MATRIX_CLASSES = 30  # beyond it a cell is too small to read
 _WIDTH, _HEIGHT = 460, 300

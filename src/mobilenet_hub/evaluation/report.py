@@ -20,7 +20,7 @@ from mobilenet_hub.evaluation.charts import (
 )
 from mobilenet_hub.evaluation.metrics import Curve, Metrics, Outcome
 from mobilenet_hub.evaluation.page import card, page, table, thumbnail
-from mobilenet_hub.host.figures import percent
+from mobilenet_hub.host.percent import percent
 from mobilenet_hub.images.skipped import Skipped
 
 MAX_PICTURES = 24

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from mobilenet_hub.exporting.formats import Free, Precision
-from mobilenet_hub.exporting.output import PROOF_FILE, find_place, making, size_of
+from mobilenet_hub.exporting.output import PROOF_FILE, find_place, finished_at, size_of
 from mobilenet_hub.exporting.proof import Proof, prove
 from mobilenet_hub.exporting.request import Options, make_request
 from mobilenet_hub.host.environment import set_variable
@@ -77,7 +77,7 @@ def export(
     if request.format.in_site:
         return writer.publish(request, output, overwrite=overwrite or force)
     place = find_place(output, request.format.suffix, overwrite=overwrite or force)
-    with making(place) as work:
+    with finished_at(place) as work:
         path = work / place.main if place.main else work
         writer.write(request, path)
         proof = prove(request, writer.load(request, path), place.path, size_of(work))

@@ -94,7 +94,7 @@ def _exists(path: Path) -> OutputError:
 
 
 @contextmanager
-def making(place: Place) -> Iterator[Path]:
+def finished_at(place: Place) -> Iterator[Path]:
     """Give a folder to write into; afterwards everything in it is moved to its place, or nothing where that failed.
 
     Raises:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.exporting import tf_hub
-from mobilenet_hub.exporting.output import PROOF_FILE, Place, making
+from mobilenet_hub.exporting.output import PROOF_FILE, Place, finished_at
 from mobilenet_hub.exporting.proof import Proof, prove
 from mobilenet_hub.exporting.request import Request
 from mobilenet_hub.host.files import replacing
@@ -45,7 +45,7 @@ def publish(request: Request, site: str | os.PathLike[str], *, overwrite: bool =
         raise OutputError(f"{archive} is a folder: the site has modules below that handle")
     if archive.exists() and not overwrite:
         raise OutputError(f"{archive} exists; publish another version, or replace it with overwrite=True")
-    with making(Place(archive, archive.name, is_file=True, overwrite=overwrite)) as work:
+    with finished_at(Place(archive, archive.name, is_file=True, overwrite=overwrite)) as work:
         with tempfile.TemporaryDirectory(dir=work.parent) as scratch:
             model, unpacked = Path(scratch) / "model", Path(scratch) / "unpacked"
             tf_hub.write(request, model)

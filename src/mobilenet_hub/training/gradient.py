@@ -16,7 +16,7 @@ import numpy as np
 
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.evaluation.dataset import Dataset, Example, Skipped, Split
-from mobilenet_hub.host.figures import percent
+from mobilenet_hub.host.percent import percent
 from mobilenet_hub.host.progress import OnProgress, Stage
 from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.inference.probabilities import cross_entropies

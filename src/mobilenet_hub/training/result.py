@@ -15,9 +15,9 @@ from mobilenet_hub.evaluation.provenance import environment, fingerprint
 from mobilenet_hub.evaluation.report import Report, render
 from mobilenet_hub.evaluation.seen import KEY as SEEN
 from mobilenet_hub.evaluation.seen import PHOTOS_FILE, as_text
-from mobilenet_hub.host.figures import percent
 from mobilenet_hub.host.files import sha256_of
 from mobilenet_hub.host.ownership import MARK
+from mobilenet_hub.host.percent import percent
 from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.module import Module
 from mobilenet_hub.module_folder import WEIGHTS_FILE, write_module

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mobilenet_hub.weights.reading import Unfit, as_float32
+from mobilenet_hub.weights.reading import Unusable, as_float32
 
 _MAX_WIDTH = 8192  # of a batch norm between two activations, which becomes a dense layer
 
@@ -47,7 +47,7 @@ class _Linear:
         kernel = np.asarray(step.kernel, np.float64)
         width = kernel.shape[0]
         if self.bias.size not in (1, width):
-            raise Unfit(f"a layer of {width} inputs follows one of {self.bias.size} outputs")
+            raise Unusable(f"a layer of {width} inputs follows one of {self.bias.size} outputs")
         added = 0.0 if step.bias is None else np.asarray(step.bias, np.float64)
         joined = (
             self.kernel @ kernel if self.kernel.ndim == 2 else np.broadcast_to(self.kernel, (width,))[:, None] * kernel
@@ -67,7 +67,7 @@ def head_weights(steps: Sequence[Step], scope: str, features: int) -> tuple[dict
         features: how many there are.
 
     Raises:
-        Unfit: a head that a module cannot have; says which layer.
+        Unusable: a head that a module cannot have; says which layer.
     """
     layers = _layers(steps)
     if not layers:
@@ -75,7 +75,7 @@ def head_weights(steps: Sequence[Step], scope: str, features: int) -> tuple[dict
     *hidden, (last, activation) = layers
     if any(function != "relu" for _, function in hidden):
         functions = ", ".join(function for _, function in hidden if function != "relu")
-        raise Unfit(f"a hidden layer behind its features has the activation {functions}, where a module has ReLU")
+        raise Unusable(f"a hidden layer behind its features has the activation {functions}, where a module has ReLU")
     found = [_dense(one, features) for one, _ in hidden]
     width = found[-1].bias.size if found else features
     found.append(_two_classes(_dense(last, width), activation))
@@ -94,15 +94,15 @@ def _layers(steps: Sequence[Step]) -> list[tuple[_Linear, str]]:
     current: _Linear | None = None
     for step in steps:
         if layers and layers[-1][1] in ("softmax", "sigmoid") and step != "linear":
-            raise Unfit(f"another layer follows its {layers[-1][1]}")
+            raise Unusable(f"another layer follows its {layers[-1][1]}")
         if not isinstance(step, str):
             if isinstance(step, Dense) and step.kernel.ndim != 2:
-                raise Unfit(f"a dense layer has a kernel of shape {list(step.kernel.shape)}")
+                raise Unusable(f"a dense layer has a kernel of shape {list(step.kernel.shape)}")
             current = (current or _NOTHING).then(step)
         elif step == "linear" or (step in ("relu", "relu6") and current is None and not layers):
             continue  # features are means of 0 to 6
         elif current is None and not (step == "relu" and layers):
-            raise Unfit(f"a {step} follows its features or another activation, without a layer before it")
+            raise Unusable(f"a {step} follows its features or another activation, without a layer before it")
         elif current is not None:
             layers.append((current, step))
             current = None
@@ -113,20 +113,22 @@ def _dense(one: _Linear, inputs: int) -> _Linear:
     if one.kernel.ndim == 2:
         return one
     if inputs > _MAX_WIDTH:
-        raise Unfit(f"a layer of {inputs} single factors stands behind its features")
+        raise Unusable(f"a layer of {inputs} single factors stands behind its features")
     return _Linear(np.diag(np.broadcast_to(one.kernel, (inputs,))), np.broadcast_to(one.bias, (inputs,)))
 
 
 def _two_classes(last: _Linear, activation: str) -> _Linear:
     units = last.bias.size
     if activation not in ("linear", "softmax", "sigmoid"):
-        raise Unfit(f"its classifier has the activation {activation}, where a module has softmax")
+        raise Unusable(f"its classifier has the activation {activation}, where a module has softmax")
     if units == 1:
         if activation == "softmax":
-            raise Unfit("its classifier is a softmax of one unit, which is 1 for every photo: no classes can be told")
+            raise Unusable(
+                "its classifier is a softmax of one unit, which is 1 for every photo: no classes can be told"
+            )
         return _Linear(np.concatenate([np.zeros_like(last.kernel), last.kernel], 1), np.array([0.0, last.bias[0]]))
     if activation == "sigmoid":
-        raise Unfit(
+        raise Unusable(
             f"its {units} classes are independent of each other (a sigmoid each), where a module's exclude each other"
         )
     return last

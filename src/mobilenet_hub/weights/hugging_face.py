@@ -15,7 +15,7 @@ import numpy as np
 from mobilenet_hub.architecture import BATCH_NORM_EPSILON, BUILDERS, Architecture, Variant, architecture
 from mobilenet_hub.errors import InvalidModuleError
 from mobilenet_hub.weights.identify import Source
-from mobilenet_hub.weights.reading import Unfit, as_float32, reading
+from mobilenet_hub.weights.reading import Unusable, as_float32, reading
 
 CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE = "config.json", "model.safetensors", "pytorch_model.bin"
 _NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
@@ -69,10 +69,10 @@ def is_hugging_face(folder: Path) -> bool:
 def _check_config(config: Any) -> str:
     name = config.get("model_type") if isinstance(config, dict) else None
     if name not in BUILDERS:
-        raise Unfit(f"its model_type is {name!r}, not one of {', '.join(BUILDERS)}")
+        raise Unusable(f"its model_type is {name!r}, not one of {', '.join(BUILDERS)}")
     for key, value in _FIXED.items():
         if config.get(key, value) != value:
-            raise Unfit(f"its {key} is {config[key]!r}, not {value!r} as in TF-Slim's networks")
+            raise Unusable(f"its {key} is {config[key]!r}, not {value!r} as in TF-Slim's networks")
     return name
 
 
@@ -84,7 +84,7 @@ def _check_scaling(file: Path) -> None:
         data = json.loads(file.read_text("utf-8"))
         for key in ("image_mean", "image_std"):
             if isinstance(data, dict) and not np.allclose(data.get(key, 0.5), 0.5):
-                raise Unfit(f"its {key} is {data[key]}, not 0.5: the network takes images that a module cannot make")
+                raise Unusable(f"its {key} is {data[key]}, not 0.5: the network takes images that a module cannot make")
 
 
 def _labels(table: Any) -> tuple[str, ...] | None:

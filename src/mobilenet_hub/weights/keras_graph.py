@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from mobilenet_hub.weights.reading import Unfit
+from mobilenet_hub.weights.reading import Unusable
 
 _SEQUENTIAL, _FUNCTIONAL = ("Sequential",), ("Functional", "Model")
 CONTAINERS = (*_SEQUENTIAL, *_FUNCTIONAL)
@@ -54,11 +54,11 @@ class _Reader:
     def model(self, config: Any, path: tuple[str, ...], source: str) -> str:
         """Read a model whose input is the tensor `source`; return its output tensor."""
         if len(path) > _MAX_DEPTH or not isinstance(config, dict) or not isinstance(config.get("class_name"), str):
-            raise Unfit("its configuration is not that of a Keras model")
+            raise Unusable("its configuration is not that of a Keras model")
         inner = config.get("config")
         entries = inner.get("layers") if isinstance(inner, dict) else inner
         if config["class_name"] not in CONTAINERS or not isinstance(entries, list):
-            raise Unfit(f"it is a {config['class_name']}, whose configuration has no list of layers")
+            raise Unusable(f"it is a {config['class_name']}, whose configuration has no list of layers")
         if config["class_name"] in _SEQUENTIAL:
             for at, entry in enumerate(entries):
                 source = self._layer(entry, path, (source,), at=at)
@@ -68,25 +68,25 @@ class _Reader:
     def _functional(self, inner: Any, entries: list[Any], path: tuple[str, ...], source: str) -> str:
         starts, ends = (_ends(inner.get(key)) for key in ("input_layers", "output_layers"))
         if len(starts) != 1 or len(ends) != 1:
-            raise Unfit(f"it has {len(starts)} inputs and {len(ends)} outputs, where a module has one of each")
+            raise Unusable(f"it has {len(starts)} inputs and {len(ends)} outputs, where a module has one of each")
         made: dict[str, str] = {}
         for entry in entries:
             name = _name(entry)
             if name in made:
-                raise Unfit(f"two of its layers are called {name}")
+                raise Unusable(f"two of its layers are called {name}")
             nodes = entry.get("inbound_nodes") or []
             if name == starts[0]:
                 made[name] = self._layer(entry, path, (source,))
                 continue
             if len(nodes) != 1:
-                raise Unfit(f"its layer {name} is used {len(nodes)} times, where a MobileNet uses each once")
+                raise Unusable(f"its layer {name} is used {len(nodes)} times, where a MobileNet uses each once")
             names, constants, training = _node(nodes[0])
             if missing := [one for one in names if one not in made]:
-                raise Unfit(f"its layer {name} takes {missing[0]}, which is not before it")
+                raise Unusable(f"its layer {name} takes {missing[0]}, which is not before it")
             inputs = tuple(made[one] for one in names)
             made[name] = self._layer(entry, path, inputs, constants, training)
         if ends[0] not in made:
-            raise Unfit(f"its output {ends[0]} is none of its layers")
+            raise Unusable(f"its output {ends[0]} is none of its layers")
         return made[ends[0]]
 
     def _layer(
@@ -101,7 +101,7 @@ class _Reader:
         name = _name(entry, str(at))
         if entry["class_name"] in CONTAINERS:
             if len(inputs) != 1:
-                raise Unfit(f"its model {name} has {len(inputs)} inputs")
+                raise Unusable(f"its model {name} has {len(inputs)} inputs")
             before = len(self.layers)
             output = self.model(entry, (*path, name), inputs[0])
             if training:
@@ -109,7 +109,7 @@ class _Reader:
             return output
         config = entry.get("config")
         if not isinstance(config, dict):
-            raise Unfit(f"its {entry['class_name']} layer has no configuration")
+            raise Unusable(f"its {entry['class_name']} layer has no configuration")
         shape = config.get("batch_shape") or config.get("batch_input_shape")
         if self.shape is None and isinstance(shape, list) and len(shape) == 4:
             self.shape = tuple(shape[1:])
@@ -122,7 +122,7 @@ def read_graph(config: Any) -> KerasGraph:
     """Return the graph of a model's configuration (its JSON, parsed).
 
     Raises:
-        Unfit: it is none, or of a shape that no MobileNet has; names the layer.
+        Unusable: it is none, or of a shape that no MobileNet has; names the layer.
     """
     reader, start = _Reader(), ""
     end = reader.model(config, (), start)
@@ -135,7 +135,7 @@ def _as_in_training(layer: Layer) -> Layer:
 
 def _name(entry: Any, otherwise: str = "") -> str:
     if not isinstance(entry, dict) or not isinstance(entry.get("class_name"), str):
-        raise Unfit("its configuration is not that of a Keras model")
+        raise Unusable("its configuration is not that of a Keras model")
     config = entry.get("config")
     name = entry.get("name") or (config.get("name") if isinstance(config, dict) else None)
     return str(name or f"{entry['class_name']} {otherwise}".strip())

@@ -24,7 +24,7 @@ from mobilenet_hub.weights.identify import Found, is_slim, slim_name
 from mobilenet_hub.weights.keras_graph import KerasGraph, Layer, read_graph
 from mobilenet_hub.weights.operations import INERT, RESHAPE, Operation, as_found, recognize
 from mobilenet_hub.weights.padding import preferred_padding
-from mobilenet_hub.weights.reading import Unfit, as_float32
+from mobilenet_hub.weights.reading import Unusable, as_float32
 
 Arrays = Mapping[str, np.ndarray]  # one layer's: "kernel", "bias", "gamma", ...
 _INERT = (
@@ -68,7 +68,7 @@ def read_network(stored: Mapping[str, Arrays], config: Any, size: tuple[int, int
         size: (height, width), where it is known from elsewhere.
 
     Raises:
-        Unfit: the model is no MobileNet that a module can be; names the layer.
+        Unusable: the model is no MobileNet that a module can be; names the layer.
     """
     if config is None:
         return _by_order(list(stored.values()), size)
@@ -78,7 +78,7 @@ def read_network(stored: Mapping[str, Arrays], config: Any, size: tuple[int, int
     size = _image_size(graph) or size
     found = recognize(operations, graph.start, graph.end, size)
     if left := weights.unused():
-        raise Unfit(f"it holds weights of {left[0]}, a layer that its configuration has no place for")
+        raise Unusable(f"it holds weights of {left[0]}, a layer that its configuration has no place for")
     whole = as_found(found, size, tuple(layer.name for layer in graph.layers))
     return replace(whole, labels=_labels(whole.weights))
 
@@ -95,7 +95,7 @@ def _image_size(graph: KerasGraph) -> tuple[int, int] | None:
     height, width, channels = graph.image_shape
     if channels not in (3, None):
         what = "gray images" if channels == 1 else f"images of {channels} channels"
-        raise Unfit(f"its input is {what}, where a module takes colours")
+        raise Unusable(f"its input is {what}, where a module takes colours")
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
@@ -120,7 +120,7 @@ class _Weights:
             scores = [len(around & set(path.split("/")[:-1])) for path in found]
             found = [path for path, score in zip(found, scores, strict=True) if score == max(scores)]
         if len(found) > 1:
-            raise Unfit(f"several of its layers are called {layer.name}, and nothing says whose weights are whose")
+            raise Unusable(f"several of its layers are called {layer.name}, and nothing says whose weights are whose")
         if not found:
             return {}
         self._used.add(found[0])
@@ -133,11 +133,11 @@ class _Weights:
             for leaf, array in arrays.items():
                 if is_slim(name := slim_name(f"{path}/{leaf}")):
                     if name in found:
-                        raise Unfit(f"{name} occurs twice: it has several published networks")
+                        raise Unusable(f"{name} occurs twice: it has several published networks")
                     found[name] = as_float32(array, name)
                     self._used.add(path)
         if not found:
-            raise Unfit(f"the weights of the module in {layer.name} have no TF-Slim names in this file")
+            raise Unusable(f"the weights of the module in {layer.name} have no TF-Slim names in this file")
         return found
 
     def unused(self) -> list[str]:
@@ -157,11 +157,13 @@ def _operations(layer: Layer, weights: _Weights) -> Iterator[Operation]:
 def _what(layer: Layer, weights: _Weights) -> tuple[str, dict[str, Any]]:  # noqa: PLR0911 (one for each kind)
     kind, config = layer.kind, layer.config
     if layer.training and kind in _RANDOM_ALWAYS:
-        raise Unfit(f"its layer {layer.name} ({kind}) is called with training=True, which no module does to classify")
+        raise Unusable(
+            f"its layer {layer.name} ({kind}) is called with training=True, which no module does to classify"
+        )
     if kind in _INERT:
         return INERT, {}
     if kind in _BY_NAME and kind != "Flatten":
-        raise Unfit(_BY_NAME[kind])
+        raise Unusable(_BY_NAME[kind])
     if kind in ("Conv2D", "DepthwiseConv2D", "Dense"):
         return _with_kernel(layer, weights.of(layer))
     if kind == "BatchNormalization":
@@ -200,11 +202,11 @@ def _with_kernel(layer: Layer, arrays: Arrays) -> tuple[str, dict[str, Any]]:
     config = layer.config
     kernel = arrays.get("kernel", arrays.get("depthwise_kernel"))
     if kernel is None:
-        raise Unfit(f"the weights of its layer {layer.name} are not in the file under that name")
+        raise Unusable(f"the weights of its layer {layer.name} are not in the file under that name")
     if bool(config.get("use_bias", True)) != ("bias" in arrays):
-        raise Unfit(f"the bias of its layer {layer.name} is {'not ' if 'bias' not in arrays else ''}in the file")
+        raise Unusable(f"the bias of its layer {layer.name} is {'not ' if 'bias' not in arrays else ''}in the file")
     if extra := arrays.keys() - {"kernel", "depthwise_kernel", "bias"}:
-        raise Unfit(f"its layer {layer.name} has {', '.join(sorted(extra))}, which no MobileNet has")
+        raise Unusable(f"its layer {layer.name} has {', '.join(sorted(extra))}, which no MobileNet has")
     values = {"kernel": kernel, "bias": arrays.get("bias")}
     if layer.kind == "Dense":
         return "dense", values
@@ -212,23 +214,23 @@ def _with_kernel(layer: Layer, arrays: Arrays) -> tuple[str, dict[str, Any]]:
     for key, value in wanted.items():
         found = config.get(key, value)
         if (list(found) if isinstance(found, tuple) else found) != value:
-            raise Unfit(f"{layer.name} has {key} {found}, where a MobileNet has {value}")
+            raise Unusable(f"{layer.name} has {key} {found}, where a MobileNet has {value}")
     if config.get("padding") not in ("same", "valid"):
-        raise Unfit(f"{layer.name} pads {config.get('padding')!r}")
+        raise Unusable(f"{layer.name} pads {config.get('padding')!r}")
     values |= {"stride": tuple(config.get("strides", (1, 1))), "padding": config["padding"]}
     return ("depthwise" if layer.kind == "DepthwiseConv2D" else "conv"), values
 
 
 def _norm(layer: Layer, arrays: Arrays) -> dict[str, Any]:
     if "moving_mean" not in arrays or "moving_variance" not in arrays:
-        raise Unfit(f"the statistics of its layer {layer.name} are not in the file under that name")
+        raise Unusable(f"the statistics of its layer {layer.name} are not in the file under that name")
     mean = arrays["moving_mean"]
     axis = layer.config.get("axis", -1)
     if axis not in (-1, 3, [3], [-1]) and not (axis in (1, [1]) and mean.ndim == 1):
-        raise Unfit(f"{layer.name} normalizes the axis {axis}, not the channels")
+        raise Unusable(f"{layer.name} normalizes the axis {axis}, not the channels")
     for leaf, key in (("gamma", "scale"), ("beta", "center")):
         if bool(layer.config.get(key, True)) != (leaf in arrays):
-            raise Unfit(f"{leaf} of its layer {layer.name} is {'not ' if leaf not in arrays else ''}in the file")
+            raise Unusable(f"{leaf} of its layer {layer.name} is {'not ' if leaf not in arrays else ''}in the file")
     usual = {"gamma": np.ones_like(mean), "beta": np.zeros_like(mean)}
     return {leaf: arrays.get(leaf, usual.get(leaf)) for leaf in BATCH_NORM_LEAVES} | {
         "epsilon": layer.config.get("epsilon", BATCH_NORM_EPSILON)
@@ -239,12 +241,12 @@ def _published(layer: Layer, weights: _Weights) -> dict[str, Any]:
     """Return the network of a hub.KerasLayer."""
     for key in ("signature", "output_key", "arguments"):
         if layer.config.get(key) not in (None, {}, "default"):
-            raise Unfit(f"its layer {layer.name} is a module called with {key}={layer.config[key]!r}")
+            raise Unusable(f"its layer {layer.name} is a module called with {key}={layer.config[key]!r}")
     found = weights.below(layer)
     scopes = {name.partition("/")[0] for name in found}
     networks = [name for name in BUILDERS if architecture(name, 1.0, 0).scope in scopes]
     if len(networks) != 1 or len(scopes) != 1:
-        raise Unfit(f"its layer {layer.name} holds {', '.join(sorted(scopes))}, not one MobileNet")
+        raise Unusable(f"its layer {layer.name} holds {', '.join(sorted(scopes))}, not one MobileNet")
     return {"network": networks[0], "weights": found}
 
 
@@ -253,7 +255,7 @@ def _explicit_pads(layer: Layer) -> Any:
         (top, bottom), (left, right) = layer.config["padding"]
         return (int(top), int(bottom)), (int(left), int(right))
     except (KeyError, TypeError, ValueError):
-        raise Unfit(f"the padding of {layer.name} is {layer.config.get('padding')!r}") from None
+        raise Unusable(f"the padding of {layer.name} is {layer.config.get('padding')!r}") from None
 
 
 def _activation(value: Any) -> str:
@@ -285,15 +287,17 @@ def _by_order(layers: Sequence[Arrays], size: tuple[int, int] | None) -> Found:
     convolutions, depthwise, norms, dense = _sorted_by_kind(layers)
     network = _network_of(len(convolutions), len(depthwise), len(norms))
     if network.name == "mobilenet_v1" and size and any(side % 2 for side in size):
-        raise Unfit("weights of V1 alone do not say how its stem pads odd sizes; use the whole model's file")
+        raise Unusable("weights of V1 alone do not say how its stem pads odd sizes; use the whole model's file")
     body = len(network.units) - len(depthwise)
     weights = _unit_weights(network, convolutions[:body], depthwise, norms)
     heads = [*convolutions[body:], *dense]
     if len(heads) > 1:
-        raise Unfit(f"{len(heads)} layers follow its features, and weights alone do not say how; use the model's file")
+        raise Unusable(
+            f"{len(heads)} layers follow its features, and weights alone do not say how; use the model's file"
+        )
     steps = [Dense(one["kernel"].reshape(one["kernel"].shape[-2:]), one.get("bias")) for one in heads]
     if steps and steps[0].kernel.shape[1] == 1:
-        raise Unfit(
+        raise Unusable(
             "its classifier has one unit, and weights alone do not say of what kind; use the whole model's file"
         )
     head, _ = head_weights(steps, network.scope, 0)
@@ -308,7 +312,7 @@ def _sorted_by_kind(layers: Sequence[Arrays]) -> tuple[list[Arrays], list[Arrays
         elif "depthwise_kernel" in arrays:
             depthwise.append({"kernel": arrays["depthwise_kernel"]})
         elif "kernel" not in arrays or arrays["kernel"].ndim not in (2, 4):
-            raise Unfit(f"it has a layer with {', '.join(arrays)}, which no MobileNet has")
+            raise Unusable(f"it has a layer with {', '.join(arrays)}, which no MobileNet has")
         elif arrays["kernel"].ndim == 2:
             dense.append(arrays)
         elif arrays["kernel"].shape[3] == 1 and "bias" not in arrays:
@@ -325,7 +329,7 @@ def _network_of(convolutions: int, depthwise: int, norms: int) -> Architecture:
         wide = len(network.units) - narrow
         if depthwise == narrow and norms == len(network.units) and convolutions in (wide, wide + 1):
             return network
-    raise Unfit(
+    raise Unusable(
         f"it has {convolutions} convolutions, {depthwise} depthwise ones and {norms} batch norms; no MobileNet has"
     )
 
@@ -338,11 +342,11 @@ def _unit_weights(
     for unit, norm in zip(network.units, norms, strict=True):
         arrays = next(kernels[unit.depthwise])
         if "bias" in arrays:
-            raise Unfit(f"the convolution of {unit.scope} has a bias")
+            raise Unusable(f"the convolution of {unit.scope} has a bias")
         weights[unit.kernel.name] = as_float32(arrays["kernel"], unit.kernel.name)
         for leaf in BATCH_NORM_LEAVES:
             name = f"{unit.scope}/BatchNorm/{leaf}"
             if leaf not in norm:
-                raise Unfit(f"{name} is missing")
+                raise Unusable(f"{name} is missing")
             weights[name] = as_float32(norm[leaf], name)
     return weights

@@ -15,7 +15,7 @@ from mobilenet_hub.weights.identify import Found, Source, to_source
 from mobilenet_hub.weights.labels import labels_inside
 from mobilenet_hub.weights.litert_graph import LiteRtGraph
 from mobilenet_hub.weights.operations import Recognized, as_found, recognize
-from mobilenet_hub.weights.reading import Unfit, reading
+from mobilenet_hub.weights.reading import Unusable, reading
 from mobilenet_hub.weights.tensorflow.graph_def import image_size_of
 
 _BELOW_ZERO, _TWO = -0.1, 2.0
@@ -54,7 +54,7 @@ def read_litert(file: Path) -> Source:
             whole = as_found(found, size, graph.names)
             return to_source(file, "LiteRT file", replace(whole, labels=labels_inside(data, _classes(found))))
         if size is None:
-            raise Unfit(f"its images have the shape {list(graph.shape(graph.input))}")
+            raise Unusable(f"its images have the shape {list(graph.shape(graph.input))}")
         weights, hidden = _outline(found)
         classes = _classes(found)
         labels = labels_inside(data, max(classes, 2)) if classes else None
@@ -102,5 +102,5 @@ def _recognized(data: bytes) -> tuple[LiteRtGraph, Recognized]:
     shape = graph.shape(graph.input)
     if len(shape) != 4 or shape[3] != 3:
         what = "gray images" if len(shape) == 4 and shape[3] == 1 else f"the shape {list(shape)}"
-        raise Unfit(f"its input is {what}, where a module takes images in colour")
+        raise Unusable(f"its input is {what}, where a module takes images in colour")
     return graph, recognize(graph.operations(), graph.input, graph.output, image_size_of(shape))

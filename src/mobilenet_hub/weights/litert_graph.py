@@ -13,7 +13,7 @@ import numpy as np
 
 from mobilenet_hub.weights.flatbuffer import Table
 from mobilenet_hub.weights.operations import INERT, RESHAPE, Operation
-from mobilenet_hub.weights.reading import Unfit, array_from, as_float32
+from mobilenet_hub.weights.reading import Unusable, array_from, as_float32
 
 _IDENTIFIER = b"TFL3"
 _ADD, _AVERAGE_POOL, _CONV, _DEPTHWISE, _DEQUANTIZE, _FULLY_CONNECTED, _LOGISTIC = 0, 1, 3, 4, 6, 9, 14
@@ -65,7 +65,7 @@ class LiteRtGraph:
         model = Table.root(data)
         codes = model.tables(1)
         if any(code.bytes(1) == _EDGE_TPU for code in codes):
-            raise Unfit(
+            raise Unusable(
                 "it is compiled for the Edge TPU and runs there only; use the file that it was compiled from, whose "
                 "name lacks _edgetpu"
             )
@@ -89,7 +89,7 @@ class LiteRtGraph:
 
     def _one(self, tensors: list[int]) -> int:
         if len(tensors) != 1:
-            raise Unfit(f"it has {len(tensors)} inputs or outputs where a MobileNet has one")
+            raise Unusable(f"it has {len(tensors)} inputs or outputs where a MobileNet has one")
         if self._checked(tensors[0]) < 0:
             raise ValueError("an output is absent")
         return tensors[0]
@@ -133,14 +133,14 @@ class LiteRtGraph:
         if not len(data) and prod(shape):
             return None
         if kind not in _TYPES:
-            raise Unfit(f"{self.name(tensor)} is stored as type {kind}, which no MobileNet's weights are")
+            raise Unusable(f"{self.name(tensor)} is stored as type {kind}, which no MobileNet's weights are")
         return array_from(data, np.dtype(_TYPES[kind]), shape, self.name(tensor))
 
     def constant(self, tensor: int) -> np.ndarray | None:
         """Return the float32 value of a constant, None where it is computed from the images.
 
         Raises:
-            Unfit: a type or a quantization that is not known.
+            Unusable: a type or a quantization that is not known.
             ValueError: it does not fit its shape.
         """
         maker = self._makers.get(tensor)
@@ -219,7 +219,7 @@ class LiteRtGraph:
         if one.code == _PAD:
             amounts = self.constant(one.inputs[1])
             if amounts is None or amounts.shape != (4, 2) or amounts[[0, 3]].any():
-                raise Unfit(f"{self.name(one.output)} pads otherwise than height and width")
+                raise Unusable(f"{self.name(one.output)} pads otherwise than height and width")
             (_, height, width, _) = amounts.astype(int).tolist()
             return "pad", {"pads": (tuple(height), tuple(width))}
         if one.code == _AVERAGE_POOL:
@@ -247,17 +247,17 @@ class LiteRtGraph:
         kernel = self.constant(one.inputs[1]) if len(one.inputs) > 1 and one.inputs[1] >= 0 else None
         bias = self.constant(one.inputs[2]) if len(one.inputs) > 2 and one.inputs[2] >= 0 else None
         if kernel is None or (bias is None and len(one.inputs) > 2 and one.inputs[2] >= 0):
-            raise Unfit(f"{name} computes its weights or its bias, which no MobileNet does")
+            raise Unusable(f"{name} computes its weights or its bias, which no MobileNet does")
         if one.code == _FULLY_CONNECTED:
             if kernel.ndim != 2 or one.option(1, "b"):
-                raise Unfit(f"{name} has a kernel of shape {list(kernel.shape)} or in an order of its own")
+                raise Unusable(f"{name} has a kernel of shape {list(kernel.shape)} or in an order of its own")
             return "dense", {"kernel": kernel.T, "bias": bias}
         depthwise = one.code == _DEPTHWISE
         if kernel.ndim != 4 or (depthwise and (kernel.shape[0] != 1 or one.option(3, default=1) not in (0, 1))):
-            raise Unfit(f"{name} has a kernel of shape {list(kernel.shape)}, unlike a MobileNet's")
+            raise Unusable(f"{name} has a kernel of shape {list(kernel.shape)}, unlike a MobileNet's")
         at = 5 if depthwise else 4
         if (one.option(at, default=1), one.option(at + 1, default=1)) not in ((1, 1), (0, 0)):
-            raise Unfit(f"{name} is a dilated convolution, which no MobileNet has")
+            raise Unusable(f"{name} is a dilated convolution, which no MobileNet has")
         stride = (one.option(2), one.option(1))
         padding = "valid" if one.option(0, "b") else "same"
         # [1, h, w, c] where depthwise, [out, h, w, in] elsewhere

@@ -15,7 +15,7 @@ from mobilenet_hub.architecture import BATCH_NORM_EPSILON, BUILDERS, Architectur
 from mobilenet_hub.weights.head import Affine, Dense, Step, head_weights
 from mobilenet_hub.weights.identify import Found
 from mobilenet_hub.weights.padding import SAME, Pads, padding_rule
-from mobilenet_hub.weights.reading import Unfit, as_float32
+from mobilenet_hub.weights.reading import Unusable, as_float32
 
 Tensor = Hashable
 INERT = "inert"  # does nothing to what passes: an identity, dropout
@@ -73,12 +73,12 @@ def recognize(
         size: (height, width) of the images, where it is known.
 
     Raises:
-        Unfit: another network, or an operation that a module cannot have; names it.
+        Unusable: another network, or an operation that a module cannot have; names it.
     """
     operations = list(operations)
     try:
         path = _path(operations, start, end)
-    except Unfit:
+    except Unusable:
         _network_of(operations)  # that it is another network altogether says more
         raise
     walk = _Walk(_network_of(path), start, size)
@@ -93,7 +93,7 @@ def as_found(
     """Return a recognized network with its head as a module has it.
 
     Raises:
-        Unfit: the head is none that a module can have.
+        Unusable: the head is none that a module can have.
     """
     last = found.network.units[-1].batch_norm[0].name
     head, hidden = head_weights(found.head, found.network.scope, int(np.size(found.weights.get(last, ()))))
@@ -121,7 +121,7 @@ def _path(operations: Iterable[Operation], start: Tensor, end: Tensor) -> list[O
         if tensor in done:
             continue
         if tensor not in makers or tensor in open_ones:
-            raise Unfit(f"its output depends on {tensor}, which is not computed from the images")
+            raise Unusable(f"its output depends on {tensor}, which is not computed from the images")
         open_ones.add(tensor)
         stack.append((tensor, True))
         stack += [(one, False) for one in reversed(makers[tensor].inputs)]
@@ -139,7 +139,7 @@ def _network_of(path: Sequence[Operation]) -> Architecture:
         narrow = sum(unit.depthwise for unit in network.units)
         if depthwise == narrow and convolutions >= len(network.units) - narrow:
             return network
-    raise Unfit(
+    raise Unusable(
         f"it has {convolutions} convolutions and {depthwise} depthwise ones, which no MobileNet V1 or V2 has; "
         f"{_looks_like(path, convolutions, depthwise)}"
     )
@@ -180,13 +180,13 @@ class _Walk:
     def take(self, one: Operation) -> None:
         """Take the next operation in."""
         if self._current not in one.inputs:
-            raise Unfit(
+            raise Unusable(
                 f"{one.name} does not take what comes before it: the network has a branch that no MobileNet has"
             )
         if self._pads is not None and one.kind not in ("conv", "depthwise", INERT):
-            raise Unfit(f"zero padding is followed by {one.name}")
+            raise Unusable(f"zero padding is followed by {one.name}")
         if one.kind != "add" and len(set(one.inputs)) != 1:
-            raise Unfit(f"{one.name} joins two branches, which no MobileNet does there")
+            raise Unusable(f"{one.name} joins two branches, which no MobileNet does there")
         if one.kind == INERT:
             self._pass(one)
         elif self._features is not None:
@@ -206,7 +206,7 @@ class _Walk:
     def _take_scaling(self, one: Operation) -> None:
         scale, shift = (np.unique(np.asarray(one.values[key], np.float64)) for key in ("scale", "shift"))
         if len(scale) != 1 or len(shift) != 1:
-            raise Unfit(f"{one.name} scales the colours of its images differently, which a module cannot")
+            raise Unusable(f"{one.name} scales the colours of its images differently, which a module cannot")
         self._scale, self._offset = self._scale * float(scale[0]), self._offset * float(scale[0]) + float(shift[0])
         self._scaled = True
 
@@ -225,12 +225,12 @@ class _Walk:
         whole = at == len(self._network.units)
         if one.kind == "pad":
             if self._pads is not None or np.any(one.values.get("value", 0)):
-                raise Unfit(f"{one.name} pads otherwise than a MobileNet")
+                raise Unusable(f"{one.name} pads otherwise than a MobileNet")
             self._pads = one.values["pads"]
         elif one.kind in ("conv", "depthwise") and not whole:
             self._take_convolution(one, self._network.units[at])
         elif not at:
-            raise Unfit(f"{one.name} ({one.kind}) stands before the network, where a module has nothing")
+            raise Unusable(f"{one.name} ({one.kind}) stands before the network, where a module has nothing")
         elif one.kind in ("norm", "affine"):
             self._take_norm(one, self._units[-1])
         elif one.kind == "activation":
@@ -240,26 +240,26 @@ class _Walk:
         elif one.kind in ("mean", "pool") and whole:
             self._take_pooling(one)
         elif one.kind == RESHAPE and whole:
-            raise Unfit(f"{one.name} flattens the feature map, where a module has global average pooling")
+            raise Unusable(f"{one.name} flattens the feature map, where a module has global average pooling")
         else:
-            raise Unfit(f"{one.name} ({one.kind}) is no part of a MobileNet, after {at} convolutions")
+            raise Unusable(f"{one.name} ({one.kind}) is no part of a MobileNet, after {at} convolutions")
         if self._outputs and one.kind != "pad":
             self._outputs[-1] = one.output
 
     def _take_convolution(self, one: Operation, unit: ConvUnit) -> None:
         if (one.kind == "depthwise") != unit.depthwise:
-            raise Unfit(f"{one.name} is a {one.kind} convolution in the place of {unit.scope}: another network")
+            raise Unusable(f"{one.name} is a {one.kind} convolution in the place of {unit.scope}: another network")
         self._close()
         kernel, stride = one.values["kernel"], tuple(one.values["stride"])
         if kernel.ndim != 4 or kernel.shape[:2] != (unit.kernel_size,) * 2:
-            raise Unfit(f"{one.name} has a kernel of shape {list(kernel.shape)} in the place of {unit.scope}")
+            raise Unusable(f"{one.name} has a kernel of shape {list(kernel.shape)} in the place of {unit.scope}")
         if stride != (unit.stride,) * 2:
-            raise Unfit(f"{one.name} has the stride {list(stride)}; {unit.scope} needs {unit.stride}")
+            raise Unusable(f"{one.name} has the stride {list(stride)}; {unit.scope} needs {unit.stride}")
         pads = one.values["padding"]
         if pads == "valid":
             pads = self._pads or ((0, 0), (0, 0))
         elif self._pads is not None:
-            raise Unfit(f"{one.name} pads twice")
+            raise Unusable(f"{one.name} pads twice")
         self._pads = None
         self._units.append(_Unit(one.name, kernel, pads=pads))
         self._outputs.append(one.output)
@@ -274,18 +274,18 @@ class _Walk:
         found, wanted = self._units[-1], self._network.units[len(self._units) - 1]
         if found.relu6 != wanted.relu6:
             what = "is to be followed by" if wanted.relu6 else "is followed by"
-            raise Unfit(f"{found.name} ({wanted.scope}) {what} ReLU6, as it is {'not ' if wanted.relu6 else ''}here")
+            raise Unusable(f"{found.name} ({wanted.scope}) {what} ReLU6, as it is {'not ' if wanted.relu6 else ''}here")
         if found.adds != (wanted.adds is not None):
-            raise Unfit(
+            raise Unusable(
                 f"{found.name} ({wanted.scope}) has {'a' if found.adds else 'no'} residual sum, unlike TF-Slim's"
             )
 
     def _take_norm(self, one: Operation, unit: _Unit) -> None:
         if unit.relu6 or unit.adds:
-            raise Unfit(f"{one.name} ({one.kind}) follows an activation or a sum, where a MobileNet has none")
+            raise Unusable(f"{one.name} ({one.kind}) follows an activation or a sum, where a MobileNet has none")
         if one.kind == "norm":
             if unit.norm is not None:
-                raise Unfit(f"two batch norms follow each other: {one.name} is the second")
+                raise Unusable(f"two batch norms follow each other: {one.name} is the second")
             epsilon = float(one.values["epsilon"])
             self._epsilons.add(BATCH_NORM_EPSILON if isclose(epsilon, BATCH_NORM_EPSILON, rel_tol=1e-6) else epsilon)
             unit.norm = {leaf: one.values[leaf] for leaf in ("gamma", "beta", "moving_mean", "moving_variance")}
@@ -307,11 +307,11 @@ class _Walk:
         if function == "linear":
             return
         if function != "relu6":
-            raise Unfit(f"the activation {one.name} is {function}, where a MobileNet has ReLU6")
+            raise Unusable(f"the activation {one.name} is {function}, where a MobileNet has ReLU6")
         if unit.relu6:
             return
         if unit.adds:
-            raise Unfit(f"{one.name} follows a sum, where a MobileNet has no activation")
+            raise Unusable(f"{one.name} follows a sum, where a MobileNet has no activation")
         unit.relu6 = True
 
     def _take_sum(self, one: Operation) -> None:
@@ -319,7 +319,7 @@ class _Walk:
         found = self._units[-1]
         others = [tensor for tensor in one.inputs if tensor != self._current]
         if wanted is None or found.adds or others != [self._outputs[wanted]]:
-            raise Unfit(f"the sum {one.name} is not that of a MobileNet's residual")
+            raise Unusable(f"the sum {one.name} is not that of a MobileNet's residual")
         found.adds = True
 
     def _take_pooling(self, one: Operation) -> None:
@@ -327,9 +327,11 @@ class _Walk:
         if one.kind == "pool" and self._size is not None:
             size = self._network.output_sizes(*self._size)[-1]
             if tuple(one.values["window"]) != size:
-                raise Unfit(f"{one.name} averages {list(one.values['window'])} of a map of {list(size)}, not all of it")
+                raise Unusable(
+                    f"{one.name} averages {list(one.values['window'])} of a map of {list(size)}, not all of it"
+                )
         elif one.kind == "pool" and not one.values.get("whole"):
-            raise Unfit(f"{one.name} averages over a part of the map, as far as the file says; give the image size")
+            raise Unusable(f"{one.name} averages over a part of the map, as far as the file says; give the image size")
         self._features = one.output
 
     def _take_behind(self, one: Operation) -> None:
@@ -345,16 +347,16 @@ class _Walk:
         elif one.kind == "activation":
             self._head.append(one.values["function"])
         elif one.kind not in (RESHAPE, "mean"):
-            raise Unfit(f"{one.name} ({one.kind}) stands behind the features, where a module has dense layers only")
+            raise Unusable(f"{one.name} ({one.kind}) stands behind the features, where a module has dense layers only")
 
     def finish(self) -> Recognized:
         """Return the network once the path is at its end."""
         network = self._network
         if self._features is None:
             what = "its features are not pooled" if len(self._units) == len(network.units) else "its graph is cut short"
-            raise Unfit(f"{what}: a module has global average pooling behind its last convolution")
+            raise Unusable(f"{what}: a module has global average pooling behind its last convolution")
         if len(self._epsilons) > 1:
-            raise Unfit(f"its batch norms have the different epsilons {sorted(self._epsilons)}")
+            raise Unusable(f"its batch norms have the different epsilons {sorted(self._epsilons)}")
         epsilon = self._epsilons.pop() if self._epsilons else BATCH_NORM_EPSILON
         weights, folded = dict(self._given), False
         for unit, found in zip(network.units, self._units, strict=False):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mobilenet_hub.architecture import Architecture, ConvUnit, Padding, output_size, pad_amounts
-from mobilenet_hub.weights.reading import Unfit
+from mobilenet_hub.weights.reading import Unusable
 
 Pads = tuple[tuple[int, int], tuple[int, int]]  # ((top, bottom), (left, right))
 SAME, _BOTTOM_RIGHT = "same", ((0, 1), (0, 1))
@@ -30,7 +30,7 @@ def padding_rule(network: Architecture, pads: Sequence[Pads | str], size: tuple[
         size: (height, width) of the images, where it is known.
 
     Raises:
-        Unfit: no rule pads so.
+        Unusable: no rule pads so.
     """
     strided = [one for one, unit in zip(pads, network.units, strict=True) if unit.stride > 1]
     if all(one == SAME for one in pads):
@@ -47,7 +47,7 @@ def padding_rule(network: Architecture, pads: Sequence[Pads | str], size: tuple[
             width = output_size(width, unit.kernel_size, unit.stride, padding)
         else:
             return padding
-    raise Unfit(f"it pads images of {size[0]}x{size[1]} in a way that a module cannot record")
+    raise Unusable(f"it pads images of {size[0]}x{size[1]} in a way that a module cannot record")
 
 
 def _pads_of(unit: ConvUnit, height: int, width: int, padding: Padding) -> Pads:

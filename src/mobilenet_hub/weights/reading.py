@@ -1,7 +1,7 @@
 """Reading of files that are not to be trusted: errors that name the file, sizes that fit.
 
-The parsers of this folder raise ValueError with what is wrong and where in the data, Unfit where the data are sound but
-of another network; `reading` adds the file once.
+The parsers of this folder raise ValueError with what is wrong and where in the data, Unusable where the data are sound
+but of another network; `reading` adds the file once.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from mobilenet_hub.errors import CorruptFileError, InvalidModuleError, MobileNet
 _FLOATS = ("float32", "float16", "float64")
 
 
-class Unfit(ValueError):
+class Unusable(ValueError):
     """The data are sound, but hold something else than a network that a module can be."""
 
 
@@ -29,14 +29,14 @@ def reading(file: Path, what: str) -> Iterator[None]:
         what: what it should be, e.g. "a frozen graph".
 
     Raises:
-        InvalidModuleError: the block raised Unfit.
+        InvalidModuleError: the block raised Unusable.
         CorruptFileError: the block raised what data raise that are damaged or of another structure.
     """
     try:
         yield
     except MobileNetHubError:
         raise
-    except Unfit as error:
+    except Unusable as error:
         raise InvalidModuleError(f"{file} is not {what} that can be used: {error}") from None
     except FileNotFoundError as error:
         raise CorruptFileError(f"{error.filename or file} is missing") from None

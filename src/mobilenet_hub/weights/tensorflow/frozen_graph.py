@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mobilenet_hub.weights.identify import LEAVES, Source, to_source
 from mobilenet_hub.weights.operations import Operation, as_found, recognize
-from mobilenet_hub.weights.reading import Unfit, reading
+from mobilenet_hub.weights.reading import Unusable, reading
 from mobilenet_hub.weights.tensorflow.graph_def import Node, image_size_of, nodes_of, refuse_quantized
 from mobilenet_hub.weights.tensorflow.graph_operations import TensorFlowGraph
 from mobilenet_hub.weights.tensorflow.protobuf import Message
@@ -55,7 +55,7 @@ def _output(nodes: list[Node]) -> str:
         name for name, op in ((node.name, node.op) for node in nodes) if name in set(ends) and op not in _NO_OUTPUTS
     ]
     if len(ends) != 1:
-        raise Unfit(f"it has {len(ends)} outputs ({', '.join(ends[:5])}), where a network has one")
+        raise Unusable(f"it has {len(ends)} outputs ({', '.join(ends[:5])}), where a network has one")
     return ends[0]
 
 
@@ -65,7 +65,7 @@ def _input(graph: TensorFlowGraph, operations: list[Operation]) -> tuple[tuple[s
     starts = [node for node in graph.nodes if node.op == "Placeholder" and (node.name, 0) in taken]
     starts.sort(key=lambda node: image_size_of(node.shape()) is None)
     if not starts:
-        raise Unfit("its output depends on no placeholder: it takes no images")
+        raise Unusable("its output depends on no placeholder: it takes no images")
     return (starts[0].name, 0), image_size_of(starts[0].shape())
 
 

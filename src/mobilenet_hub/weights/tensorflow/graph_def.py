@@ -12,7 +12,7 @@ from math import isclose, prod
 import numpy as np
 
 from mobilenet_hub.architecture import BATCH_NORM_EPSILON, INPUT_CHANNELS, Variant
-from mobilenet_hub.weights.reading import Unfit, array_from
+from mobilenet_hub.weights.reading import Unusable, array_from
 from mobilenet_hub.weights.tensorflow.protobuf import Message, varints
 
 _CONSTANTS = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}  # types.proto
@@ -105,7 +105,7 @@ def facts_of(nodes: Iterable[Node]) -> GraphFacts:
     """Collect what a graph says, and refuse a quantized one.
 
     Raises:
-        Unfit: the graph is quantized.
+        Unusable: the graph is quantized.
     """
     sizes, variables = set(), {}
     nodes = list(nodes)
@@ -123,7 +123,7 @@ def variant_of(nodes: Iterable[Node]) -> Variant:
     """Return how a graph computes that is read by its variables' names: its batch norm's epsilon.
 
     Raises:
-        Unfit: the graph pads otherwise than SAME, or mixes epsilons.
+        Unusable: the graph pads otherwise than SAME, or mixes epsilons.
     """
     epsilons = set()
     for node in nodes:
@@ -140,11 +140,11 @@ def refuse_quantized(nodes: Iterable[Node]) -> None:
     """Refuse a graph that computes in integers, or as if it did.
 
     Raises:
-        Unfit: names the node.
+        Unusable: names the node.
     """
     for node in nodes:
         if "FakeQuant" in node.op or node.op in ("Dequantize", "QuantizedConv2D"):
-            raise Unfit(
+            raise Unusable(
                 f"node {node.name} is {node.op}: the network is quantized; "
                 "use the float file of the same network and quantize on export"
             )
@@ -169,12 +169,12 @@ def _check_padding(node: Node) -> None:
     padding = node.attributes["padding"].text(2) if "padding" in node.attributes else ""
     strided = node.attributes["strides"].message(1).bytes(3) != b"\1\1\1\1" if "strides" in node.attributes else False
     if padding != "SAME" and (strided or node.op == "DepthwiseConv2dNative"):
-        raise Unfit(f"node {node.name} pads {padding or 'somehow'}, not SAME as TF-Slim's published networks do")
+        raise Unusable(f"node {node.name} pads {padding or 'somehow'}, not SAME as TF-Slim's published networks do")
 
 
 def _one_epsilon(epsilons: set[float]) -> float:
     if len(epsilons) > 1:
-        raise Unfit(f"its batch norms have the different epsilons {sorted(epsilons)}")
+        raise Unusable(f"its batch norms have the different epsilons {sorted(epsilons)}")
     epsilon = epsilons.pop() if epsilons else BATCH_NORM_EPSILON
     return BATCH_NORM_EPSILON if isclose(epsilon, BATCH_NORM_EPSILON, rel_tol=1e-6) else epsilon
 

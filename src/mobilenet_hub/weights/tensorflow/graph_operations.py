@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mobilenet_hub.weights.operations import INERT, RESHAPE, Operation
-from mobilenet_hub.weights.reading import Unfit
+from mobilenet_hub.weights.reading import Unusable
 from mobilenet_hub.weights.tensorflow.graph_def import Node
 from mobilenet_hub.weights.tensorflow.protobuf import Message
 
@@ -242,7 +242,7 @@ class _Reading:
     def _value(self, key: Key, node: Node, what: str) -> np.ndarray:
         value = self._constants.get(key)
         if value is None:
-            raise Unfit(f"{what} of {node.name} ({node.op}) is computed in a way that no MobileNet does")
+            raise Unusable(f"{what} of {node.name} ({node.op}) is computed in a way that no MobileNet does")
         return value
 
     def _operation(self, key: Key, one: _Placed) -> Operation:
@@ -285,10 +285,10 @@ class _Reading:
                 return "a transposed MatMul", {}
             return "dense", {"kernel": kernel.T if node.flag("transpose_b") else kernel}
         if node.text("data_format") not in ("", "NHWC") or any(n != 1 for n in node.integers("dilations")):
-            raise Unfit(f"{node.name} is dilated or has its channels first, which no MobileNet does")
+            raise Unusable(f"{node.name} is dilated or has its channels first, which no MobileNet does")
         padding = node.text("padding")
         if padding not in ("SAME", "VALID") or len(node.integers("strides")) != 4:
-            raise Unfit(f"{node.name} pads {padding or 'somehow'}")
+            raise Unusable(f"{node.name} pads {padding or 'somehow'}")
         values = {"kernel": kernel, "stride": tuple(node.integers("strides")[1:3]), "padding": padding.lower()}
         return ("conv" if node.op == "Conv2D" else "depthwise"), values
 
@@ -310,16 +310,16 @@ class _Reading:
         amounts = self._value(one.inputs[1], one.node, "the padding").astype(int)
         value = self._value(one.inputs[2], one.node, "the padding") if len(one.inputs) > 2 else 0
         if amounts.shape != (4, 2) or amounts[[0, 3]].any():
-            raise Unfit(f"{one.node.name} pads otherwise than height and width")
+            raise Unusable(f"{one.node.name} pads otherwise than height and width")
         (_, height, width, _) = amounts.tolist()
         return {"pads": (tuple(height), tuple(width)), "value": value}
 
     def _fused(self, one: _Placed) -> dict[str, Any]:
         node = one.node
         if "is_training" not in node.attributes or node.flag("is_training"):
-            raise Unfit(f"{node.name} normalizes by the statistics of the batch, as in training")
+            raise Unusable(f"{node.name} normalizes by the statistics of the batch, as in training")
         if len(one.inputs) != 5 or node.text("data_format") not in ("", "NHWC"):
-            raise Unfit(f"{node.name} normalizes otherwise than over the channels")
+            raise Unusable(f"{node.name} normalizes otherwise than over the channels")
         leaves = ("gamma", "beta", "moving_mean", "moving_variance")
         values = {leaf: self._value(taken, node, leaf) for leaf, taken in zip(leaves, one.inputs[1:], strict=True)}
         return {**values, "epsilon": node.decimal("epsilon", _EPSILON)}

@@ -17,7 +17,7 @@ from mobilenet_hub.errors import CorruptFileError
 from mobilenet_hub.module_folder import CONFIG_FILE, LABELS_FILE
 from mobilenet_hub.weights.identify import Found, Source, to_source
 from mobilenet_hub.weights.operations import as_found, recognize
-from mobilenet_hub.weights.reading import Unfit, reading
+from mobilenet_hub.weights.reading import Unusable, reading
 from mobilenet_hub.weights.tensorflow.checkpoint import check_belongs, network_weights
 from mobilenet_hub.weights.tensorflow.graph_def import facts_of, image_size_of, nodes_of, shape_of, variant_of
 from mobilenet_hub.weights.tensorflow.graph_operations import TensorFlowGraph
@@ -102,7 +102,7 @@ def _ends(signatures: dict[str, Message]) -> tuple[str, str] | None:
     if not any(outputs.values()):
         return None
     if len(inputs) != 1 or (len(outputs) != 1 and "default" not in outputs):
-        raise Unfit(f"it takes {', '.join(inputs)} and gives {', '.join(outputs)}, where a module has one of each")
+        raise Unusable(f"it takes {', '.join(inputs)} and gives {', '.join(outputs)}, where a module has one of each")
     return next(iter(inputs.values())), outputs.get("default") or next(iter(outputs.values()))
 
 
