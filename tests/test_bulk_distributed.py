@@ -1,6 +1,5 @@
 """A real Ray cluster of several nodes on this machine: the bytes of one run, whoever is killed and whenever."""
 
-import io
 import os
 import random
 import signal
@@ -8,13 +7,8 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
-from PIL import Image
-from reference_network import random_weights
-
-from mobilenet_hub.module import Module, ModuleConfig
-from mobilenet_hub.module_folder import write_module
+from small_photos import make_work
 
 pytest.importorskip("ray", reason="needs Ray: the extra mobilenet-hub[ray]")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -27,15 +21,7 @@ ROUNDS = int(os.environ.get("MOBILENET_HUB_TEST_ROUNDS", "2"))  # of killing; mo
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
-    config = ModuleConfig("mobilenet_v1", 0.25, (32, 32), 3, labels=("ant", "bee", "cat"))
-    write_module(folder / "m", Module(config, random_weights(config.network)))
-    (folder / "photos").mkdir()
-    for number in range(COUNT):
-        name = f"{number:03d}.jpg"
-        buffer = io.BytesIO()
-        pixels = np.random.default_rng(number).integers(0, 256, (5, 6, 3), np.uint8)
-        Image.fromarray(pixels).resize((60, 50), Image.Resampling.BICUBIC).save(buffer, "JPEG")
-        (folder / "photos" / name).write_bytes(BAD.get(name, buffer.getvalue()))
+    make_work(folder, COUNT, BAD)
     assert run(folder, "one").wait() == 1
     return folder
 

@@ -1,6 +1,5 @@
 """Parts of a run, computed in any order and merged: the bytes of one run, or an error that says what is missing."""
 
-import io
 import random
 import shutil
 import signal
@@ -11,39 +10,23 @@ import time
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa  # noqa: TID253
 import pytest
-from PIL import Image
 from pyarrow import parquet  # noqa: TID253
-from reference_network import random_weights
+from small_photos import jpeg, make_work
 
 from mobilenet_hub.cli.main import main
-from mobilenet_hub.module import Module, ModuleConfig
-from mobilenet_hub.module_folder import write_module
 
 COUNT = 61
 BAD = {"007.jpg": b"", "040.jpg": b"no picture", "060.jpg": b"\xff\xd8\xff\xe0"}
 ENDINGS = ["", ".parquet", ".npy"]
 
 
-def jpeg(number):
-    buffer = io.BytesIO()
-    pixels = np.random.default_rng(number).integers(0, 256, (5, 6, 3), np.uint8)
-    Image.fromarray(pixels).resize((60 + number % 7, 50), Image.Resampling.BICUBIC).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """A module and the same photos as a folder, archives and a table."""
     folder = tmp_path_factory.mktemp("work")
-    config = ModuleConfig("mobilenet_v1", 0.25, (32, 32), 3, labels=("ant", "bee", "cat"))
-    write_module(folder / "m", Module(config, random_weights(config.network)))
-    (folder / "photos").mkdir()
-    files = {f"{n:03d}.jpg": BAD.get(f"{n:03d}.jpg", jpeg(n)) for n in range(COUNT)}
-    for name, data in files.items():
-        (folder / "photos" / name).write_bytes(data)
+    files = make_work(folder, COUNT, BAD)
     with tarfile.open(folder / "photos.tar.gz", "w:gz") as archive:
         archive.add(folder / "photos", "photos")
     with tarfile.open(folder / "photos.tar", "w") as archive:

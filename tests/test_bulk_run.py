@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from pyarrow import parquet  # noqa: TID253
 from reference_network import random_weights
+from small_photos import jpeg, make_work
 
 from mobilenet_hub.cli.main import main
 from mobilenet_hub.inference.embed import Embedder
@@ -29,23 +29,11 @@ COUNT = 150
 BAD = {"017.jpg": b"", "080.jpg": b"no picture", "149.jpg": b"\xff\xd8\xff\xe0"}
 
 
-def jpeg(number):
-    buffer = io.BytesIO()
-    pixels = np.random.default_rng(number).integers(0, 256, (5, 6, 3), np.uint8)
-    Image.fromarray(pixels).resize((60 + number % 7, 50), Image.Resampling.BICUBIC).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """A folder with a small module `m` with three classes, 147 photos and 3 files that are none."""
     folder = tmp_path_factory.mktemp("work")
-    config = ModuleConfig("mobilenet_v1", 0.25, (32, 32), 3, labels=("ant", "bee", "cat"))
-    write_module(folder / "m", Module(config, random_weights(config.network)))
-    (folder / "photos").mkdir()
-    for number in range(COUNT):
-        name = f"{number:03d}.jpg"
-        (folder / "photos" / name).write_bytes(BAD.get(name, jpeg(number)))
+    make_work(folder, COUNT, BAD)
     return folder
 
 

@@ -114,6 +114,10 @@ class Manifest:
             raise InputError(f"{file} is not a manifest of this program ({error}); choose a new folder") from None
         return known
 
+    def total(self, name: str) -> int:
+        """Return a count of all finished shards: "inputs", "rows" or "skipped"."""
+        return sum(shard[name] for shard in self.shards)
+
     def write(self, file: Path) -> None:
         """Write it, whole or not at all."""
         data: dict[str, Any] = {

@@ -90,8 +90,8 @@ def merge(
         if isinstance(error, OutputError | InputError):
             raise
         raise OutputError(f"{output} cannot be written: {error.strerror or error}; all parts are kept") from error
-    skipped = _sum(manifest, "skipped")
-    return Summary(output, _sum(manifest, "rows"), skipped, skipped_file if skipped else None, 0)
+    skipped = manifest.total("skipped")
+    return Summary(output, manifest.total("rows"), skipped, skipped_file if skipped else None, 0)
 
 
 def _folder_of(source: Path) -> Path:
@@ -203,7 +203,7 @@ def _merged(folder: Path, on_progress: OnProgress) -> Manifest:
 
 def _is_of(whole: Manifest, part: Manifest) -> bool:
     last = whole.shards[-1]["keys_sha256"] if whole.shards else None
-    return (whole.settings, _sum(whole, "inputs"), last) == (part.settings, part.inputs, part.keys_sha256)
+    return (whole.settings, whole.total("inputs"), last) == (part.settings, part.inputs, part.keys_sha256)
 
 
 def _whole(folder: Path, parts: Sequence[_Found], on_progress: OnProgress) -> Manifest:
@@ -255,7 +255,3 @@ def _single(folder: Path, output: Path, manifest: Manifest) -> Path:
     schema = parquet.read_schema(folder / manifest.shards[0]["file"]).remove_metadata()
     with Shards(folder, manifest.settings, schema) as shards:
         return assemble(shards, output, schema, manifest.settings)
-
-
-def _sum(manifest: Manifest, name: str) -> int:
-    return sum(shard[name] for shard in manifest.shards)

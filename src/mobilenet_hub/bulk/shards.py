@@ -117,17 +117,17 @@ class Shards:
     @property
     def inputs(self) -> int:
         """How many inputs are done with, those of earlier runs included."""
-        return self._sum("inputs")
+        return self._manifest.total("inputs")
 
     @property
     def rows(self) -> int:
         """How many rows are in finished shards."""
-        return self._sum("rows")
+        return self._manifest.total("rows")
 
     @property
     def skipped(self) -> int:
         """How many inputs of finished shards were bad."""
-        return self._sum("skipped")
+        return self._manifest.total("skipped")
 
     @property
     def skipped_file(self) -> Path:
@@ -239,9 +239,6 @@ class Shards:
         """The number of the shard that is written now."""
         return self.part.index + self.part.count * len(self._manifest.shards)
 
-    def _sum(self, name: str) -> int:
-        return sum(shard[name] for shard in self._manifest.shards)
-
     def _finished(self) -> dict[int, int]:
         """Return at which number of inputs each finished shard of this part ends: ends to indices."""
         numbers = (self.part.index + self.part.count * index for index in range(len(self._manifest.shards)))
@@ -317,7 +314,7 @@ class Shards:
         if not manifest.complete:
             raise InputError(f"{self.folder} holds a run that is not one of parts; choose another output")
         refuse_other_settings(self.folder, manifest.settings, self._manifest.settings)
-        self._manifest.inputs = sum(shard["inputs"] for shard in manifest.shards)
+        self._manifest.inputs = manifest.total("inputs")
         self._manifest.shards = [s for number, s in enumerate(manifest.shards) if self.part.has(number)]
         self._manifest.complete = True
 

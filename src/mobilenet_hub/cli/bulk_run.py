@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mobilenet_hub.cli.console import note, print_json
 from mobilenet_hub.cli.options import add_computing, add_images
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mobilenet_hub.inference.model import Model
     from mobilenet_hub.inference.quantize import Int8Engine
     from mobilenet_hub.module import Module
+
+    AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 def add_bulk_options(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +51,23 @@ def add_bulk_options(parser: argparse.ArgumentParser) -> None:
         help="compute on a Ray cluster, without ADDRESS on one of this machine; --threads is then of each worker",
     )
     bulk.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
+
+
+def open_model(args: argparse.Namespace, model: "type[AnyModel]") -> "tuple[Path | Module, AnyModel]":
+    """Return the module that the arguments name, and a Classifier or an Embedder of it as they ask for."""
+    from mobilenet_hub.store import locate
+
+    module = locate(args.module, usual_size=args.image_size, kind=model.kind)
+    opened = model(
+        module,
+        engine_precision(args),
+        args.image_size,
+        fit=args.fit,
+        threads=args.threads,
+        engine=args.engine,
+        any_size=args.any_size,
+    )
+    return module, opened
 
 
 def run_bulk(

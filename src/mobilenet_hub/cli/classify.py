@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from mobilenet_hub.cli.bulk_run import add_bulk_options, engine_precision, expected, note_precision, run_bulk
+from mobilenet_hub.cli.bulk_run import add_bulk_options, expected, note_precision, open_model, run_bulk
 from mobilenet_hub.cli.console import bar, is_fancy, note, print_json, table
 from mobilenet_hub.cli.options import add_module
 from mobilenet_hub.errors import ImageError, InputError
@@ -35,22 +35,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Classify; 1 where an image could not be."""
     from mobilenet_hub.inference.classify import Classifier
-    from mobilenet_hub.store import locate
 
     if args.top is not None and args.top < 1:
         raise InputError(f"--top must be 1 or more, not {args.top}")
     if not 0 <= args.min_score <= 1:
         raise InputError(f"--min-score must be from 0 to 1, not {args.min_score:g}")
-    module = locate(args.module, usual_size=args.image_size, kind="classification")
-    classifier = Classifier(
-        module,
-        engine_precision(args),
-        args.image_size,
-        fit=args.fit,
-        threads=args.threads,
-        engine=args.engine,
-        any_size=args.any_size,
-    )
+    module, classifier = open_model(args, Classifier)
     if args.output is None:
         return _to_screen(args, classifier)
     from mobilenet_hub.bulk.rows import label_rows

@@ -2,7 +2,7 @@
 
 import argparse
 
-from mobilenet_hub.cli.bulk_run import add_bulk_options, engine_precision, run_bulk
+from mobilenet_hub.cli.bulk_run import add_bulk_options, open_model, run_bulk
 from mobilenet_hub.cli.options import add_module
 
 HELP_OUTPUT = "a folder of Parquet shards, or one file ending in .parquet or .npy"
@@ -20,17 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Embed; 1 where an image could not be."""
     from mobilenet_hub.bulk.rows import feature_rows
     from mobilenet_hub.inference.embed import Embedder
-    from mobilenet_hub.store import locate
 
-    module = locate(args.module, usual_size=args.image_size, kind="feature_vector")
-    embedder = Embedder(
-        module,
-        engine_precision(args),
-        args.image_size,
-        fit=args.fit,
-        threads=args.threads,
-        engine=args.engine,
-        any_size=args.any_size,
-    )
+    module, embedder = open_model(args, Embedder)
     rows = feature_rows(embedder.num_features, half=args.float16)
     return run_bulk("embed", args, embedder, rows, {"dtype": "float16" if args.float16 else "float32"}, module)
