@@ -4,9 +4,11 @@ import itertools
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import mobilenet_hub
 from mobilenet_hub.keras.backends import installed_backends
 
 pytest.importorskip("keras", reason="saved Keras models need Keras")
@@ -16,6 +18,7 @@ ORDERS = list(itertools.permutations(name for name in NAMES if name not in ("tor
 
 LOAD = """
 import sys
+from pathlib import Path
 for name in sys.argv[2:]:
     __import__(name)
 import keras
@@ -65,3 +68,23 @@ def test_every_order_of_imports(saved, order):
     for position, other in enumerate(name for name in ("torch", "jax") if name in BACKENDS):
         names.insert((number + position) % (len(names) + 1), other)
     load(saved, names, BACKENDS[number % len(BACKENDS)])
+
+
+@pytest.mark.slow
+def test_every_file_that_needs_keras_may_be_the_first_to_ask_for_it():
+    root = Path(mobilenet_hub.__file__).parent
+    files = [file for room in ("keras", "hub") for file in (root / room).glob("*.py")]
+    names = [f"mobilenet_hub.{file.parent.name}.{file.stem}" for file in files if "\nimport keras" in file.read_text()]
+    assert len(names) >= 7
+    code = (
+        f"import importlib, os, sys\nimport mobilenet_hub, {BACKENDS[0]}\nassert 'keras' not in sys.modules\n"
+        "for name in sys.argv[1:]:\n"
+        "    if not (child := os.fork()):\n"  # Keras alone is imported anew for each
+        "        importlib.import_module(name), sys.stdout.flush(), os._exit(0)\n"
+        "    assert os.waitpid(child, 0)[1] == 0, name\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *names],
+        env={**os.environ, "KERAS_BACKEND": BACKENDS[0]}, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]

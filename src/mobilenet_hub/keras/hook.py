@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _REGISTERS = "mobilenet_hub.hub.keras_layer"  # and what it imports: layers, models
-_BELOW = ("mobilenet_hub.keras.kernels", "mobilenet_hub.keras.layers", "mobilenet_hub.keras.mobilenet")
+_BELOW = ("mobilenet_hub.keras.", "mobilenet_hub.hub.")  # where that lies
 
 
 def install() -> None:
@@ -43,9 +43,14 @@ class _AfterKeras:
                 if self in sys.meta_path:
                     sys.meta_path.remove(self)
                 execute(module)
-                # One of these, imported by name, may be what asked for Keras: half made, it bears no floor above it.
-                if not any(name in sys.modules for name in _BELOW):
+                if not _half_made():
                     import_module(_REGISTERS)
 
             spec.loader.exec_module = execute_and_register
         return spec
+
+
+def _half_made() -> bool:
+    """Tell whether one of our own files is what asked for Keras: half made, it bears no file above it."""
+    files = [module for name, module in list(sys.modules.items()) if name.startswith(_BELOW)]
+    return any(getattr(getattr(file, "__spec__", None), "_initializing", False) for file in files)
