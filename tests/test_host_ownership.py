@@ -129,6 +129,21 @@ def test_a_report_gives_way_to_the_next_and_nothing_else_does(tree, capsys):
     assert MARK in (tree / "keep.jpg").read_text()
 
 
+@pytest.mark.parametrize("output", [".", "..", "/"])
+def test_a_place_that_is_no_folder_of_its_own_is_refused(tree, capsys, output):
+    before = snapshot(tree)
+    for command in ("train", "convert", "evaluate", "export"):
+        assert main([*COMMANDS[command], "-o", output, "--quiet", "--force"]) == 2
+        assert capsys.readouterr().err.startswith(f"mobilenet: {output}" if command == "train" else "mobilenet: ")
+    assert snapshot(tree) == before
+
+
+def test_the_folder_that_one_stands_in_has_a_name(tree, capsys, monkeypatch):
+    monkeypatch.chdir(tree / "photos")
+    assert main(["train", ".", "-o", "../trained", "--module", "../model", "--views", "1", "--quiet"]) == 0
+    assert "A classifier of photos" in (tree / "trained" / "README.md").read_text()
+
+
 def test_places_in_each_other_are_refused(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "photos")

@@ -181,8 +181,11 @@ def check_place(folder: Path, overwrite: bool) -> None:
     """Refuse to write over anything but an empty folder or, where that is asked for, another module folder.
 
     Raises:
-        OutputError: something else is there, or in the module folder under a name that a module needs.
+        OutputError: something else is there, or in the module folder under a name that a module needs; or the path
+            names no folder of its own (".", "..", "/"), which could not be replaced as a whole.
     """
+    if folder.name in ("", ".."):
+        raise OutputError(f"{folder} is not a new folder; name the one to make, such as {folder / 'my-module'}")
     if not exists(folder):
         return
     if not is_folder(folder):

@@ -53,6 +53,11 @@ class Dataset:
     skipped: tuple[Skipped, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """The folder's or table's name, also where its path does not say it (".", "..")."""
+        return Path(os.path.normpath(self.source.absolute())).name or str(self.source)
+
     def part(self, split: Split) -> tuple[Example, ...]:
         """Return the examples of one part, ordered by name."""
         return tuple(example for example in self.examples if example.split == split)

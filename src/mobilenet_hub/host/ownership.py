@@ -82,7 +82,7 @@ def check_apart(places: Mapping[str, Path]) -> None:
     Example:
         >>> check_apart({"the photos": Path("photos"), "the output": Path("model")})
     """
-    found = [(name, path, {path.absolute(), path.resolve()}) for name, path in places.items()]
+    found = [(name, path, _ways_to(path)) for name, path in places.items()]
     for index, (name, path, ways) in enumerate(found):
         for other, other_path, other_ways in found[index + 1 :]:
             if any(a.is_relative_to(b) or b.is_relative_to(a) for a in ways for b in other_ways):
@@ -90,6 +90,12 @@ def check_apart(places: Mapping[str, Path]) -> None:
                     f"{name}, {path}, and {other}, {other_path}, lie in each other; choose a place for each that "
                     "holds nothing of the others"
                 )
+
+
+def _ways_to(path: Path) -> set[Path]:
+    """Return where a path leads, and where it stands itself if it is a link; "." and ".." are gone from both."""
+    own_name = () if path.name in ("", "..") else (path.parent.resolve() / path.name,)
+    return {path.resolve(), *own_name}
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def check_output(source: Path, folder: Path, work: Path, *, overwrite: bool) -> 
     """
     _finish_killed(folder, work)
     check_place(folder, overwrite)
-    if any(photos.is_relative_to(folder.resolve()) for photos in (source.absolute(), source.resolve())):
+    if any(photos.is_relative_to(folder.resolve()) for photos in (source.parent.resolve(), source.resolve())):
         raise OutputError(f"{folder} holds the photos to learn from; choose another folder")
     places = {"the output": folder, "the work folder": work}
     check_apart(places if source.suffix.lower() in TABLE_SUFFIXES else {"the folder of photos": source, **places})

@@ -79,7 +79,7 @@ def write_result(folder: Path, fitted: Fitted, record: Record) -> Path:
         handle=None,
         source={"module": record.base, "method": record.method},
         trained_on={
-            "photos": dataset.source.name,
+            "photos": dataset.name,
             "images": len(dataset.part("train")),
             "classes": len(dataset.labels),
             SEEN: as_text(e.digest for split in ("train", "validation") for e in dataset.part(split)),
@@ -113,7 +113,7 @@ def _facts(folder: Path, fitted: Fitted, record: Record) -> dict[str, dict[str, 
             "SHA-256 of the weights": sha256_of(folder / WEIGHTS_FILE),
         },
         "Photos": {
-            "source": dataset.source.name,
+            "source": dataset.name,
             "photos": f"{len(dataset.examples)} ({counts})",
             "shares": shares,
             "left out": str(len(dataset.skipped)),
@@ -173,7 +173,7 @@ def _report(fitted: Fitted, record: Record, facts: Mapping[str, Mapping[str, str
     dataset = fitted.dataset
     parts: dict[str, Metrics] = {**record.metrics}
     return Report(
-        title=f"A classifier of {dataset.source.name}",
+        title=f"A classifier of {dataset.name}",
         lead=_lead(fitted, record),
         labels=dataset.labels,
         parts=parts,
@@ -204,7 +204,7 @@ def _card(fitted: Fitted, record: Record, facts: Mapping[str, Mapping[str, str]]
     sections = [f"## {heading}\n\n" + "\n".join(f"- {k}: {v}" for k, v in f.items()) for heading, f in facts.items()]
     return "\n".join(
         [
-            f"<!-- {MARK} -->\n# A classifier of {dataset.source.name}\n",
+            f"<!-- {MARK} -->\n# A classifier of {dataset.name}\n",
             f"{_lead(fitted, record)} On {metrics.images} {judged} photos it is right "
             f"{percent(metrics.accuracy)} of the time (95% interval {percent(metrics.interval[0])} to "
             f"{percent(metrics.interval[1])}).\n",

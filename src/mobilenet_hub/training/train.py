@@ -114,7 +114,7 @@ def train(
     """
     start = time.perf_counter()
     folder = Path(output)
-    own_work = Path(work) if work else folder.with_name(f"{folder.name}.work")
+    own_work = Path(work) if work else folder.parent / f"{folder.name}.work"
     if assert_accuracy is not None and not 0 <= assert_accuracy <= 1:
         raise InputError(f"the accuracy to assert must be a share from 0 to 1, not {assert_accuracy!r}")
     if seed < 0:
