@@ -2,8 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ class Summary:
     skipped: int
     skipped_file: Path | None  # None where nothing was skipped
     resumed: int  # inputs that an earlier run had done
+    passed_over: Mapping[str, int] = field(default_factory=dict)  # files in folders that are no pictures, by suffix
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +117,10 @@ def write(
         discard_leftovers(folder)  # of a run that was killed while it tidied up
         if done is not None:
             return done
+    passed_over: Counter[str] = Counter()
     with Shards(folder, settings, rows.schema, plan.part) as shards:
         resumed = done = shards.inputs
-        stream = shards.remaining(islice(items(inputs, shards.wants), plan.limit))
+        stream = shards.remaining(islice(items(inputs, shards.wants, passed_over), plan.limit))
         on_progress(_STAGE, resumed, None)
         for inputs_done, first_skipped in _computed(stream, shards, engine, rows, preprocessing, plan):
             if plan.strict and first_skipped:
@@ -128,7 +131,8 @@ def write(
         skipped_file = shards.skipped_file
         if is_file and plan.part == WHOLE:
             skipped_file = assemble(shards, output, rows.schema, settings)
-        return Summary(output, shards.rows, shards.skipped, skipped_file if shards.skipped else None, resumed)
+        skipped_file = skipped_file if shards.skipped else None
+        return Summary(output, shards.rows, shards.skipped, skipped_file, resumed, dict(passed_over))
 
 
 def _computed(

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mobilenet_hub.cli.console import note, print_json
+from mobilenet_hub.cli.console import note, note_passed_over, print_json
 from mobilenet_hub.cli.options import add_computing, add_images
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.host.percent import percent
@@ -194,9 +194,11 @@ def _report(args: argparse.Namespace, summary: "Summary", about: dict[str, Any])
                 "skipped": summary.skipped,
                 "skipped_file": summary.skipped_file and str(summary.skipped_file),
                 "resumed": summary.resumed,
+                "passed_over": dict(summary.passed_over),
             }
         )
     earlier = f" ({summary.resumed} of the images were done before)" if summary.resumed else ""
     note(f"{summary.output}: {summary.rows} images{earlier}", args.quiet or args.json)
+    note_passed_over(summary.passed_over, args.quiet)
     if summary.skipped:
         note(f"{summary.skipped} of the inputs could not be read; each with its reason: {summary.skipped_file}")

@@ -1,11 +1,12 @@
 """`mobilenet classify IMAGES...`: labels with scores, to the screen or to a file."""
 
 import argparse
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from mobilenet_hub.cli.bulk_run import add_bulk_options, expected, note_precision, open_model, run_bulk
-from mobilenet_hub.cli.console import bar, is_fancy, note, print_json, table
+from mobilenet_hub.cli.console import bar, is_fancy, note, note_passed_over, print_json, table
 from mobilenet_hub.cli.options import add_module
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.host.percent import percent
@@ -53,12 +54,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _to_screen(args: argparse.Namespace, classifier: "Classifier") -> int:
     note_precision(args, classifier.engine)
-    predictions, skipped = _classify(args, classifier)
+    passed_over: Counter[str] = Counter()
+    predictions, skipped = _classify(args, classifier, passed_over)
     if args.json:
-        print_json(_as_json(classifier, args.module, predictions, skipped))
+        print_json({**_as_json(classifier, args.module, predictions, skipped), "passed_over": dict(passed_over)})
     elif predictions:
         alone = len(predictions) + len(skipped) == 1
         print(_one_table(predictions[0]) if alone else _many_table(predictions, args.top or 1))
+    note_passed_over(passed_over, args.quiet)
     for path, reason in skipped:
         note(f"{path}: {reason}")
     if skipped and predictions:
@@ -66,7 +69,9 @@ def _to_screen(args: argparse.Namespace, classifier: "Classifier") -> int:
     return 1 if skipped else 0
 
 
-def _classify(args: argparse.Namespace, classifier: "Classifier") -> "tuple[list[Prediction], list[Skipped]]":
+def _classify(
+    args: argparse.Namespace, classifier: "Classifier", passed_over: Counter[str]
+) -> "tuple[list[Prediction], list[Skipped]]":
     from itertools import islice
 
     from mobilenet_hub.images.batches import compute
@@ -77,7 +82,7 @@ def _classify(args: argparse.Namespace, classifier: "Classifier") -> "tuple[list
     top = args.top or _TOP_OF_ONE
     total, done = expected(args), 0
     with Bars(args.quiet) as on_progress:
-        inputs = islice(items(args.images), args.limit)
+        inputs = islice(items(args.images, passed_over=passed_over), args.limit)
         for batch, logits in compute(inputs, classifier.engine, "logits", classifier.preprocessing):
             if args.strict and batch.skipped:
                 key, reason = batch.skipped[0]

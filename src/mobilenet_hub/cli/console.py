@@ -6,10 +6,11 @@ with box characters and bold headings; in a pipe, or with NO_COLOR set, they are
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from mobilenet_hub.host.environment import setting
+from mobilenet_hub.images.content import passed_over_text
 from mobilenet_hub.images.skipped import Skipped
 
 _MAX_LISTED = 10  # files left out that are named; of more, the number
@@ -81,6 +82,12 @@ def note(text: str, quiet: bool = False) -> None:
     """Print a line on standard error, unless quiet."""
     if not quiet:
         print(text, file=sys.stderr)
+
+
+def note_passed_over(counts: Mapping[str, int], quiet: bool) -> None:
+    """Print how many files in folders and archives are no pictures, once, unless quiet."""
+    text = passed_over_text(counts)
+    note(text, quiet or not text)
 
 
 def note_cautions(warnings: Sequence[str], left_out: Sequence[Skipped], quiet: bool) -> None:

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobilenet_hub.cli.console import note, print_json, table
+from mobilenet_hub.cli.console import note, note_passed_over, print_json, table
 from mobilenet_hub.cli.options import add_module, add_threads
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.host.progress import Bars
@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     note(_summary(found), args.quiet)
     if output is not None:
         note(f"{output}: {len(found)} groups", args.quiet)
+    note_passed_over(found.passed_over, args.quiet)
     for name, reason in found.skipped:
         note(f"{name}: {reason}")
     return 1 if found.skipped else 0
@@ -144,6 +145,7 @@ def _as_json(found: "Duplicates") -> dict[str, Any]:
             for group in found.groups
         ],
         "skipped": [{"path": name, "reason": reason} for name, reason in found.skipped],
+        "passed_over": dict(found.passed_over),
     }
 
 

@@ -1,9 +1,10 @@
 """`mobilenet similar PHOTO... --in FEATURES`: the nearest photos of an embedded collection."""
 
 import argparse
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from mobilenet_hub.cli.console import note, print_json, table
+from mobilenet_hub.cli.console import note, note_passed_over, print_json, table
 from mobilenet_hub.cli.options import add_threads
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.host.progress import Bars
@@ -38,10 +39,11 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"-k must be 1 or more, not {args.k}")
     output = checked_output(args.output, ENDINGS)
     features = Features(args.features)
+    passed_over: Counter[str] = Counter()
     with Bars(args.quiet) as bars:
         searcher = Searcher(features, module=args.module, exact=args.exact, threads=args.threads, on_progress=bars)
         note(f"the index is not kept: {searcher.note}", args.quiet or searcher.note is None)
-        names, vectors, skipped = query_vectors(searcher.embedder, args.photos, bars)
+        names, vectors, skipped = query_vectors(searcher.embedder, args.photos, bars, passed_over)
     found = searcher.nearest(vectors, args.k)
     rows = [
         (name, rank, match.path, match.similarity)
@@ -56,11 +58,12 @@ def run(args: argparse.Namespace) -> int:
     elif output is not None:
         write_table(output, COLUMNS, rows)
     if args.json:
-        print_json(_as_json(names, found, skipped))
+        print_json({**_as_json(names, found, skipped), "passed_over": dict(passed_over)})
     elif output is None:
         print(_table(rows, alone=len(names) == 1))
     if output is not None:
         note(f"{output}: the nearest {args.k} of {features.rows} photos to {len(names)}", args.quiet)
+    note_passed_over(passed_over, args.quiet)
     for name, reason in skipped:
         note(f"{name}: {reason}")
     return 1 if skipped else 0

@@ -14,7 +14,8 @@ from typing import Literal
 
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.host.files import is_folder
-from mobilenet_hub.images.names import is_picture_name, is_system_file, is_system_folder
+from mobilenet_hub.images.content import is_picture_file, passed_over_text
+from mobilenet_hub.images.names import is_system_file, is_system_folder, suffix_of
 
 Split = Literal["train", "validation", "test"]
 GIVEN_SPLITS: dict[str, Split] = {
@@ -42,11 +43,12 @@ class Listing:
 
     photos: list[Photo] = field(default_factory=list)
     skipped: list[tuple[Path, str]] = field(default_factory=list)  # files and folders that are left out, and why
+    passed_over: Counter[str] = field(default_factory=Counter)  # files that are no pictures, by their suffixes
     warnings: list[str] = field(default_factory=list)
 
 
 def list_class_folders(folder: Path) -> Listing:
-    """List the photos of all classes, by their suffixes.
+    """List the photos of all classes.
 
     Raises:
         InputError: folders that are parts of a split, but it is not clear which part each is.
@@ -61,9 +63,11 @@ def list_class_folders(folder: Path) -> Listing:
         listing.photos += [Photo(photo, photo.relative_to(path).as_posix(), label, split) for photo in found]
     if empty := [label for label, count in photos_of.items() if not count]:
         listing.warnings.append(f"no photos in class folder {some(empty)}: left out")
-    loose = [e.name for e in root.iterdir() if is_picture_name(e.name) and not is_system_file(e.name) and e.is_file()]
+    loose = [e.name for e in root.iterdir() if not is_system_file(e.name) and e.is_file() and is_picture_file(e)]
     if loose:
         listing.warnings.append(f"{len(loose)} photos lie outside the class folders: left out, e.g. {loose[0]}")
+    if said := passed_over_text(listing.passed_over):
+        listing.warnings.append(said)
     return listing
 
 
@@ -161,7 +165,7 @@ def _subfolders(parent: Path, listing: Listing | None = None) -> list[Path]:
 
 def _has_photos(folder: Path) -> bool:
     try:
-        return any(is_picture_name(e.name) and not is_system_file(e.name) for e in folder.iterdir() if not is_folder(e))
+        return any(is_picture_file(e) and not is_system_file(e.name) for e in folder.iterdir() if not is_folder(e))
     except OSError:
         return False  # which is said when it is listed
 
@@ -177,7 +181,7 @@ def _unwrapped(folder: Path) -> Path:
 
 
 def _list_photos(folder: Path, listing: Listing) -> list[Path]:
-    """Return the photos under a class folder, by their suffixes; what else is there is said in the listing."""
+    """Return the photos under a class folder; what else is there is said in the listing."""
 
     def unreadable(error: OSError) -> None:
         listing.skipped.append((Path(error.filename), f"a folder that cannot be read ({error.strerror or error})"))
@@ -186,10 +190,13 @@ def _list_photos(folder: Path, listing: Listing) -> list[Path]:
     for parent, folders, files in os.walk(folder, onerror=unreadable):
         folders[:] = [name for name in folders if not is_system_folder(name)]
         for name in files:
-            if is_picture_name(name) and not is_system_file(name):
-                photos.append(Path(parent) / name)
-            elif not is_system_file(name):
-                listing.skipped.append((Path(parent) / name, "not a photo by its name"))
+            if is_system_file(name):
+                continue
+            path = Path(parent) / name
+            if is_picture_file(path):
+                photos.append(path)
+            else:
+                listing.passed_over[suffix_of(name)] += 1
     return photos
 
 

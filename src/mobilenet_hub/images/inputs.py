@@ -14,32 +14,24 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.host.files import exists, is_folder, is_special
+from mobilenet_hub.images import archives
+from mobilenet_hub.images.content import is_picture_file
 from mobilenet_hub.images.decode import read_bytes
-from mobilenet_hub.images.limits import MAX_FILE_BYTES, TOO_LARGE
 from mobilenet_hub.images.names import (
     SYSTEM_FOLDERS,
-    is_picture_in_archive,
-    is_picture_name,
     is_system_file,
     is_system_folder,
+    suffix_of,
 )
-
-if TYPE_CHECKING:
-    from tarfile import TarFile, TarInfo
-    from zipfile import ZipFile, ZipInfo
 
 HELP = (
     "files, folders (searched whole, but for hidden ones and a system's own: @eaDir, #recycle, $RECYCLE.BIN, __MACOSX, "
     "...), globs, .tar, .zip or .parquet of images, or - for a list on standard input"
 )
-_PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz")
-_TARS = (".tar", *_PACKED_TARS)
-_PACKED_STARTS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # with which Windows's programs begin a text
 
 
@@ -94,7 +86,8 @@ def items(
 ) -> Iterator[Item]:
     """Yield every image of the inputs, in a stable order: arguments as given, folders and globs sorted.
 
-    A file that is named is taken whatever its name; of a folder or an archive, what has the suffix of an image. Hidden
+    A file that is named is taken whatever its name; of a folder or an archive, what is an image as content.py says:
+    what has the suffix of one, or no suffix and the first bytes of one. Hidden
     files and folders, a system's own (names.py) and links to folders are passed over; so are archives in folders, which
     are named to be read.
 
@@ -103,7 +96,7 @@ def items(
             these on standard input, one a line.
         wanted: told an item's number, from 0, says whether its bytes are wanted; of others only the key is, and their
             bytes may be missing. None: all are.
-        passed_over: counts, by suffix, the files in folders that are no images by their names.
+        passed_over: counts, by suffix, the files in folders and archives that are no images.
 
     Example:
         >>> [item.key for item in items(["b.jpg", "a.jpg"])]
@@ -120,7 +113,7 @@ def count(inputs: Iterable[str | os.PathLike[str]]) -> int | None:
         2
     """
     arguments = [os.fspath(argument) for argument in inputs]
-    if any(argument == "-" or _is_packed_tar(argument) for argument in arguments):
+    if any(argument == "-" or archives.is_packed_tar(argument) for argument in arguments):
         return None
     return sum(1 for _ in items(arguments, wanted=_none))
 
@@ -146,25 +139,18 @@ def _none(number: int) -> bool:
     return False
 
 
-def _is_packed_tar(path: str) -> bool:
-    """Tell whether a tar archive is compressed, whatever it is called."""
-    if not path.lower().endswith(_TARS) or is_folder(path) or is_special(path):
-        return False
-    try:
-        with Path(path).open("rb") as file:
-            return file.read(8).startswith(_PACKED_STARTS)
-    except OSError:
-        return False
-
-
 def _kind(argument: str, passed_over: Counter[str]) -> Callable[[str, Wanted], Iterator[Item]]:
     if is_folder(argument):
         return partial(_folder, passed_over=passed_over)
     if glob.has_magic(argument) and not exists(argument):
         return partial(_glob, passed_over=passed_over)
-    lower = argument.lower()
-    kind = _tar if lower.endswith(_TARS) else {".zip": _zip, ".parquet": _parquet}.get(Path(lower).suffix, _file)
-    return _file if kind is not _file and is_special(argument) else kind  # which is refused when it is read
+    if is_special(argument):  # which is refused when it is read
+        return _file
+    kind = archives.kind_of(argument)
+    if kind == "parquet":
+        return _parquet
+    members = {"tar": archives.tar_members, "zip": archives.zip_members}.get(kind)
+    return partial(_archive, members=members, passed_over=passed_over) if members else _file
 
 
 def _expand(arguments: Iterable[str], wanted: Wanted, passed_over: Counter[str]) -> Iterator[Item]:
@@ -205,10 +191,10 @@ def _folder(folder: str, wanted: Wanted, passed_over: Counter[str]) -> Iterator[
         for entry in visible:
             if _is_folder(entry):
                 continue
-            if is_picture_name(entry.name):
+            if is_picture_file(entry.path):
                 yield Item(entry.path, partial(read_bytes, entry.path), root)
             else:
-                passed_over[Path(entry.name).suffix.lower()] += 1
+                passed_over[suffix_of(entry.name)] += 1
         waiting += [
             entry.path
             for entry in reversed(visible)
@@ -254,91 +240,17 @@ def _matches(pattern: str) -> set[str]:
     return {match for match in found if not is_folder(match)}  # whose files match too
 
 
-class _OpenFile:
-    """A file that stays open as long as an item may still read from it."""
-
-    def __init__(self, path: str):
-        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        self._turn = Lock()
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return bytes of the file; safe from several threads."""
-        if hasattr(os, "pread"):
-            data = os.pread(self.descriptor, length, offset)
-        else:  # Windows
-            with self._turn:
-                os.lseek(self.descriptor, offset, os.SEEK_SET)
-                data = os.read(self.descriptor, length)
-        if len(data) < length:
-            raise ImageError("the archive ends within this file")
-        return data
-
-    def __del__(self):
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
-
-
-def _tar(path: str, wanted: Wanted) -> Iterator[Item]:
-    import tarfile
-
-    class Header(tarfile.TarInfo):
-        """A header that is damaged or missing is an error, where tarfile would take it for the end."""
-
-        @classmethod
-        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "Header":
-            try:
-                return super().frombuf(buf, encoding, errors)
-            except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-                raise
-            except tarfile.HeaderError as error:
-                raise tarfile.ReadError(f"{error}: cut off?") from None
-
+def _archive(
+    path: str,
+    wanted: Wanted,
+    members: Callable[[str, Wanted, Counter[str]], Iterator[archives.Member]],
+    passed_over: Counter[str],
+) -> Iterator[Item]:
     try:
-        with tarfile.open(path, "r:*", tarinfo=Header) as archive:
-            file = None if _is_packed_tar(path) else _OpenFile(path)
-            for number, member in enumerate(_image_members(archive)):
-                key = f"{path}/{member.name}"
-                if not member.isreg():
-                    what = f"a link to {member.linkname}" if member.linkname else "no regular file"
-                    yield _refused(key, f"{what}, not followed in an archive")
-                    continue
-                if file is not None and not member.issparse():
-                    yield Item(key, partial(file.read, member.offset_data, member.size))
-                    continue
-                stream = archive.extractfile(member)  # compressed: only to be read in passing
-                data = stream.read(MAX_FILE_BYTES) if stream is not None and wanted(number) else b""
-                yield Item(key, partial(bytes, data), held=len(data))
-    except Exception as error:  # besides its own errors tarfile raises whatever a damaged header makes it trip over
-        yield _refused(path, f"not a readable .tar archive, or damaged from here on ({error})")
-
-
-def _image_members(archive: "TarFile") -> "Iterator[TarInfo]":
-    for member in archive:
-        archive.members = []  # type: ignore[attr-defined]  # tarfile would remember every member it has seen
-        if not member.isdir() and is_picture_in_archive(member.name):
-            yield member
-
-
-def _zip(path: str, wanted: Wanted) -> Iterator[Item]:
-    from zipfile import ZipFile
-
-    try:
-        archive = ZipFile(path)
-    except Exception as error:  # as with tarfile
-        yield _refused(path, f"not a readable .zip archive ({error})")
-        return
-    for member in archive.infolist():
-        if is_picture_in_archive(member.filename):  # which no folder is: its name ends with a slash
-            yield Item(f"{path}/{member.filename}", partial(_read_member, archive, member))
-
-
-def _read_member(archive: "ZipFile", member: "ZipInfo") -> bytes:
-    if member.file_size > MAX_FILE_BYTES:
-        raise ImageError(TOO_LARGE)
-    try:
-        return archive.read(member)
-    except Exception as error:  # damaged, encrypted, of an unknown compression: each raises what it likes
-        raise ImageError(f"cannot be unpacked ({error})") from None
+        for key, read, held in members(path, wanted, passed_over):
+            yield Item(key, read, held=held)
+    except ImageError as error:
+        yield _refused(path, error.reason)
 
 
 def _parquet(path: str, wanted: Wanted) -> Iterator[Item]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from mobilenet_hub.errors import ImageError
+from mobilenet_hub.images.content import JPEG_START
 from mobilenet_hub.images.orientation import orientation_of
 
-START = b"\xff\xd8"
+START = JPEG_START
 # Eighths. libjpeg-turbo scales to any eighth, but only these have vector code: 5/8 to 7/8 cost more than the whole.
 _SCALES = (1, 2, 4, 8)
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # SOF markers; those three are tables, reserved

@@ -1,30 +1,13 @@
 """Which files are pictures by their names, and which folders and files are a system's own and nobody's photos."""
 
 import os
+import re
 
-SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *(
-            "jpg",
-            "jpeg",
-            "jpe",
-            "jfif",
-            "pjpeg",
-            "pjp",
-            "mpo",
-            "png",
-            "apng",
-            "webp",
-            "gif",
-            "bmp",
-            "dib",
-            "tif",
-            "tiff",
-        ),
-        *("ppm", "pgm", "pbm", "pnm", "ico", "tga", "jp2", "avif", "avifs", "heic", "heif", "hif", "jxl"),
-    )
+_NAMES = (
+    "jpg jpeg jpe jfif pjpeg pjp mpo png apng webp gif bmp dib tif tiff ppm pgm pbm pnm ico tga jp2 j2k jpf jpx j2c "
+    "avif avifs heic heics heif heifs hif jxl"
 )
+SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 # Thumbnails and indexes of Synology and QNAP, trash of them and of Windows, what macOS puts into archives, and what
 # file systems keep for themselves. Their pictures are copies of photos that are there already, or deleted ones.
 SYSTEM_FOLDERS = frozenset(
@@ -44,6 +27,7 @@ SYSTEM_FOLDERS = frozenset(
         *("__macosx", "lost+found", "found.000", "found.001"),
     )
 )
+_WORD = re.compile(r"\.(?=[a-z0-9]{0,9}[a-z])[a-z0-9]{1,10}")
 _SYSTEM_FILES = frozenset(
     ["thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "picasa.ini", "zbthumbnail.info"]
 )
@@ -79,12 +63,23 @@ def is_picture_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122  (faster: asked of every file)
 
 
-def is_picture_in_archive(name: str) -> bool:
-    """Tell whether a member of an archive is a picture by its name, and lies in no folder that is passed over.
+def suffix_of(name: str) -> str:
+    """Return how a file's name ends, in small letters; empty where that is no word: "IMG_1", "1.2", "a.jpg_large".
 
     Example:
-        >>> is_picture_in_archive("cats/1.jpg"), is_picture_in_archive("cats/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg")
-        (True, False)
+        >>> [suffix_of(name) for name in ("notes.TXT", "a.7z", "IMG_1", "v1.2", "a.jpg_large", "a.jpg?w=64")]
+        ['.txt', '.7z', '', '', '', '']
+    """
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+    return suffix if _WORD.fullmatch(suffix) else ""
+
+
+def is_in_system_folder(name: str) -> bool:
+    """Tell whether a member of an archive is a system's file, or lies in a folder that is passed over.
+
+    Example:
+        >>> is_in_system_folder("cats/1.jpg"), is_in_system_folder("cats/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg")
+        (False, True)
     """
     *folders, file = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")] or [""]
-    return is_picture_name(file) and not is_system_file(file) and not any(map(is_system_folder, folders))
+    return is_system_file(file) or any(map(is_system_folder, folders))

@@ -7,9 +7,10 @@ animation after the first are not wanted. So Pillow gets none of them.
 import zlib
 from dataclasses import dataclass
 
+from mobilenet_hub.images.content import PNG_START
 from mobilenet_hub.images.orientation import orientation_of
 
-START = b"\x89PNG\r\n\x1a\n"
+START = PNG_START
 _DRAWN = frozenset([b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"])
 _END_CHUNK = b"\0\0\0\0IEND\xaeB`\x82"
 _MAX_TEXT = 1 << 24  # bytes of one unpacked text or profile that are looked at

@@ -7,6 +7,7 @@ import numpy as np
 from mobilenet_hub.errors import ImageError
 from mobilenet_hub.images import png, tiff, tiff_samples
 from mobilenet_hub.images.color import cmyk_to_srgb, to_srgb
+from mobilenet_hub.images.content import AVIF_BRANDS, HEIF_BRANDS, JXL_STARTS
 from mobilenet_hub.images.limits import MAX_FILE_BYTES, check_cost
 from mobilenet_hub.images.orientation import orientation_of, upright
 
@@ -21,8 +22,6 @@ _EMPTY_ALPHA = ("BMP", "DIB", "TGA")  # formats whose fourth byte is as often fi
 _TURNED = ("AVIF", "HEIF", "JXL")  # formats whose own turn is the only one that counts: XMP's says what they were
 _KINDS = {"TIFF": "TIFF", "BMP": "BMP", "PNG": "PNG", "WEBP": "WebP", "JPEG": "JPEG", "GIF": "GIF", "AVIF": "AVIF"}
 _LACKING = ("unsupported", "not supported", "unknown", "not implemented", "cannot handle", "no decoder", "unrecognized")
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-_JXL_STARTS = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 
 
 class _Facts(NamedTuple):
@@ -97,7 +96,7 @@ def _opened(data: bytes) -> "Image":
 
 
 def _is_avif(data: bytes) -> bool:
-    return data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis")
+    return data[4:8] == b"ftyp" and data[8:12] in AVIF_BRANDS
 
 
 def _without_exif(data: bytes) -> bytes:
@@ -116,7 +115,7 @@ def _load_plugin(data: bytes) -> bool:
     elif data[4:8] == b"ftyp":
         names = ("pillow_avif", "pillow_heif")
     else:
-        names = ("pillow_jxl",) if data.startswith(_JXL_STARTS) else ()
+        names = ("pillow_jxl",) if data.startswith(JXL_STARTS) else ()
     for name in names:
         if find_spec(name):
             plugin = import_module(name)  # which registers itself, but for pillow_heif
@@ -127,7 +126,7 @@ def _load_plugin(data: bytes) -> bool:
 
 
 def _is_heif(data: bytes) -> bool:
-    return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
+    return data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS
 
 
 def _what_it_is(data: bytes) -> str:
@@ -140,7 +139,7 @@ def _what_it_is(data: bytes) -> str:
         return "a HEIC photo: pip install 'mobilenet-hub[heif]' to read it, or convert it to JPEG"
     if _is_avif(data):
         return "an AVIF file that is damaged, or of a kind that this Pillow does not read"
-    if data.startswith(_JXL_STARTS):
+    if data.startswith(JXL_STARTS):
         known = find_spec("pillow_jxl")
         return "a damaged JPEG XL file" if known else "a JPEG XL photo: pip install pillow-jxl-plugin to read it"
     why = _refusal(data)

@@ -1,6 +1,7 @@
 """Feature vectors of images, without a framework: `Embedder`."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -72,12 +73,13 @@ class Embedder(Model):
         """
         return self.outputs_of(images, (self.num_features,))
 
-    def stream(self, images: "Images") -> Iterator[FeatureBatch]:
+    def stream(self, images: "Images", passed_over: Counter[str] | None = None) -> Iterator[FeatureBatch]:
         """Yield the feature vectors of any number of images in their order, decoding ahead with bounded memory.
 
         Args:
             images: paths, bytes, PIL images or uint8 arrays [h, w, 3], in any iterable or alone. A path may also be a
                 folder, a glob, or a .tar, .zip or .parquet of images, which stand for all images in them.
+            passed_over: counts, by suffix, the files in those that are no images.
 
         Raises:
             InputError: something else than an image or a path, or a folder that vanishes while it is read.
@@ -93,7 +95,7 @@ class Embedder(Model):
             for item in given(images):
                 image = item.read()
                 if isinstance(image, str | os.PathLike):
-                    yield from items([image])
+                    yield from items([image], passed_over=passed_over)
                 else:
                     yield item
 

@@ -192,7 +192,7 @@ def check(
     splits = _splits(source, validation, test, seed)
     with tempfile.TemporaryDirectory(prefix="mobilenet-check-") as temporary:
         folder = (Path(work) if work is not None else Path(temporary)) / "features"
-        bad = embed_photos([os.fspath(path) for path, _, _ in listed], folder, module, threads, on_progress)
+        bad, _ = embed_photos([os.fspath(path) for path, _, _ in listed], folder, module, threads, on_progress)
         features = Features(folder)
         known = {os.fspath(path): label for path, _, label in listed}
         names = tuple(sorted(set(known.values())))

@@ -2,9 +2,9 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -51,6 +51,9 @@ class Group:
     others: tuple[Duplicate, ...]
 
 
+_Left = tuple[tuple[tuple[str, str], ...], Mapping[str, int]]  # as `embed_photos` returns
+
+
 @dataclass(frozen=True)
 class Duplicates(Sequence[Group]):
     """What `dedupe` found: a sequence of groups, and how it was decided."""
@@ -61,6 +64,7 @@ class Duplicates(Sequence[Group]):
     hashed: int  # photos that could be compared by their perceptual hash too
     links: int  # names of one file, which are no copies
     skipped: tuple[tuple[str, str], ...]  # (name, reason) of photos that could not be read
+    passed_over: Mapping[str, int] = field(default_factory=dict)  # files in folders that are no pictures, by suffix
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -118,9 +122,9 @@ def dedupe(
     """
     if keep not in KEEPS:
         raise InputError(f"keep must be one of {', '.join(KEEPS)}, not {keep!r}")
-    with _opened(source, module, work, threads, on_progress) as (features, readers, hashes, skipped):
+    with _opened(source, module, work, threads, on_progress) as (features, readers, hashes, left):
         if not features.rows:
-            return Duplicates((), Threshold(1, 1, None, "too few photos to measure"), 0, 0, 0, skipped)
+            return Duplicates((), Threshold(1, 1, None, "too few photos to measure"), 0, 0, 0, *left)
         bar = measure_threshold(features, false_pairs, threshold, hashes)
         paths = features.column("path").to_pylist()
         if against is not None:
@@ -130,25 +134,25 @@ def dedupe(
             pairs = _pairs(find_stars(features, order, bar, hashes, on_progress), paths)
         groups, links = _groups(pairs, readers, on_progress)
         hashed = 0 if hashes is None or against is not None else int(np.count_nonzero(hashes[:, 0]))
-        return Duplicates(groups, bar, features.rows, hashed, links, skipped)
+        return Duplicates(groups, bar, features.rows, hashed, links, *left)
 
 
 @contextmanager
 def _opened(
     source: Any, module: str | os.PathLike[str], work: Any, threads: int | None, on_progress: OnProgress
-) -> Iterator[tuple[Features, Callable[[str], Any], np.ndarray | None, tuple[tuple[str, str], ...]]]:
-    """Give the features of photos or of a collection; how to read a photo; hashes; and what could not be read."""
+) -> Iterator[tuple[Features, Callable[[str], Any], np.ndarray | None, _Left]]:
+    """Give the features of photos or of a collection; how to read a photo; hashes; and what was left."""
     if isinstance(source, str | os.PathLike) and _is_features(Path(source)):
         features = Features(source)
         hashes = _read_hashes(features, on_progress)
-        yield features, lambda key: key, hashes, ()
+        yield features, lambda key: key, hashes, ((), {})
         return
     inputs = [source] if isinstance(source, str | os.PathLike) else list(source)
     with tempfile.TemporaryDirectory(prefix="mobilenet-dedupe-") as temporary:
         folder = Path(work) if work is not None else Path(temporary)
-        skipped = embed_photos(inputs, folder / "features", module, threads, on_progress)
+        left = embed_photos(inputs, folder / "features", module, threads, on_progress)
         features = Features(folder / "features")
-        yield features, _reader(inputs), hash_columns(features), skipped
+        yield features, _reader(inputs), hash_columns(features), left
 
 
 def _is_features(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,11 @@ _SHADOWS, _LIGHTS = 5, 95  # percentiles of a picture's gray values
 
 def embed_photos(
     inputs: Sequence[Any], folder: Path, module: str | os.PathLike[str], threads: int | None, on_progress: OnProgress
-) -> tuple[tuple[str, str], ...]:
-    """Write features of photos, with hashes and looks, as `embed` does; return (name, reason) of what is none.
+) -> tuple[tuple[tuple[str, str], ...], Mapping[str, int]]:
+    """Write features of photos, with hashes and looks, as `embed` does.
+
+    Returns:
+        (name, reason) of each that is no photo; and how many files were passed over as no pictures, by suffix.
 
     Raises:
         InputError, OutputError: as for `bulk.run.write`.
@@ -53,9 +56,9 @@ def embed_photos(
         on_progress(Stage("photos", "photo"), done, total)
 
     rows = _rows(embedder.num_features)
-    write(inputs, folder, embedder.engine, rows, about, preprocessing=embedder.preprocessing, on_progress=report)
+    done = write(inputs, folder, embedder.engine, rows, about, preprocessing=embedder.preprocessing, on_progress=report)
     with (folder / SKIPPED_FILE).open(encoding="utf-8", newline="") as stream:
-        return tuple((row["path"], row["reason"]) for row in csv.DictReader(stream))
+        return tuple((row["path"], row["reason"]) for row in csv.DictReader(stream)), done.passed_over
 
 
 def hash_columns(features: Features) -> np.ndarray | None:

@@ -19,6 +19,8 @@ from mobilenet_hub.search.features import Features, directions
 from mobilenet_hub.search.index import Index, open_index
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from mobilenet_hub.images.batches import Images
     from mobilenet_hub.inference.embed import Embedder
 
@@ -220,9 +222,14 @@ def matching_embedder(
 
 
 def query_vectors(
-    embedder: "Embedder", photos: "list[str]", on_progress: OnProgress = silent
+    embedder: "Embedder",
+    photos: "list[str]",
+    on_progress: OnProgress = silent,
+    passed_over: "Counter[str] | None" = None,
 ) -> tuple[list[str], np.ndarray, list[tuple[str, str]]]:
     """Compute the vectors of photos, folders, globs or archives; return names, [n, features], and [(name, reason)].
+
+    `passed_over` counts, by suffix, the files among them that are no pictures.
 
     Raises:
         ImageError: none of them can be read.
@@ -230,7 +237,7 @@ def query_vectors(
     names: list[str] = []
     parts: list[np.ndarray] = []
     skipped: list[tuple[str, str]] = []
-    for batch in embedder.stream(photos):
+    for batch in embedder.stream(photos, passed_over):
         names += batch.sources
         parts.append(batch.features)
         skipped += batch.skipped
