@@ -1,6 +1,7 @@
 """The command line as a person meets it: help, typos, classify, doctor, exit statuses."""
 
 import csv
+import io
 import json
 import os
 import subprocess
@@ -136,6 +137,73 @@ def test_folders_are_searched_whole(photos, module, capsys):
     assert main(["classify", str(photos), "--module", module]) == 0
     text = capsys.readouterr().out
     assert [name in text for name in ("a.jpg", "b.PNG", "c.jpeg", "notes.txt")] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("name", ["-dash.jpg", "--json", "--", "-o"])
+def test_after_two_dashes_everything_is_a_name(name, photos, module, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(photos)
+    (photos / "a.jpg").rename(photos / name)
+    for words in (["classify", "--json", "--module", module], ["--json", "classify", f"--module={module}"]):
+        assert main([*words, "--", name, "b.PNG"]) == 0, capsys.readouterr().err
+        assert [p["path"] for p in json.loads(capsys.readouterr().out)["predictions"]] == [name, "b.PNG"]
+    assert main(["classify", "b.PNG", "--json", "--module", module, "--", name]) == 0  # names on both sides
+    assert [p["path"] for p in json.loads(capsys.readouterr().out)["predictions"]] == ["b.PNG", name]
+    assert main(["embed", "-o", str(tmp_path / "made"), "--quiet", "--module", module, "--", name]) == 0
+    assert main(["similar", "--in", str(tmp_path / "made"), "--json", "--module", module, "--", name]) == 0
+    assert json.loads(capsys.readouterr().out)["photos"][0]["photo"] == name
+    assert main(["doctor", "--", "-x"]) == 2  # which takes no names
+
+
+@pytest.mark.parametrize("top", [1, 3])
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet", ""])
+def test_below_the_least_score_there_is_no_answer_in_any_file(ending, top, photos, module, tmp_path, capsys):
+    """The rows are those of a run without it, less the classes whose scores are below."""
+    wide = ["classify", str(photos), "--module", module, "--top", str(top), "--quiet"]
+    assert main([*wide, "-o", str(tmp_path / f"all{ending}")]) == 0
+    everything = rows_of(tmp_path / f"all{ending}")
+    scores = sorted(score for row in everything for score in row["score"])
+    between = (scores[len(scores) // 2 - 1] + scores[len(scores) // 2]) / 2
+    for least in (between, 1.0, 0.0):
+        output = tmp_path / f"some_{str(least)[2:]}{ending}"
+        assert main([*wide, "--min-score", repr(least), "-o", str(output)]) == 0
+        for row, whole in zip(rows_of(output), everything, strict=True):
+            sure = [score >= least for score in whole["score"]]
+            assert row["path"] == whole["path"]
+            if top == 1:  # an empty label, and the score that was not enough
+                assert row["label"] == (whole["label"] if sure[0] else [""])
+                assert row["index"] == (whole["index"] if sure[0] else [-1])
+                assert row["score"] == whole["score"]
+            else:
+                count = sum(sure)
+                assert all(row[name] == whole[name][:count] for name in ("label", "score", "index"))
+    again = [*wide, "--min-score", "0.123", "-o", str(tmp_path / f"some_{str(between)[2:]}{ending}")]
+    assert main(again) == (0 if ending in (".csv", ".jsonl") else 2)  # text tells no settings, and is made again
+    for bad in ("-0.1", "1.1", "nan", "half"):
+        assert main([*wide, f"--min-score={bad}"]) == 2
+        assert "min-score" in capsys.readouterr().err
+
+
+def rows_of(output):
+    """The rows of an output of any kind: path, and lists of label, score and index."""
+    from pyarrow import parquet
+
+    if output.suffix == ".csv":
+        rows = list(csv.DictReader(io.StringIO(output.read_text("utf-8"))))
+        ends = ["", "_2", "_3"][: len(rows[0]) // 3]
+        assert all(None not in row and None not in row.values() for row in rows)  # as long as the heading
+        whole = [{n: [row[f"{n}{end}"] for end in ends] for n in ("label", "score", "index")} for row in rows]
+        given = [[end for end in range(len(ends)) if row["score"][end]] for row in whole]  # others have empty cells
+        kinds = {"label": str, "score": float, "index": int}
+        return [
+            {"path": row["path"], **{n: [kind(cells[n][end]) for end in there] for n, kind in kinds.items()}}
+            for row, cells, there in zip(rows, whole, given, strict=True)
+        ]
+    if output.suffix == ".jsonl":
+        rows = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
+    else:
+        files = sorted(output.glob("*.parquet")) if output.is_dir() else [output]
+        rows = [row for file in files for row in parquet.read_table(file).to_pylist()]
+    return [{n: v if n == "path" or isinstance(v, list) else [v] for n, v in row.items()} for row in rows]
 
 
 def test_bad_images_are_named_and_the_rest_classified(photos, module, tmp_path, capsys):

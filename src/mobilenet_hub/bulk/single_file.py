@@ -175,19 +175,19 @@ def _write_npy(file: IO[bytes], shards: Shards, schema: "Schema") -> None:
 
 
 def _write_csv(file: IO[bytes], shards: Shards, schema: "Schema") -> None:
-    """Write label, score and index of the best class, then label_2, score_2, index_2 of the second, and so on."""
+    """Write label, score and index of the best class, then label_2, score_2, index_2 of the second, and so on.
+
+    Classes that are not believed leave their cells empty: every row has as many as the heading.
+    """
+    ranks = int((schema.metadata or {}).get(f"{METADATA_PREFIX}top".encode(), 1))
     text = io.TextIOWrapper(file, "utf-8", newline="")
     writer = csv.writer(text)
-    heading = False
+    ends = ["", *(f"_{rank}" for rank in range(2, ranks + 1))]
+    writer.writerow(["path", *(f"{name}{end}" for end in ends for name in LABEL_COLUMNS[1:])])
     for row in _dicts(shards, schema):
         lists = [row[name] if isinstance(row[name], list) else [row[name]] for name in LABEL_COLUMNS[1:]]
-        if not heading:
-            ends = ["", *(f"_{rank}" for rank in range(2, len(lists[0]) + 1))]
-            writer.writerow(["path", *(f"{name}{end}" for end in ends for name in LABEL_COLUMNS[1:])])
-            heading = True
-        writer.writerow([row["path"], *(cell for ranked in zip(*lists, strict=True) for cell in ranked)])
-    if not heading:
-        writer.writerow(schema.names)
+        cells = [cell for ranked in zip(*lists, strict=True) for cell in ranked]
+        writer.writerow([row["path"], *cells, *[""] * (len(lists) * ranks - len(cells))])
     text.flush()
     text.detach()
 

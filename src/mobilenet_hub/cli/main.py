@@ -39,6 +39,7 @@ COMMANDS: dict[str, str] = {
     "doctor": "show versions, CPU features, backends and the cache",
 }
 
+_MARK = "\0"
 _EXIT_NOT_DONE = 2
 _EXIT_INTERRUPTED = 130
 _EXIT_BROKEN_PIPE = 141
@@ -70,13 +71,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         file = import_module(f"mobilenet_hub.cli.{command}")
         parser = _parser(command, file.configure)
-        args = parser.parse_intermixed_args(options + words[1:])
+        args = _parsed(parser, options + words[1:])
     except SystemExit as exit_request:  # argparse's way to end: --help, or a usage error that it has printed
         return int(exit_request.code or 0)
     status = _run(file.run, args, parser)
     if status == _EXIT_INTERRUPTED and argv is None:
         _leave_decoding()
     return status
+
+
+def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """Parse words of which those after -- are names, whatever they begin with.
+
+    Where options may stand between names argparse forgets that. Such a name gets a mark in front on its way, one that
+    no word of a command line can hold.
+    """
+    names = words.index("--") if "--" in words else len(words)
+    marked = [f"{_MARK}{word}" if word[:1] == "-" and word != "-" else word for word in words[names + 1 :]]
+    args = parser.parse_intermixed_args(words[:names] + marked)
+    for name, value in vars(args).items():
+        if isinstance(value, str):
+            setattr(args, name, value.removeprefix(_MARK))
+        elif isinstance(value, list):
+            setattr(args, name, [v.removeprefix(_MARK) if isinstance(v, str) else v for v in value])
+    return args
 
 
 def _leave_decoding() -> None:
