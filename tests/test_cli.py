@@ -164,7 +164,7 @@ def test_below_the_least_score_there_is_no_answer_in_any_file(ending, top, photo
     scores = sorted(score for row in everything for score in row["score"])
     between = (scores[len(scores) // 2 - 1] + scores[len(scores) // 2]) / 2
     for least in (between, 1.0, 0.0):
-        output = tmp_path / f"some_{str(least)[2:]}{ending}"
+        output = tmp_path / f"some_{int(least * 1e6)}{ending}"
         assert main([*wide, "--min-score", repr(least), "-o", str(output)]) == 0
         for row, whole in zip(rows_of(output), everything, strict=True):
             sure = [score >= least for score in whole["score"]]
@@ -176,7 +176,7 @@ def test_below_the_least_score_there_is_no_answer_in_any_file(ending, top, photo
             else:
                 count = sum(sure)
                 assert all(row[name] == whole[name][:count] for name in ("label", "score", "index"))
-    again = [*wide, "--min-score", "0.123", "-o", str(tmp_path / f"some_{str(between)[2:]}{ending}")]
+    again = [*wide, "--min-score", "0.123", "-o", str(tmp_path / f"some_{int(between * 1e6)}{ending}")]
     assert main(again) == (0 if ending in (".csv", ".jsonl") else 2)  # text tells no settings, and is made again
     for bad in ("-0.1", "1.1", "nan", "half"):
         assert main([*wide, f"--min-score={bad}"]) == 2
