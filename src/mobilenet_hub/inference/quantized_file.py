@@ -12,6 +12,7 @@ import numpy as np
 
 from mobilenet_hub.errors import InputError, InvalidModuleError
 from mobilenet_hub.host.cpu import available_cores
+from mobilenet_hub.inference.litert import without_chatter
 from mobilenet_hub.module import ModuleConfig
 from mobilenet_hub.weights.litert import QuantizedFile, read_quantized
 
@@ -99,8 +100,9 @@ def _open(data: bytes, file: Path, found: QuantizedFile, output: str, threads: i
     if output == "features" and found.num_classes:
         data = found.with_output(data, found.features)
     try:
-        network = Interpreter(model_content=data, num_threads=threads or available_cores())
-        network.allocate_tensors()
+        with without_chatter():
+            network = Interpreter(model_content=data, num_threads=threads or available_cores())
+            network.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise InvalidModuleError(f"{file} cannot be run by LiteRT: {error}") from None
     return network

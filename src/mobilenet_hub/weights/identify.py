@@ -23,6 +23,7 @@ from mobilenet_hub.catalog.labels import imagenet_labels
 from mobilenet_hub.catalog.published import configurations
 from mobilenet_hub.errors import InputError, InvalidModuleError
 from mobilenet_hub.module import MODEL_FILE, Module, ModuleConfig, check_weights
+from mobilenet_hub.weights.reading import Unusable
 
 SCOPES = {"MobilenetV1": "mobilenet_v1", "MobilenetV2": "mobilenet_v2"}
 LEAVES = ("weights", "depthwise_weights", "biases", "gamma", "beta", "moving_mean", "moving_variance")
@@ -35,6 +36,8 @@ _RETRAIN, _RETRAIN_SCALE = "final_training_ops", 255 / 128
 _TENSORFLOW_JS = re.compile(r"dense_Dense\d+|GlobalAveragePooling2D\d+")
 _NESTED = re.compile(r"sequential_\d+_input")
 _PIXEL_SCALE = 0.1  # what takes 0..255 to about one is below, what takes [0, 1] there above
+_LEAST_SPREAD, _FARTHEST = 0.5, 4.0  # of the numbers that pixels become: wider than any in use
+_RANGES, _NEAR = ((-1.0, 1.0), (0.0, 1.0)), 0.02  # what images in [0, 1] become in the networks of TF Hub and its like
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,26 @@ class Found:
     names: tuple[str, ...]  # of its layers or operations
 
 
-def to_source(path: Path, kind: str, found: Found) -> Source:
+def to_source(path: Path, kind: str, found: Found, takes_unit: bool = False) -> Source:
     """Return what was found as a source, with the scaling that takes images in [0, 1] to what the network takes.
 
     A graph that scales by itself takes pixels of 0 to 255, or images in [0, 1] where its factor is a hub module's.
     Others take what the tools that made them feed: Teachable Machine x / 127 - 1 (teachablemachine-community,
     libraries/image/src/utils/tf.ts), retrain.py's label_image.py (x - 128) / 128, all others x / 127.5 - 1.
+
+    Args:
+        path: the file or folder.
+        kind: what it is.
+        found: the network.
+        takes_unit: the format says that its graphs take images in [0, 1].
+
+    Raises:
+        Unusable: it scales its images in a way that says nothing of what they are.
     """
-    if found.scaling is not None:
-        scale, offset = found.scaling
-        scale = scale * 255 if scale < _PIXEL_SCALE else scale
+    if takes_unit:
+        scale, offset = found.scaling or (1.0, 0.0)
+    elif found.scaling is not None:
+        scale, offset = _scaling(*found.scaling)
     elif _is_teachable_machine(found):
         scale, offset = TEACHABLE_MACHINE_SCALE, INPUT_OFFSET
     elif any(_RETRAIN in name for name in found.names):
@@ -85,6 +98,24 @@ def to_source(path: Path, kind: str, found: Found) -> Source:
         scale = INPUT_SCALE
     variant = replace(found.variant, input_scale=scale, input_offset=offset)
     return Source(path, kind, found.weights, found.image_size, found.labels, variant, found.batch_norm_folded)
+
+
+def _scaling(scale: float, offset: float) -> tuple[float, float]:
+    """Return what takes images in [0, 1] to what a graph makes of the images that it is given.
+
+    Raises:
+        Unusable: neither pixels nor images in [0, 1] become numbers such as networks take.
+    """
+    of_pixels = abs(scale) < _PIXEL_SCALE
+    factor = scale * 255 if of_pixels else scale
+    low, high = sorted((offset, offset + factor))
+    usual = high - low >= _LEAST_SPREAD and max(-low, high) <= _FARTHEST
+    if factor <= 0 or not (usual if of_pixels else any(np.allclose((low, high), one, atol=_NEAR) for one in _RANGES)):
+        raise Unusable(
+            f"it makes x * {scale:.6g} + {offset:.6g} of its images, and nothing says from which numbers: pixels would "
+            f"become {offset:.6g} to {offset + 255 * scale:.6g}, images in [0, 1] {offset:.6g} to {offset + scale:.6g}"
+        )
+    return factor, offset
 
 
 def _is_teachable_machine(found: Found) -> bool:

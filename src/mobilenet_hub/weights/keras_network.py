@@ -22,7 +22,8 @@ from mobilenet_hub.catalog.labels import imagenet_labels_1000
 from mobilenet_hub.weights.head import Dense, head_weights
 from mobilenet_hub.weights.identify import Found, is_slim, slim_name
 from mobilenet_hub.weights.keras_graph import KerasGraph, Layer, read_graph
-from mobilenet_hub.weights.operations import INERT, RESHAPE, Operation, as_found, recognize
+from mobilenet_hub.weights.operation import INERT, RESHAPE, Operation
+from mobilenet_hub.weights.operations import as_found, recognize
 from mobilenet_hub.weights.padding import preferred_padding
 from mobilenet_hub.weights.reading import Unusable, as_float32
 

@@ -18,7 +18,7 @@ from mobilenet_hub.weights.operations import Recognized, as_found, recognize
 from mobilenet_hub.weights.reading import Unusable, reading
 from mobilenet_hub.weights.tensorflow.graph_def import image_size_of
 
-_BELOW_ZERO, _TWO = -0.1, 2.0
+_NEAR_ONE, _FAR, _MARGIN = 0.7, -10.0, 0.2  # how far a range that was measured may be from that which was meant
 WHAT = "a LiteRT file of a MobileNet"
 
 
@@ -60,12 +60,25 @@ def read_litert(file: Path) -> Source:
         labels = labels_inside(data, max(classes, 2)) if classes else None
         outline = Found(weights, size, labels, Variant(hidden_units=hidden), False, found.scaling, graph.names)
         source = replace(to_source(file, "quantized LiteRT file", outline), model=data)
-        low, high = graph.input_range()
-        if found.scaling is None and (low, high) != (0.0, 0.0) and low > _BELOW_ZERO:
-            # What it can take says what it expects: [0, 1], or pixels.
-            scale = 1.0 if high < _TWO else 255.0
-            source = replace(source, variant=replace(source.variant, input_scale=scale, input_offset=0.0))
+        if found.scaling is None and (scaling := _of_range(*graph.input_range())):
+            scale, offset = scaling
+            source = replace(source, variant=replace(source.variant, input_scale=scale, input_offset=offset))
         return source
+
+
+def _of_range(low: float, high: float) -> tuple[float, float] | None:
+    """Return what takes images in [0, 1] to the numbers that a quantized input can be; None where they are -1 to 1.
+
+    Raises:
+        Unusable: they are none that images become.
+    """
+    if (_FAR <= low <= -_NEAR_ONE and _NEAR_ONE <= high <= -_FAR) or low == high == 0:
+        return None
+    for least, most in ((0.0, 1.0), (0.0, 255.0), (-128.0, 127.0)):
+        margin = _MARGIN * (most - least)
+        if abs(low - least) <= margin and abs(high - most) <= margin:
+            return most - least, least
+    raise Unusable(f"it takes numbers from {low:.4g} to {high:.4g}, and nothing says how an image becomes such ones")
 
 
 def read_quantized(data: bytes, file: Path) -> QuantizedFile:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mobilenet_hub.weights.flatbuffer import Table
-from mobilenet_hub.weights.operations import INERT, RESHAPE, Operation
+from mobilenet_hub.weights.operation import INERT, RESHAPE, Operation
 from mobilenet_hub.weights.reading import Unusable, array_from, as_float32
 
 _IDENTIFIER = b"TFL3"
@@ -30,10 +30,19 @@ _MAX_POOL, _MUL, _RELU, _RELU6, _RESHAPE, _SOFTMAX, _CUSTOM, _PAD, _MEAN, _SUB, 
     41,
     42,
 )
-_SQUEEZE, _QUANTIZE, _HARD_SWISH = 43, 114, 117
-_NAMES = {2: "concatenation", _MAX_POOL: "max pooling", 11: "L2 normalization", 28: "tanh", 39: "transpose",
-          _HARD_SWISH: "HardSwish", 23: "bilinear resizing", 45: "strided slice", 98: "leaky ReLU", 54: "PReLU",
-          50: "log softmax", 102: "splitting"}  # fmt: skip
+_SQUEEZE, _CAST, _QUANTIZE, _HARD_SWISH = 43, 53, 114, 117
+_NAMES = {  # of what is refused, in words that a person understands
+    2: "concatenation", 5: "depth to space", 11: "L2 normalization", 12: "L2 pooling", 13: "local normalization",
+    _MAX_POOL: "max pooling", 20: "ReLU from -1 to 1", 23: "bilinear resizing", 26: "space to depth", 28: "tanh",
+    _CUSTOM: "an operator of somebody's own", 36: "gathering", 37: "batch to space", 38: "space to batch",
+    39: "transpose", _MEAN: "mean over other axes", 45: "strided slice", 47: "exponential", 49: "splitting",
+    50: "log softmax", _CAST: "rounding to integers", 54: "PReLU", 55: "maximum", 56: "arg max", 57: "minimum",
+    59: "negation", 60: "padding by a value", 65: "slice", 67: "transposed convolution", 73: "logarithm", 74: "sum",
+    75: "square root", 76: "reciprocal square root", 77: "shape", 78: "power", 82: "max pooling", 83: "packing",
+    92: "square", 97: "nearest resizing", 98: "leaky ReLU", 99: "squared difference", 100: "mirrored padding",
+    101: "absolute value", 102: "splitting", 105: "reversal", 111: "ELU", _HARD_SWISH: "HardSwish",
+    126: "a product of two branches", 150: "GELU", 152: "ReLU from 0 to 1",
+}  # fmt: skip
 _FUNCTIONS = {_LOGISTIC: "sigmoid", _RELU: "relu", _RELU6: "relu6", _SOFTMAX: "softmax", _HARD_SWISH: "hard_swish"}
 _FUSED = {0: "linear", 1: "relu", 2: "ReLU from -1 to 1", 3: "relu6", 4: "tanh", 5: "sign"}  # ActivationFunctionType
 _FUSED_AT = {_CONV: 3, _DEPTHWISE: 4, _AVERAGE_POOL: 5, _FULLY_CONNECTED: 0, _ADD: 0, _MUL: 0, _SUB: 0, _DIV: 0}
@@ -176,8 +185,10 @@ class LiteRtGraph:
 
     def input_range(self) -> tuple[float, float]:
         """Return the least and the greatest real number that a quantized input can be; zeros for one of floats."""
-        kind = self._type(self.input)
-        scales, zeros, _ = self._quantization(self.input)
+        quantizers = [one for one in self._operators if one.code == _QUANTIZE and self.input in one.inputs]
+        tensor = quantizers[0].output if len(quantizers) == 1 else self.input
+        kind = self._type(tensor)
+        scales, zeros, _ = self._quantization(tensor)
         if kind not in _INTEGERS or len(scales) != 1:
             return 0.0, 0.0
         low, high = _INTEGERS[kind]
@@ -186,7 +197,9 @@ class LiteRtGraph:
     def operations(self) -> Iterator[Operation]:
         """Yield what the graph computes of its images."""
         for one in self._operators:
-            computed = tuple(tensor for tensor in one.inputs if tensor >= 0 and self.constant(tensor) is None)
+            # The shape that a reshape takes is that of its output.
+            given = one.inputs[:1] if one.code == _RESHAPE else one.inputs
+            computed = tuple(tensor for tensor in given if tensor >= 0 and self.constant(tensor) is None)
             if not computed:
                 continue  # the computation of a constant or of a shape
             kind, values = self._what(one, computed)
@@ -215,7 +228,8 @@ class LiteRtGraph:
         if one.code in (_ADD, _MUL, _SUB, _DIV):
             return self._arithmetic(one, computed)
         if one.code in _FUNCTIONS:
-            return "activation", {"function": _FUNCTIONS[one.code]}
+            plain = one.code != _SOFTMAX or one.option(0, "f") == 1
+            return "activation", {"function": _FUNCTIONS[one.code] if plain else "a softmax of another temperature"}
         if one.code == _PAD:
             amounts = self.constant(one.inputs[1])
             if amounts is None or amounts.shape != (4, 2) or amounts[[0, 3]].any():
@@ -227,10 +241,13 @@ class LiteRtGraph:
             whole = window == self.shape(one.inputs[0])[1:3] and prod(self.shape(one.output)[1:3]) == 1
             return "pool", {"window": window, "whole": whole}
         axes = self.constant(one.inputs[1]) if one.code == _MEAN and len(one.inputs) > 1 else None
-        if one.code == _MEAN and axes is not None and sorted(axes.reshape(-1).astype(int).tolist()) == [1, 2]:
+        if one.code == _MEAN and axes is not None and sorted(axes.reshape(-1).astype(int) % 4) == [1, 2]:
             return "mean", {}
-        simple = {_RESHAPE: RESHAPE, _SQUEEZE: RESHAPE, _QUANTIZE: INERT, _DEQUANTIZE: INERT}
-        return simple.get(one.code, _NAMES.get(one.code, f"operator {one.code}")), {}
+        if one.code in (_RESHAPE, _SQUEEZE):
+            return RESHAPE, {"shape": self.shape(one.output)}
+        if one.code in (_QUANTIZE, _DEQUANTIZE) or (one.code == _CAST and self._type(one.output) in _FLOATS):
+            return INERT, {}
+        return _NAMES.get(one.code, f"operator {one.code}"), {}
 
     def _arithmetic(self, one: _Operator, computed: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
         if len(computed) == 2:

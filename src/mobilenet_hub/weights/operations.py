@@ -4,35 +4,19 @@ What is followed runs from the images to the output, and everything on the way h
 by name: nothing that takes part in an output can be left out. What leads elsewhere has no part in it.
 """
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from math import isclose
-from typing import Any
 
 import numpy as np
 
-from mobilenet_hub.architecture import BATCH_NORM_EPSILON, BUILDERS, Architecture, ConvUnit, Variant, architecture
+from mobilenet_hub.architecture import BATCH_NORM_EPSILON, Architecture, ConvUnit, Variant
 from mobilenet_hub.weights.head import Affine, Dense, Step, head_weights
 from mobilenet_hub.weights.identify import Found
+from mobilenet_hub.weights.likeness import network_of
+from mobilenet_hub.weights.operation import INERT, RESHAPE, Operation, Tensor
 from mobilenet_hub.weights.padding import SAME, Pads, padding_rule
 from mobilenet_hub.weights.reading import Unusable, as_float32
-
-Tensor = Hashable
-INERT = "inert"  # does nothing to what passes: an identity, dropout
-RESHAPE = "reshape"  # moves nothing where one position of the map is left
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One operation on what is computed from the images; its constants are values."""
-
-    kind: (
-        str  # conv, depthwise, norm, affine, activation, add, pad, mean, pool, dense, network, inert, reshape, or else
-    )
-    name: str  # as the file has it, for errors
-    inputs: tuple[Tensor, ...]
-    output: Tensor
-    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -79,9 +63,9 @@ def recognize(
     try:
         path = _path(operations, start, end)
     except Unusable:
-        _network_of(operations)  # that it is another network altogether says more
+        network_of(operations)  # that it is another network altogether says more
         raise
-    walk = _Walk(_network_of(path), start, size)
+    walk = _Walk(network_of(path), start, size)
     for operation in path:
         walk.take(operation)
     return walk.finish()
@@ -128,39 +112,6 @@ def _path(operations: Iterable[Operation], start: Tensor, end: Tensor) -> list[O
     return path
 
 
-def _network_of(path: Sequence[Operation]) -> Architecture:
-    if any(one.kind == "network" for one in path):
-        network = next(one.values["network"] for one in path if one.kind == "network")
-        return architecture(network, 1.0, 0)
-    depthwise = sum(one.kind == "depthwise" for one in path)
-    convolutions = sum(one.kind == "conv" for one in path)
-    for name in BUILDERS:
-        network = architecture(name, 1.0, 0)
-        narrow = sum(unit.depthwise for unit in network.units)
-        if depthwise == narrow and convolutions >= len(network.units) - narrow:
-            return network
-    raise Unusable(
-        f"it has {convolutions} convolutions and {depthwise} depthwise ones, which no MobileNet V1 or V2 has; "
-        f"{_looks_like(path, convolutions, depthwise)}"
-    )
-
-
-def _looks_like(path: Sequence[Operation], convolutions: int, depthwise: int) -> str:
-    kinds = {one.kind for one in path}
-    functions = {one.values.get("function") for one in path if one.kind == "activation"}
-    if not convolutions and not depthwise:
-        return "it is only the layers behind a network" if "dense" in kinds else "it holds no image network"
-    if not depthwise:
-        return "it is another network, such as Inception, ResNet or a small convolutional one"
-    if functions & {"hard_swish", "hard_sigmoid"} or "HardSwish" in kinds:
-        return "it looks like a MobileNetV3"
-    if functions & {"swish", "silu"}:
-        return "it looks like an EfficientNet"
-    if depthwise == 11:
-        return "it looks like an FD-MobileNet"
-    return "it is another network of its kind"
-
-
 class _Walk:
     """Goes along a path, holding every operation against the architecture."""
 
@@ -175,6 +126,7 @@ class _Walk:
         self._epsilons: set[float] = set()
         self._given: dict[str, np.ndarray] = {}  # a whole network's weights, by TF-Slim name
         self._features: Tensor | None = None
+        self._widths: dict[Tensor, int] = {}  # of what stands behind the features: its last dimension
         self._head: list[Step] = []
 
     def take(self, one: Operation) -> None:
@@ -187,6 +139,8 @@ class _Walk:
             raise Unusable(f"zero padding is followed by {one.name}")
         if one.kind != "add" and len(set(one.inputs)) != 1:
             raise Unusable(f"{one.name} joins two branches, which no MobileNet does there")
+        if one.kind == "affine":
+            one = replace(one, values={key: _per_channel(one, key) for key in ("scale", "shift")})
         if one.kind == INERT:
             self._pass(one)
         elif self._features is not None:
@@ -200,6 +154,8 @@ class _Walk:
         self._current = one.output
 
     def _pass(self, one: Operation) -> None:
+        if self._current in self._widths:
+            self._widths[one.output] = self._widths[self._current]
         if self._outputs:
             self._outputs = [one.output if tensor == self._current else tensor for tensor in self._outputs]
 
@@ -217,8 +173,11 @@ class _Walk:
         scope = f"{self._network.scope}/Logits/Conv2d_1c_1x1"
         kernel, bias = weights.pop(f"{scope}/weights", None), weights.pop(f"{scope}/biases", None)
         self._given, self._features = weights, one.output
+        last = self._network.units[-1].batch_norm[0].name
+        self._widths[one.output] = int(np.size(weights.get(last, ())))
         if kernel is not None and bias is not None:
             self._head.append(Dense(kernel[0, 0], bias))
+            self._widths[one.output] = kernel.shape[-1]
 
     def _take_within(self, one: Operation) -> None:
         at = len(self._units)
@@ -333,6 +292,7 @@ class _Walk:
         elif one.kind == "pool" and not one.values.get("whole"):
             raise Unusable(f"{one.name} averages over a part of the map, as far as the file says; give the image size")
         self._features = one.output
+        self._widths[one.output] = self._units[-1].kernel.shape[3]
 
     def _take_behind(self, one: Operation) -> None:
         if one.kind == "dense" or (one.kind == "conv" and one.values["kernel"].shape[:2] == (1, 1)):
@@ -346,8 +306,27 @@ class _Walk:
             self._head.append(Affine(factor, one.values["beta"] - one.values["moving_mean"] * factor))
         elif one.kind == "activation":
             self._head.append(one.values["function"])
-        elif one.kind not in (RESHAPE, "mean"):
+        elif one.kind == RESHAPE:
+            self._check_reshape(one, self._widths[self._current])
+        elif one.kind != "mean":  # of the one position that is left
             raise Unusable(f"{one.name} ({one.kind}) stands behind the features, where a module has dense layers only")
+        self._widths[one.output] = self._width_behind(one)
+
+    def _width_behind(self, one: Operation) -> int:
+        before = self._widths[self._current]
+        if one.kind in ("dense", "conv"):
+            return int(one.values["kernel"].shape[-1])
+        return max(before, int(np.size(one.values["scale"]))) if one.kind == "affine" else before
+
+    def _check_reshape(self, one: Operation, width: int) -> None:
+        """Demand that a reshape leaves the numbers of one image in its last dimension."""
+        if (like := one.values.get("like")) is not None:
+            kept = self._widths.get(like) == width
+        else:
+            *before, last = one.values.get("shape") or (1,)
+            kept = last == width or (last == -1 and all(n in (1, -1) for n in before))
+        if not kept:
+            raise Unusable(f"{one.name} distributes its {width} numbers over several dimensions, which no module does")
 
     def finish(self) -> Recognized:
         """Return the network once the path is at its end."""
@@ -367,6 +346,16 @@ class _Walk:
         return Recognized(
             network, weights, tuple(self._head), scaling, Variant(epsilon, padding), folded, self._features
         )
+
+
+def _per_channel(one: Operation, key: str) -> np.ndarray:
+    """Return a factor or a summand: one number, or one for each channel."""
+    value = np.asarray(one.values[key], np.float64)
+    if value.size > 1 and value.size != value.shape[-1]:
+        value = np.unique(value)
+        if value.size != 1:
+            raise Unusable(f"{one.name} differs over the map, where a MobileNet has one number for each channel")
+    return value
 
 
 def _named(unit: ConvUnit, found: _Unit, epsilon: float) -> dict[str, np.ndarray]:

@@ -42,12 +42,13 @@ def read_tfjs(file: Path, size: tuple[int, int] | None = None) -> Source:
             raise ValueError("it is a graph model; only layers models say which weights are which")
         layers = _read_layers(model.get("weightsManifest"), file.parent)
         found = read_network(layers, topology.get("model_config", topology), size)
-    source = to_source(file, "TensorFlow.js layers model", found)
+        source = to_source(file, "TensorFlow.js layers model", found)
     labels = _read_metadata(file.with_name(METADATA_FILE))
-    if labels is not None:
-        scaled = replace(source.variant, input_scale=TEACHABLE_MACHINE_SCALE)
-        source = replace(source, labels=labels, variant=scaled)
-    return source
+    if labels is None:
+        return source
+    if found.scaling is None:
+        source = replace(source, variant=replace(source.variant, input_scale=TEACHABLE_MACHINE_SCALE))
+    return replace(source, labels=labels)
 
 
 def is_tfjs(file: Path) -> bool:

@@ -8,7 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 from mobilenet_hub.weights.identify import LEAVES, Source, to_source
-from mobilenet_hub.weights.operations import Operation, as_found, recognize
+from mobilenet_hub.weights.operation import Operation
+from mobilenet_hub.weights.operations import as_found, recognize
 from mobilenet_hub.weights.reading import Unusable, reading
 from mobilenet_hub.weights.tensorflow.graph_def import Node, image_size_of, nodes_of, refuse_quantized
 from mobilenet_hub.weights.tensorflow.graph_operations import TensorFlowGraph

@@ -55,6 +55,10 @@ class Node:
         """The value of an attribute that is an integer; 0 where it is missing."""
         return self.attributes[attribute].number(3) if attribute in self.attributes else 0
 
+    def type_number(self, attribute: str) -> int:
+        """An attribute that is a type (types.proto), 0 where it is absent."""
+        return self.attributes[attribute].number(6) if attribute in self.attributes else 0
+
     def flag(self, attribute: str) -> bool:
         """A boolean attribute, False where it is absent."""
         return bool(self.attributes[attribute].number(5)) if attribute in self.attributes else False
