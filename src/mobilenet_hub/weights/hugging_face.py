@@ -23,7 +23,10 @@ _COUNTER = ".num_batches_tracked"
 _FIXED = {  # what every published network has; others are built otherwise
     "num_channels": 3, "hidden_act": "relu6", "output_stride": 32, "min_depth": 8, "depth_divisible_by": 8,
     "expand_ratio": 6, "first_layer_is_expansion": True,
+    "problem_type": None,
 }  # fmt: skip
+_ALSO = {"problem_type": "single_label_classification"}
+_PREPARED = {"do_rescale": True, "do_normalize": True}  # x / 255, then less the mean, by the deviation
 
 
 def read_hugging_face(folder: Path) -> Source:
@@ -71,7 +74,7 @@ def _check_config(config: Any) -> str:
     if name not in BUILDERS:
         raise Unusable(f"its model_type is {name!r}, not one of {', '.join(BUILDERS)}")
     for key, value in _FIXED.items():
-        if config.get(key, value) != value:
+        if config.get(key, value) != value and config.get(key) != _ALSO.get(key, value):
             raise Unusable(f"its {key} is {config[key]!r}, not {value!r} as in TF-Slim's networks")
     return name
 
@@ -82,6 +85,11 @@ def _check_scaling(file: Path) -> None:
         return
     with reading(file, "a description of image preparation"):
         data = json.loads(file.read_text("utf-8"))
+        for key, value in _PREPARED.items():
+            if isinstance(data, dict) and data.get(key, value) != value:
+                raise Unusable(f"its {key} is {data[key]}: the network takes images that a module does not make")
+        if isinstance(data, dict) and not np.isclose(data.get("rescale_factor", 1 / 255), 1 / 255):
+            raise Unusable(f"its rescale_factor is {data['rescale_factor']}, not 1 / 255")
         for key in ("image_mean", "image_std"):
             if isinstance(data, dict) and not np.allclose(data.get(key, 0.5), 0.5):
                 raise Unusable(f"its {key} is {data[key]}, not 0.5: the network takes images that a module cannot make")

@@ -4,7 +4,7 @@ Configurations are those of Keras 1 to 3, tf.keras and TensorFlow.js: `inbound_n
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mobilenet_hub.weights.reading import Unusable
@@ -24,6 +24,7 @@ class Layer:
     inputs: tuple[str, ...]  # the tensors that it takes, each named by the path of the layer that makes it
     constants: tuple[Any, ...] = ()  # what it takes besides, in order
     training: bool = False  # it is called as in training, whatever the model is called as
+    constant_first: bool = False  # `1 - x`
 
     @property
     def name(self) -> str:
@@ -44,6 +45,24 @@ class KerasGraph:
     start: str
     end: str
     image_shape: tuple[Any, ...] | None  # (height, width, channels) as far as the configuration says
+
+
+@dataclass
+class _Call:
+    """What a layer is called with: the layers whose outputs it takes, and constants."""
+
+    names: list[str] = field(default_factory=list)
+    constants: list[Any] = field(default_factory=list)
+    training: bool = False
+    constant_first: bool = False
+
+    def take(self, name: str | None, value: Any) -> None:
+        """Take the next argument in: a layer's output, or a value where there is no name."""
+        if name is not None:
+            self.names.append(name)
+            return
+        self.constant_first |= not self.names
+        self.constants.append(value)
 
 
 @dataclass
@@ -80,11 +99,11 @@ class _Reader:
                 continue
             if len(nodes) != 1:
                 raise Unusable(f"its layer {name} is used {len(nodes)} times, where a MobileNet uses each once")
-            names, constants, training = _node(nodes[0])
+            call = _node(nodes[0])
+            names = call.names
             if missing := [one for one in names if one not in made]:
                 raise Unusable(f"its layer {name} takes {missing[0]}, which is not before it")
-            inputs = tuple(made[one] for one in names)
-            made[name] = self._layer(entry, path, inputs, constants, training)
+            made[name] = self._layer(entry, path, tuple(made[one] for one in names), call)
         if ends[0] not in made:
             raise Unusable(f"its output {ends[0]} is none of its layers")
         return made[ends[0]]
@@ -94,17 +113,16 @@ class _Reader:
         entry: Any,
         path: tuple[str, ...],
         inputs: tuple[str, ...],
-        constants: tuple[Any, ...] = (),
-        training: bool = False,
+        call: "_Call | None" = None,
         at: int = 0,
     ) -> str:
-        name = _name(entry, str(at))
+        name, call = _name(entry, str(at)), call or _Call()
         if entry["class_name"] in CONTAINERS:
             if len(inputs) != 1:
                 raise Unusable(f"its model {name} has {len(inputs)} inputs")
             before = len(self.layers)
             output = self.model(entry, (*path, name), inputs[0])
-            if training:
+            if call.training:
                 self.layers[before:] = [_as_in_training(one) for one in self.layers[before:]]
             return output
         config = entry.get("config")
@@ -113,7 +131,8 @@ class _Reader:
         shape = config.get("batch_shape") or config.get("batch_input_shape")
         if self.shape is None and isinstance(shape, list) and len(shape) == 4:
             self.shape = tuple(shape[1:])
-        layer = Layer(entry["class_name"], (*path, name), config, inputs, constants, training)
+        constants = tuple(call.constants)
+        layer = Layer(entry["class_name"], (*path, name), config, inputs, constants, call.training, call.constant_first)
         self.layers.append(layer)
         return layer.output
 
@@ -130,7 +149,7 @@ def read_graph(config: Any) -> KerasGraph:
 
 
 def _as_in_training(layer: Layer) -> Layer:
-    return Layer(layer.kind, layer.path, layer.config, layer.inputs, layer.constants, True)
+    return replace(layer, training=True)
 
 
 def _name(entry: Any, otherwise: str = "") -> str:
@@ -150,25 +169,32 @@ def _ends(value: Any) -> list[str]:
     return [str(one[0]) for one in value if isinstance(one, list) and one]
 
 
-def _node(node: Any) -> tuple[list[str], tuple[Any, ...], bool]:
-    """Return the layers that a call takes, its constants in order, and whether it is called as in training."""
+def _node(node: Any) -> _Call:
+    """Return what a layer is called with."""
+    found = _Call()
     if isinstance(node, dict):  # Keras 3, where the whole model's `training` comes before a layer's
-        names, constants = [], []
-        values = [*node.get("args", ()), *(v for k, v in (node.get("kwargs") or {}).items() if k not in _QUIET)]
-        for value in _flat(values):
-            (names if _is_tensor(value) else constants).append(value)
-        return [str(one["config"]["keras_history"][0]) for one in names], tuple(constants), False
-    names, constants, training = [], [], False
+        kwargs = {key: value for key, value in (node.get("kwargs") or {}).items() if key not in _QUIET}
+        for value in _flat([*node.get("args", ()), *kwargs.values()]):
+            found.take(str(value["config"]["keras_history"][0]) if _is_tensor(value) else None, value)
+        return found
     calls = [node] if node and isinstance(node[0], str) else node
     for call in calls:
-        names.append(str(call[0]))
         extra = call[3] if len(call) > 3 and isinstance(call[3], dict) else {}
-        training |= extra.get("training") in (True, 1)
-        constants += [value for key, value in extra.items() if key not in _QUIET and value is not None]
-    return names, tuple(constants), training
+        found.training |= extra.get("training") in (True, 1)
+        found.take(None if call[0] == _CONSTANT else str(call[0]), call[2] if call[0] == _CONSTANT else None)
+        for key, value in extra.items():
+            if key not in _QUIET and value is not None:
+                found.take(value[0] if _is_reference(value) else None, value)
+    return found
 
 
 _QUIET = ("training", "mask", "name")
+_CONSTANT = "_CONSTANT_VALUE"  # tf.keras's, in the place of a layer's name
+
+
+def _is_reference(value: Any) -> bool:
+    """Tell whether an argument of a call is another layer's output, as tf.keras writes it."""
+    return isinstance(value, list) and len(value) == 3 and isinstance(value[0], str) and isinstance(value[1], int)
 
 
 def _flat(values: list[Any]) -> Iterator[Any]:

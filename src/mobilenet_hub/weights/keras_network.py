@@ -34,15 +34,7 @@ _INERT = (
     "RandomBrightness", "RandomShear", "RandomHue", "RandomSaturation", "RandomColorJitter", "RandomErasing",
     "RandomGaussianBlur", "RandomPerspective", "RandomSharpness", "RandomInvert", "RandomPosterization",
 )  # fmt: skip
-_RANDOM_ALWAYS = (
-    "Dropout",
-    "SpatialDropout2D",
-    "GaussianDropout",
-    "GaussianNoise",
-    "AlphaDropout",
-    "BatchNormalization",
-)
-_FUNCTIONS = {"relu6": "relu6", "relu": "relu", "softmax": "softmax", "sigmoid": "sigmoid", "linear": "linear"}
+_SAME_IN_TRAINING = ("InputLayer", "Identity", "ActivityRegularization")
 _ARITHMETIC = {
     "TrueDivide": "divide", "Divide": "divide", "math.truediv": "divide", "math.divide": "divide",
     "__operators__.truediv": "divide", "Subtract": "subtract", "math.subtract": "subtract",
@@ -157,7 +149,7 @@ def _operations(layer: Layer, weights: _Weights) -> Iterator[Operation]:
 
 def _what(layer: Layer, weights: _Weights) -> tuple[str, dict[str, Any]]:  # noqa: PLR0911 (one for each kind)
     kind, config = layer.kind, layer.config
-    if layer.training and kind in _RANDOM_ALWAYS:
+    if layer.training and kind in (*_INERT, "BatchNormalization") and kind not in _SAME_IN_TRAINING:
         raise Unusable(
             f"its layer {layer.name} ({kind}) is called with training=True, which no module does to classify"
         )
@@ -172,6 +164,8 @@ def _what(layer: Layer, weights: _Weights) -> tuple[str, dict[str, Any]]:  # noq
     if kind == "Add" and len(layer.inputs) == 2 and not layer.constants:
         return "add", {}
     arithmetic = _ARITHMETIC.get(str(config.get("function")) if kind == "TFOpLambda" else kind)
+    if arithmetic in ("divide", "subtract") and layer.constant_first:
+        return "a constant minus or divided by what comes before it", {}
     if arithmetic and len(layer.inputs) == 1 and len(layer.constants) == 1:
         scale, shift = _SCALES[arithmetic](np.asarray(layer.constants[0], np.float64))
         return "affine", {"scale": scale, "shift": shift}
@@ -187,15 +181,19 @@ def _without_weights(layer: Layer) -> tuple[str, dict[str, Any]]:  # noqa: PLR09
     if kind in ("ReLU", "ReLU6", "Activation", "Softmax", "Sigmoid"):
         return "activation", {"function": _function(kind, config)}
     if kind == "TFOpLambda" and str(config.get("function", "")).startswith("nn."):
-        return "activation", {"function": str(config["function"]).removeprefix("nn.")}
+        function = str(config["function"]).removeprefix("nn.")
+        return "activation", {"function": function if layer.constants in ((), (-1,)) else f"{function} of an axis"}
+    if kind == "TFOpLambda" and config.get("function") == "cast" and layer.constants == ("float32",):
+        return INERT, {}
     if kind == "ZeroPadding2D":
         return "pad", {"pads": _explicit_pads(layer)}
-    if kind == "GlobalAveragePooling2D" and config.get("data_format", "channels_last") == "channels_last":
+    last = config.get("data_format", "channels_last") == "channels_last"
+    if kind == "GlobalAveragePooling2D" and last:
         return "mean", {}
-    if kind == "AveragePooling2D" and config.get("padding") == "valid":
+    if kind == "AveragePooling2D" and config.get("padding") == "valid" and last:
         return "pool", {"window": tuple(config["pool_size"])}
     if kind in ("Flatten", "Reshape"):
-        return RESHAPE, {}
+        return RESHAPE, {"shape": (-1, *(config["target_shape"] if kind == "Reshape" else (-1,)))}
     return f"a {kind} layer", {}
 
 
@@ -232,6 +230,8 @@ def _norm(layer: Layer, arrays: Arrays) -> dict[str, Any]:
     for leaf, key in (("gamma", "scale"), ("beta", "center")):
         if bool(layer.config.get(key, True)) != (leaf in arrays):
             raise Unusable(f"{leaf} of its layer {layer.name} is {'not ' if leaf not in arrays else ''}in the file")
+    if extra := arrays.keys() - set(BATCH_NORM_LEAVES):
+        raise Unusable(f"its layer {layer.name} has {', '.join(sorted(extra))}, which no MobileNet has")
     usual = {"gamma": np.ones_like(mean), "beta": np.zeros_like(mean)}
     return {leaf: arrays.get(leaf, usual.get(leaf)) for leaf in BATCH_NORM_LEAVES} | {
         "epsilon": layer.config.get("epsilon", BATCH_NORM_EPSILON)
@@ -263,7 +263,8 @@ def _activation(value: Any) -> str:
     """Return the name of an activation, in any of the ways that Keras has written it."""
     if isinstance(value, dict):
         inner = value.get("config")
-        inner = inner.get("name", value.get("class_name")) if isinstance(inner, dict) else inner
+        if isinstance(inner, dict):  # a layer in the place of a function, whatever it is called
+            return _function(str(value.get("class_name")), inner)
         value = inner
     return "linear" if value is None else str(value)
 
@@ -273,9 +274,7 @@ def _function(kind: str, config: Mapping[str, Any]) -> str:
         return _activation(config.get("activation"))
     if kind != "ReLU":
         return (
-            {"ReLU6": "relu6"}.get(kind, kind.lower())
-            if config.get("axis", -1) in (-1, 1, [-1])
-            else f"{kind} of an axis"
+            {"ReLU6": "relu6"}.get(kind, kind.lower()) if config.get("axis", -1) in (-1, [-1]) else f"{kind} of an axis"
         )
     if config.get("negative_slope") or config.get("threshold"):
         return "leaky ReLU"
