@@ -5,24 +5,35 @@ Training checkpoints hold more than the network: the step, optimizer slots (`<va
 accuracies those of the variables themselves.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from mobilenet_hub.architecture import STATISTICS, Variant
+from mobilenet_hub.architecture import STATISTICS
 from mobilenet_hub.errors import CorruptFileError, InvalidModuleError
-from mobilenet_hub.weights.identify import LEAVES, Source, is_slim, slim_name
+from mobilenet_hub.weights.identify import LEAVES, Source, is_slim, slim_name, to_source
 from mobilenet_hub.weights.reading import as_float32, reading
+from mobilenet_hub.weights.tensorflow.checkpoint_graph import read_graph
 from mobilenet_hub.weights.tensorflow.graph_def import facts_of, nodes_of, variant_of
 from mobilenet_hub.weights.tensorflow.protobuf import Message
 from mobilenet_hub.weights.tensorflow.tensor_bundle import read_bundle
 
+_KIND = "TF-Slim checkpoint"
 _AVERAGE = "/ExponentialMovingAverage"
+_SLOT = re.compile(  # what TensorFlow's optimizers keep beside each variable
+    r"(ExponentialMovingAverage|RMSProp|Momentum|Adam\w*|AMSGrad|Adagrad|Adadelta|Ftrl|Lamb|LARS|Yogi|Nadam|"
+    r"biased|local_step|[mv]|vhat|rms|mg|momentum|accumulator|linear)(_\d+)?",
+    re.IGNORECASE,
+)
+_OF_TRAINING = re.compile(
+    r"step|power|learning_rate|decay|epoch|momentum|^iter|counter|loss|accuracy|avg", re.IGNORECASE
+)
 
 
 def read_checkpoint(prefix: Path) -> Source:
-    """Read a TF-Slim checkpoint, with the image size from its `.meta` graph where there is one.
+    """Read a TF-Slim checkpoint: what its `.meta` graph computes, else TF-Slim's network by the variables' names.
 
     Args:
         prefix: the path without `.index`.
@@ -34,15 +45,27 @@ def read_checkpoint(prefix: Path) -> Source:
     tensors = {name: value for name, value in read_bundle(prefix).items() if isinstance(value, np.ndarray)}
     with reading(prefix, "a checkpoint of MobileNet weights"):
         weights = network_weights(tensors, prefix)
-    size, variant = _read_meta(prefix.with_name(f"{prefix.name}.meta"), tensors)
-    return Source(prefix, "TF-Slim checkpoint", weights, size, variant=variant)
+    file = prefix.with_name(f"{prefix.name}.meta")
+    if not file.is_file():
+        return Source(prefix, _KIND, weights)
+    with reading(file, "a checkpoint's graph"):
+        graph = Message(file.read_bytes()).message(2)
+        nodes = list(nodes_of(graph))
+        facts = facts_of(nodes)
+        if not facts.variables:
+            raise ValueError("it has no variables")
+        check_belongs(facts.variables, tensors, file)
+        values = {name: weights.get(slim_name(name), array) for name, array in tensors.items()}
+        if found := read_graph(graph, values, facts.image_size):
+            return to_source(prefix, _KIND, found)
+        return Source(prefix, _KIND, weights, facts.image_size, variant=variant_of(nodes))
 
 
 def network_weights(tensors: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
     """Choose the network's variables among the entries of a checkpoint, by TF-Slim name, as float32.
 
-    Slots of variables and scalars are left out, V2's moving averages taken in place of the trained values. Everything
-    else stays, so that a foreign tensor is reported and never dropped in silence.
+    Optimizers' slots and scalars of training (the step, ...) are left out, V2's moving averages taken in place of the
+    trained values. Everything else stays, so that a foreign tensor is reported and never dropped in silence.
 
     Raises:
         InvalidModuleError: the network is quantized, or moving averages are there for a part of it only.
@@ -88,17 +111,8 @@ def check_belongs(graph: Mapping[str, tuple[int, ...] | None], tensors: Mapping[
 
 
 def _is_extra(name: str, array: np.ndarray, variables: set[str]) -> bool:
-    return array.ndim == 0 or name.rpartition("/")[0] in variables
-
-
-def _read_meta(file: Path, tensors: Mapping[str, np.ndarray]) -> tuple[tuple[int, int] | None, Variant]:
-    if not file.is_file():
-        return None, Variant()
-    with reading(file, "a checkpoint's graph"):
-        graph = Message(file.read_bytes()).message(2)
-        nodes = list(nodes_of(graph))
-        facts, variant = facts_of(nodes), variant_of(nodes)
-        if not facts.variables:
-            raise ValueError("it has no variables")
-    check_belongs(facts.variables, tensors, file)
-    return facts.image_size, variant
+    """Tell whether an entry is none of what a network computes with: a slot of a variable, or a step, by its name."""
+    parent, _, leaf = name.rpartition("/")
+    if parent in variables:
+        return bool(_SLOT.fullmatch(leaf))
+    return array.ndim == 0 and (array.dtype.kind != "f" or bool(_OF_TRAINING.search(leaf)))

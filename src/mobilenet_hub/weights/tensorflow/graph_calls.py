@@ -129,6 +129,10 @@ class Calls:
             stack += [(one, None) for one in reversed(taken) if one not in placed]
         return placed
 
+    def arguments_of(self, name: str) -> int:
+        """Return how many arguments a function takes; 0 where it is not there."""
+        return len(self._library[name].arguments) if name in self._library else 0
+
     def call(self, name: str, arguments: Sequence[Given]) -> list[Key]:
         """Call a function in place of the graph; return the tensors that it returns.
 
@@ -148,7 +152,7 @@ class Calls:
         *calls, name = _split(key[0], self._top)
         scope = self._top
         for call in calls:
-            scope = self._called(scope, scope.nodes[call])
+            scope = scope.calls.get(call) or self._called(scope, scope.nodes[call])
         return key, scope, scope.nodes[name]
 
 

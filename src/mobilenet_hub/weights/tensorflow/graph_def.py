@@ -17,6 +17,7 @@ from mobilenet_hub.weights.tensorflow.protobuf import Message, varints
 
 _CONSTANTS = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}  # types.proto
 _MAX_SPLAT = 1 << 16  # elements of a constant that is stored as one value
+CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 _VARIABLE_OPS = ("VarHandleOp", "VariableV2", "Variable")
 
 
@@ -135,7 +136,7 @@ def variant_of(nodes: Iterable[Node]) -> Variant:
             epsilons.add(node.decimal("epsilon", 0.0))
         elif node.op == "Const" and node.name.endswith("/batchnorm/add/y"):
             epsilons.add(float(node.constant().reshape(())))
-        elif node.op in ("Conv2D", "DepthwiseConv2dNative"):
+        elif node.op in CONVOLUTIONS:
             _check_padding(node)
     return Variant(_one_epsilon(epsilons))
 

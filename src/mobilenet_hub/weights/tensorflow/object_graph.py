@@ -18,7 +18,7 @@ from mobilenet_hub.weights.tensorflow.protobuf import Message
 from mobilenet_hub.weights.variable_order import weights_by_order
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
-_VALUE = "VARIABLE_VALUE"
+VALUE = "VARIABLE_VALUE"
 
 Tensors = Mapping[str, np.ndarray | tuple[bytes, ...]]
 
@@ -46,7 +46,7 @@ def full_names(tensors: Tensors) -> dict[str, np.ndarray]:
     for node in Message(graph[0]).messages(1):
         for value in node.messages(2):
             name, array = value.text(2), tensors.get(value.text(3))
-            if value.text(1) != _VALUE or not name or not isinstance(array, np.ndarray):
+            if value.text(1) != VALUE or not name or not isinstance(array, np.ndarray):
                 continue
             if name in found and not np.array_equal(found[name], array):
                 unclear.add(name)
@@ -85,7 +85,7 @@ def _stored_variables(nodes: list[Message], saved: list[Message], tensors: Tenso
     if len(children) != len(twins):
         raise ValueError(f"saved_model.pb has {len(twins)} variables, the weights beside it {len(children)}")
     for at, (child, twin) in enumerate(zip(children, twins, strict=True)):
-        values = [one for one in nodes[child].messages(2) if one.text(1) == _VALUE]
+        values = [one for one in nodes[child].messages(2) if one.text(1) == VALUE]
         if len(values) != 1:
             raise ValueError(f"variable {at} has no value")
         name, key = values[0].text(2), values[0].text(3)

@@ -19,10 +19,18 @@ from mobilenet_hub.weights.identify import Found, Source, to_source
 from mobilenet_hub.weights.operations import as_found, recognize
 from mobilenet_hub.weights.reading import Unusable, reading
 from mobilenet_hub.weights.tensorflow.checkpoint import check_belongs, network_weights
-from mobilenet_hub.weights.tensorflow.graph_def import facts_of, image_size_of, nodes_of, shape_of, variant_of
+from mobilenet_hub.weights.tensorflow.graph_def import (
+    CONVOLUTIONS,
+    facts_of,
+    image_size_of,
+    nodes_of,
+    shape_of,
+    variant_of,
+)
 from mobilenet_hub.weights.tensorflow.graph_operations import TensorFlowGraph
-from mobilenet_hub.weights.tensorflow.object_graph import OBJECT_GRAPH, full_names, named_variables
+from mobilenet_hub.weights.tensorflow.object_graph import OBJECT_GRAPH, Tensors, full_names, named_variables
 from mobilenet_hub.weights.tensorflow.protobuf import Message
+from mobilenet_hub.weights.tensorflow.saved_functions import traces
 from mobilenet_hub.weights.tensorflow.tensor_bundle import read_bundle
 
 MODEL_FILE, HUB1_FILE, VARIABLES_FILE = "saved_model.pb", "tfhub_module.pb", "variables/variables.index"
@@ -69,10 +77,15 @@ def read_saved_model(folder: Path) -> Source:
     kind = "TF1 hub module" if is_hub1 else "TF2 SavedModel" if objects else "SavedModel"
     size = stated_size or (sizes.pop() if len(sizes) == 1 else None)
     with reading(folder, "a SavedModel of a MobileNet"):
-        if found := _followed(graphs, variables, size):
-            return replace(to_source(folder, kind, replace(found, labels=labels)), extra=about)
+        found = _followed(graphs, variables, size) or _called(graphs, bundle, size)
+        if found:
+            # What a hub module, or an export of ours, takes is written in its description: images in [0, 1].
+            takes_unit = is_hub1 or stated_size is not None
+            return replace(to_source(folder, kind, replace(found, labels=labels), takes_unit), extra=about)
         if OBJECT_GRAPH in bundle and not objects:
             raise CorruptFileError(f"{file} has no objects, as the weights beside it demand")
+        if any(node.op in CONVOLUTIONS for node in nodes):
+            raise Unusable("it has neither a signature that serves nor a function to call, only graphs in it")
         tensors = named_variables(bundle, objects[0], folder) if objects else tensors
         weights = network_weights(tensors, folder)
         return Source(folder, kind, weights, size, labels, variant=variant_of(nodes), extra=about)
@@ -93,14 +106,35 @@ def _followed(graphs: list[Message], variables: dict[str, np.ndarray], size: tup
     return None
 
 
+def _called(graphs: list[Message], bundle: Tensors, size: tuple[int, int] | None) -> Found | None:
+    """Follow the function that a model without a signature is called by; None where it has none."""
+    objects = [graph for graph in graphs if 7 in graph]
+    refused: Unusable | None = None
+    for traced in traces(objects[0].message(2), objects[0].message(7), bundle) if objects else ():
+        try:
+            operations = traced.graph.operations(traced.end)
+            found = recognize(operations, traced.start, traced.end, size)
+            return as_found(found, size, tuple(one.name for one in operations))
+        except Unusable as error:
+            refused = refused or error
+    if refused is not None:
+        raise refused
+    return None
+
+
 def _ends(signatures: dict[str, Message]) -> tuple[str, str] | None:
     """Return the tensors of a signature's images and of its output."""
-    chosen = next((signatures[name] for name in _SIGNATURES if name in signatures), None)
-    if chosen is None:
+    ends = {
+        name: tuple({key: info.text(1) for key, info in one.map(field).items()} for field in (1, 2))
+        for name, one in signatures.items()
+    }
+    usable = [name for name, (inputs, outputs) in ends.items() if inputs and any(outputs.values())]
+    if not usable:
         return None
-    inputs, outputs = ({key: info.text(1) for key, info in chosen.map(field).items()} for field in (1, 2))
-    if not any(outputs.values()):
-        return None
+    chosen = next((name for name in _SIGNATURES if name in usable), None)
+    if chosen is None and len(usable) > 1:
+        raise Unusable(f"it has the signatures {', '.join(usable)}, and none is called {_SIGNATURES[0]}")
+    inputs, outputs = ends[chosen or usable[0]]
     if len(inputs) != 1 or (len(outputs) != 1 and "default" not in outputs):
         raise Unusable(f"it takes {', '.join(inputs)} and gives {', '.join(outputs)}, where a module has one of each")
     return next(iter(inputs.values())), outputs.get("default") or next(iter(outputs.values()))
