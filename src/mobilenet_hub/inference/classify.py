@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from mobilenet_hub.module import ModuleConfig
 
 if TYPE_CHECKING:
     from mobilenet_hub.images.batches import Images
+    from mobilenet_hub.inference.explain import Explainer, Explanation
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +102,54 @@ class Classifier(Model):
             >>> Classifier("starter").classify(np.zeros((90, 120, 3), np.uint8), top=2)[0].scores[0] <= 1
             True
         """
-        if isinstance(top, bool) or not isinstance(top, int) or top < 1:
-            raise InputError(f"top must be a whole number from 1, not {top!r}")
+        _check_top(top)
         predictions = []
         for sources, batch in batches(images, self.preprocessing, on_error, threads=self.engine.threads):
             predictions += self.predictions(sources, self.engine.run(batch)["logits"], top)
         return predictions
+
+    def explain(
+        self,
+        images: "Images",
+        top: int = 1,
+        *,
+        classes: "Sequence[str | int] | None" = None,
+        on_error: Callable[[str, ImageError], object] | None = None,
+    ) -> "list[Explanation]":
+        """Return which part of each image spoke for its likeliest classes, or for some classes.
+
+        Args:
+            images: as for `logits`.
+            top: how many classes of each, at least 1.
+            classes: labels or indices of the classes to explain of every image, in place of the likeliest.
+            on_error: as for `classify`.
+
+        Raises:
+            ImageError: an image that cannot be read; names it.
+            InputError: the module keeps a quantized file, or does not know a class; a batch of another shape or range,
+                or top below 1.
+
+        Example:
+            >>> found = Classifier("starter").explain(np.zeros((90, 120, 3), np.uint8), top=2)[0]
+            >>> bool(abs(found.maps[0].mean() + found.biases[0] - found.logits[0]) < 1e-4), found.heat(1).shape
+            (True, (160, 160))
+        """
+        from mobilenet_hub.inference.explain import chosen_classes
+
+        _check_top(top)
+        chosen = None if classes is None else chosen_classes(self.labels, classes)
+        found = []
+        for sources, batch in batches(images, self.preprocessing, on_error, threads=self.engine.threads):
+            which = top if chosen is None else np.tile(chosen, (len(batch), 1))
+            found += self.explainer.explain(sources, batch, which)
+        return found
+
+    @cached_property
+    def explainer(self) -> "Explainer":
+        """What computes explanations; opened when it is first asked for."""
+        from mobilenet_hub.inference.explain import Explainer
+
+        return Explainer(self)
 
     def predictions(self, sources: Sequence[str], logits: np.ndarray, top: int) -> list[Prediction]:
         """Return the likeliest classes for logits [n, num_classes] of n named images."""
@@ -114,6 +158,11 @@ class Classifier(Model):
             Prediction(source, tuple(self.labels[i] for i in indices), tuple(ranked), tuple(indices))
             for source, ranked, indices in zip(sources, scores.tolist(), best.tolist(), strict=True)
         ]
+
+
+def _check_top(top: object) -> None:
+    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+        raise InputError(f"top must be a whole number from 1, not {top!r}")
 
 
 def labels_of(config: ModuleConfig) -> tuple[str, ...]:

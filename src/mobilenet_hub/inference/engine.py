@@ -95,6 +95,22 @@ class Engine:
         """Return this engine opened anew, with its module in memory and another number of threads."""
         return _reopened(*self._opened_with(threads))
 
+    def with_outputs(self, outputs: Sequence[str]) -> "Engine":
+        """Return this engine opened anew, with other outputs.
+
+        Raises:
+            InputError: an output that the network does not have.
+        """
+        return Engine(
+            self.job.source,
+            outputs,
+            image_size=self.image_size,
+            precision="auto" if self.precision == "int8" else self.precision,
+            threads=self.threads,
+            any_size=True,
+            engine=self.engine_name,
+        )
+
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle what it was opened with, for another process or machine to compile: the module with its weights."""
         return _reopened, self._opened_with(self.threads)
