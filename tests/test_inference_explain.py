@@ -1,6 +1,7 @@
 """Class activation maps: exact, whatever computes and whatever stands behind the features, and where the photo is."""
 
 import io
+import re
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -247,3 +248,12 @@ def test_other_peoples_files_are_explained(path, shared):
     classifier = Classifier(load_source(shared(path)), "f32")
     for one in classifier.explain([CAT], top=2):
         assert gap(one) < 1e-5 and one.maps.max() > 0
+
+
+def test_the_document_runs_as_it_stands(monkeypatch):
+    root = CAT.parents[1]
+    monkeypatch.chdir(root)
+    (block,) = re.findall(r"^```python\n(.*?)^```", (root / "docs" / "explain.md").read_text("utf-8"), re.DOTALL | re.M)
+    scope: dict = {}
+    exec(compile(block, "explain.md", "exec"), scope)
+    assert scope["why"].labels == ("Egyptian cat", "lion")

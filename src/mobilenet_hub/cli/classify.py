@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from mobilenet_hub.cli.bulk_run import add_bulk_options, expected, note_precision, open_model, run_bulk
 from mobilenet_hub.cli.console import bar, is_fancy, note, note_passed_over, print_json, table
-from mobilenet_hub.cli.options import add_module
+from mobilenet_hub.cli.options import add_force, add_module
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.host.percent import percent
 from mobilenet_hub.host.progress import Bars, Stage
 from mobilenet_hub.images.skipped import Skipped
 
 if TYPE_CHECKING:
+    from mobilenet_hub.evaluation.explained import ExplainedPage
+    from mobilenet_hub.images.batches import Batch
     from mobilenet_hub.inference.classify import Classifier, Prediction
 
 _TOP_OF_ONE = 5
@@ -30,6 +32,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="OUT", help="instead of the screen a .csv, .jsonl or .parquet, or a folder of shards"
     )
+    parser.add_argument(
+        "--explain", metavar="OUT.html", help="write a page that shows which part of each photo spoke for its labels"
+    )
+    add_force(parser, "with --explain: write the page also over a file that is no such page")
     add_bulk_options(parser)
 
 
@@ -41,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--top must be 1 or more, not {args.top}")
     if not 0 <= args.min_score <= 1:
         raise InputError(f"--min-score must be from 0 to 1, not {args.min_score:g}")
+    if args.explain is not None:
+        _check_page(args)
     module, classifier = open_model(args, Classifier)
     if args.output is None:
         return _to_screen(args, classifier)
@@ -52,10 +60,29 @@ def run(args: argparse.Namespace) -> int:
     return run_bulk("classify", args, classifier, rows, settings, module)
 
 
+def _check_page(args: argparse.Namespace) -> None:
+    """Refuse, before the work, a page that could not be written after it."""
+    from mobilenet_hub.host.ownership import check_file_place
+
+    if args.output is not None:
+        raise InputError("--explain shows photos on a page, -o writes a table of them: ask for one at a time")
+    if not args.explain.lower().endswith((".html", ".htm")):
+        raise InputError(f"--explain writes a page: give a name that ends in .html, not {args.explain!r}")
+    check_file_place(args.explain, overwrite=args.overwrite)
+
+
 def _to_screen(args: argparse.Namespace, classifier: "Classifier") -> int:
     note_precision(args, classifier.engine)
     passed_over: Counter[str] = Counter()
-    predictions, skipped = _classify(args, classifier, passed_over)
+    page = None
+    if args.explain is not None:
+        from mobilenet_hub.evaluation.explained import ExplainedPage
+
+        _ = classifier.explainer  # refuses a module whose maps cannot be reached
+        page = ExplainedPage(args.top or 1)
+    predictions, skipped = _classify(args, classifier, passed_over, page)
+    if page is not None:
+        _write_page(args, classifier, page, skipped)
     if args.json:
         print_json({**_as_json(classifier, args.module, predictions, skipped), "passed_over": dict(passed_over)})
     elif predictions:
@@ -70,11 +97,11 @@ def _to_screen(args: argparse.Namespace, classifier: "Classifier") -> int:
 
 
 def _classify(
-    args: argparse.Namespace, classifier: "Classifier", passed_over: Counter[str]
+    args: argparse.Namespace, classifier: "Classifier", passed_over: Counter[str], page: "ExplainedPage | None"
 ) -> "tuple[list[Prediction], list[Skipped]]":
     from itertools import islice
 
-    from mobilenet_hub.images.batches import compute
+    from mobilenet_hub.images.batches import decode_batches
     from mobilenet_hub.images.inputs import items
 
     predictions: list[Prediction] = []
@@ -83,15 +110,45 @@ def _classify(
     total, done = expected(args), 0
     with Bars(args.quiet) as on_progress:
         inputs = islice(items(args.images, passed_over=passed_over), args.limit)
-        for batch, logits in compute(inputs, classifier.engine, "logits", classifier.preprocessing):
+        for batch in decode_batches(inputs, classifier.preprocessing, threads=classifier.engine.threads):
             if args.strict and batch.skipped:
                 key, reason = batch.skipped[0]
                 raise ImageError(reason, key)
-            predictions += [p.believed(args.min_score) for p in classifier.predictions(batch.keys, logits, top)]
+            said = _said(classifier, batch, top, args.min_score, page)
+            predictions += [prediction.believed(args.min_score) for prediction in said]
             skipped += batch.skipped
             done += len(batch.inputs)
             on_progress(Stage("classify", "image"), done, total)
     return predictions, skipped
+
+
+def _said(
+    classifier: "Classifier", batch: "Batch", top: int, min_score: float, page: "ExplainedPage | None"
+) -> "list[Prediction]":
+    """Return the predictions of a batch; as long as there is room on the page, its photos are explained there."""
+    from mobilenet_hub.inference.classify import Prediction
+
+    if page is None or page.full:
+        if page is not None:
+            page.leave_out(len(batch.keys))
+        return classifier.predictions(batch.keys, classifier.engine.run(batch.images)["logits"], top)
+    explanations = classifier.explainer.explain(batch.keys, batch.images, top)
+    for explanation in explanations:
+        page.add(explanation, min_score)
+    return [Prediction(e.source, e.labels, e.scores, e.indices) for e in explanations]
+
+
+def _write_page(
+    args: argparse.Namespace, classifier: "Classifier", page: "ExplainedPage", skipped: list[Skipped]
+) -> None:
+    from mobilenet_hub.evaluation.page import write_page
+
+    name = classifier.config.handle or args.module
+    height, width = classifier.image_size
+    lead = f"What {name} saw in each photo, at {width} x {height} pixels, fit {classifier.fit}."
+    write_page(args.explain, page.render("What spoke for the labels", lead, skipped))
+    more = f" (the first {page.photos} of {page.photos + page.more} photos)" if page.more else ""
+    note(f"{args.explain}: what spoke for the labels{more}", args.quiet)
 
 
 def _one_table(prediction: "Prediction") -> str:

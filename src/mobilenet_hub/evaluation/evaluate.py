@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from mobilenet_hub.errors import ImageError, InputError, OutputError
+from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.evaluation.dataset import Example, read_examples
 from mobilenet_hub.evaluation.metrics import Metrics, Outcome, measure
+from mobilenet_hub.evaluation.page import write_page
 from mobilenet_hub.evaluation.provenance import environment, fingerprint
 from mobilenet_hub.evaluation.report import Report, render
 from mobilenet_hub.evaluation.seen import is_trained_here, seen_by
-from mobilenet_hub.host.files import replacing
 from mobilenet_hub.host.ownership import check_file_place
 from mobilenet_hub.host.progress import OnProgress, Stage
 from mobilenet_hub.images.batches import batches
@@ -82,11 +82,7 @@ class Evaluation:
             warnings=self.warnings,
             left_out=[Skipped(skip.path.name, skip.reason) for skip in self.skipped],
         )
-        try:
-            with replacing(Path(path)) as file:
-                file.write(render(report).encode("utf-8", "backslashreplace"))
-        except OSError as error:
-            raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
+        write_page(path, render(report))
 
 
 def evaluate(

@@ -11,9 +11,19 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from html import escape
 from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from mobilenet_hub.errors import OutputError
+from mobilenet_hub.host.files import replacing
 from mobilenet_hub.host.ownership import MARK
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_SHOWN = 500  # pictures on a page; each takes some 10 kB
 _PICTURE_SIZE = 192  # pixels on the longer side; shown at about 140
 
 
@@ -32,6 +42,19 @@ def page(title: str, lead: str, sections: Iterable[str]) -> str:
         + "\n".join(section for section in sections if section)
         + "\n</main></body></html>\n"
     )
+
+
+def write_page(path: str | os.PathLike[str], text: str) -> None:
+    """Write a page's file, whole or not at all; `check_file_place` says beforehand whether it may be.
+
+    Raises:
+        OutputError: it cannot be written; what was there is there still.
+    """
+    try:
+        with replacing(Path(path)) as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 @cache
@@ -64,7 +87,36 @@ def thumbnail(path: str | os.PathLike[str]) -> str:
             upright = ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, ValueError, SyntaxError):
         return ""
-    upright.thumbnail((_PICTURE_SIZE, _PICTURE_SIZE))
+    return jpeg(upright)
+
+
+def jpeg(picture: "Image | np.ndarray", size: int = _PICTURE_SIZE) -> str:
+    """Return a picture as a JPEG in base64.
+
+    Args:
+        picture: in RGB; an array is uint8 [height, width, 3].
+        size: the most pixels on the longer side; a larger picture is reduced.
+    """
+    from PIL import Image
+
+    image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    image.thumbnail((size, size))
     stream = io.BytesIO()
-    upright.save(stream, "JPEG", quality=80, optimize=True)
+    image.save(stream, "JPEG", quality=80, optimize=True)
     return base64.b64encode(stream.getvalue()).decode()
+
+
+def figure(source: str, alt: str, caption: str, file: str = "", hint: str = "") -> str:
+    """Return a picture with what stands beneath it; without a source the words alone.
+
+    Args:
+        source: a JPEG in base64.
+        alt: what it shows, for those who do not see it.
+        caption: markup.
+        file: a file's name, beneath the caption.
+        hint: shown where the mouse rests on it.
+    """
+    image = f'<img alt="{escape(alt)}" src="data:image/jpeg;base64,{source}">' if source else ""
+    title = f' title="{escape(hint)}"' if hint else ""
+    name = f'<span class="file">{escape(file)}</span>' if file else ""
+    return f"<figure{title}>{image}<figcaption>{caption}{name}</figcaption></figure>"

@@ -4,24 +4,18 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import PurePath
 
-from mobilenet_hub.evaluation.page import card, page, table, thumbnail
+from mobilenet_hub.evaluation.page import MAX_SHOWN, card, figure, page, table, thumbnail
 from mobilenet_hub.search.check import Findings, summary
 from mobilenet_hub.search.dedupe import Group
 from mobilenet_hub.search.similar import Match
 
-MAX_SHOWN = 500  # pictures on a page; each takes some 10 kB
 _MAX_FINDINGS = 60  # of a kind
 
 
 def picture(path: str, caption: str, file: str | None = None) -> str:
     """Return a photo with a line beneath, and its file's name."""
-    source = thumbnail(path)
-    image = f'<img alt="" src="data:image/jpeg;base64,{source}">' if source else ""
-    name = escape(PurePath(path).name if file is None else file)
-    return (
-        f'<figure title="{escape(path)}">{image}<figcaption>{escape(caption)}<span class="file">{name}</span>'
-        "</figcaption></figure>"
-    )
+    name = PurePath(path).name if file is None else file
+    return figure(thumbnail(path), "", escape(caption), name, path)
 
 
 def pictures(shown: Sequence[tuple[str, str]]) -> str:
