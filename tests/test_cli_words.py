@@ -1,9 +1,14 @@
 """What the program says to what people type: names that are nearly right, things of another kind, words swapped."""
 
+import shlex
 import shutil
+import subprocess
+import sys
+import webbrowser
 from pathlib import Path
 
 import pytest
+from small_photos import jpeg
 
 import mobilenet_hub as hub
 from mobilenet_hub.catalog.find import find_module
@@ -100,3 +105,71 @@ def test_a_failed_pull_has_a_line_for_each_source_and_says_what_to_do(capsys, mo
 def test_the_cache_alone_lists(capsys):
     assert main(["cache"]) == 0
     assert "0 modules" in capsys.readouterr().err
+
+
+def test_evaluate_with_its_words_swapped_says_the_right_order(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(STARTER, "my module")
+    Path("photos/ant").mkdir(parents=True)
+    shutil.copy(CAT, "photos/ant")
+    for module in ("starter", "my module", "mobilenet_v1_025_128/classification"):
+        right = f"`mobilenet evaluate {shlex.quote(module)} photos`"
+        assert right in said(capsys, "evaluate", "photos", module)
+
+
+@pytest.mark.parametrize("address", ["https://example.com/cat.jpg", "http://example.com/photos.zip"])
+def test_an_address_is_no_photo_and_no_folder(address, capsys):
+    assert f"{address}: an address: download it first" in said(capsys, "classify", address, status=1)
+    assert "is an address; download it first" in said(capsys, "train", address, "-o", "out")
+
+
+def labelled(folder, names=("ant", "bee"), count=3):
+    for label in names:
+        (folder / label).mkdir(parents=True)
+        for number in range(count):
+            (folder / label / f"{number}.jpg").write_bytes(jpeg(hash((label, number)) % 1000))
+    return folder
+
+
+def test_train_names_its_output_and_says_what_comes_next(capsys, tmp_path, monkeypatch):
+    folder = labelled(tmp_path / "my pets")
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", lambda address: opened.append(address) or len(opened) > 1)
+    assert main(["train", str(folder), "--open", "--views", "1"]) == 0
+    module = tmp_path / "my pets-classifier"
+    assert (module / "module.json").is_file()
+    err = capsys.readouterr().err
+    assert f"next: mobilenet classify PHOTOS --module '{module}'\n      mobilenet serve '{module}'" in err
+    assert opened == [(module / "report.html").as_uri()]
+    assert f"open {opened[0]}" in err.splitlines()[-1]  # where there is no browser
+    monkeypatch.chdir(folder)
+    assert main(["train", ".", "--views", "1"]) == 2  # beside it, where the first one is
+    assert "my pets-classifier exists" in capsys.readouterr().err
+    words = ["evaluate", str(module), ".", "--open"]
+    assert "-o report.html" in said(capsys, *words)
+    assert main([*words, "-o", str(tmp_path / "page.html")]) == 0
+    assert opened[1] == (tmp_path / "page.html").as_uri()
+
+
+@pytest.mark.parametrize("command", ["train", "embed"])
+def test_an_interrupt_says_where_the_work_is_and_that_the_same_command_goes_on(command, tmp_path):
+    labelled(tmp_path / "photos", count=40)
+    code = (
+        "import signal, sys, mobilenet_hub.cli.main as main\n"
+        "from mobilenet_hub.inference.engine import Engine\n"
+        "run, calls = Engine.run, []\n"
+        "def interrupted(self, batch):\n"
+        "    calls.append(0)\n"
+        "    if len(calls) == 2: signal.raise_signal(signal.SIGINT)\n"
+        "    return run(self, batch)\n"
+        "Engine.run = interrupted\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.exit(main.main())"
+    )
+    words = [command, "photos", "-o", "out", *(["--views", "1"] if command == "train" else ["--shard-size", "10"])]
+    run = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 130
+    work = "out.work" if command == "train" else "out"
+    assert run.stderr.splitlines()[-1] == f"interrupted; work kept in {work}: the same command goes on from there"
+    assert (tmp_path / work).is_dir()
+    assert subprocess.run([sys.executable, "-m", "mobilenet_hub.cli.main", *words], cwd=tmp_path).returncode == 0

@@ -1,5 +1,6 @@
 """Batches in order, bounded, whatever the threads do; bad inputs listed; an early end leaves nothing running."""
 
+import io
 import shutil
 import threading
 import time
@@ -7,9 +8,10 @@ from functools import partial
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mobilenet_hub.errors import ImageError, InputError
-from mobilenet_hub.images.batches import decode_batches
+from mobilenet_hub.images.batches import batches, decode_batches
 from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.images.inputs import Item, items
 from mobilenet_hub.images.load import load_image
@@ -69,9 +71,9 @@ def test_reading_never_runs_far_ahead():
             yield Item(str(number), partial(pixels, number))
 
     stream = decode_batches(counted(), Preprocessing(8, "squash"), batch_size=16, threads=2)
-    for batches in range(1, 20):
+    for taken in range(1, 20):
         next(stream)
-        assert started <= 16 * (batches + 3)
+        assert started <= 16 * (taken + 3)
     stream.close()
 
 
@@ -98,3 +100,33 @@ def test_a_vanished_folder_stops_and_a_vanished_file_does_not(tmp_path):
     shutil.rmtree(folder)
     with pytest.raises(InputError, match="vanished"):
         list(stream)
+
+
+def test_open_files_and_tensors_are_images(tmp_path):
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(2).integers(0, 256, (9, 11, 3), np.uint8)).save(photo)
+    preprocessing = Preprocessing(8)
+    [(_, expected)] = batches([photo], preprocessing)
+    with photo.open("rb") as file:
+        [([name], pixels)] = batches(file, preprocessing)
+        assert name == str(photo) and np.array_equal(pixels, expected)
+    with photo.open("rb") as file:
+        [(names, pixels)] = batches([io.BytesIO(photo.read_bytes()), file], preprocessing)
+    assert names == ["image 0", str(photo)] and np.array_equal(pixels, [expected[0]] * 2)
+    with photo.open(encoding="latin-1") as text, pytest.raises(InputError, match="open for reading bytes"):
+        list(batches(text, preprocessing))
+
+    class Tensor:  # what torch, TensorFlow and JAX have in common
+        def __init__(self, array):
+            self.array, self.shape = array, array.shape
+
+        def __array__(self, dtype=None, copy=None):
+            return self.array
+
+    floats = np.random.default_rng(3).random((2, 8, 8, 3), np.float32)
+    [(_, pixels)] = batches(Tensor(floats), preprocessing)
+    assert np.array_equal(pixels, floats)
+    [(_, pixels)] = batches(Tensor(np.asarray(Image.open(photo))), preprocessing)
+    assert np.array_equal(pixels, expected)
+    with pytest.raises(InputError, match=r"use images.permute\(0, 2, 3, 1\)"):
+        list(batches(Tensor(floats.transpose(0, 3, 1, 2)), preprocessing))

@@ -170,8 +170,9 @@ def test_a_tar_cut_anywhere_is_named(folder, ending):
 
 def test_what_is_no_tar_is_named(folder):
     (folder.parent / "text.tgz").write_text("no archive")
-    for name in ("no.tar", "text.tgz"):
-        assert "not a readable .tar" in refusals(name)[name]
+    assert "not a readable .tar" in refusals("text.tgz")["text.tgz"]
+    for name in ("no.tar", "no.zip", "no.parquet"):
+        assert refusals(name) == {name: "no such file"}
 
 
 def test_links_in_a_tar_are_named(folder):

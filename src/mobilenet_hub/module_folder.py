@@ -20,6 +20,7 @@ from mobilenet_hub.module import MODEL_FILE, Module, ModuleConfig, check_labels,
 FORMAT = 1
 _MAX_CLASSES = 1_000_000  # a forged number must not fill the memory with labels
 CONFIG_FILE, WEIGHTS_FILE, LABELS_FILE = "module.json", "weights.safetensors", "labels.txt"
+REPORT_FILE = "report.html"  # beside them where it was trained here
 _ALWAYS = ("architecture", "depth_multiplier", "image_size", "num_classes")
 _WHERE_KNOWN = ("model", "handle", "source", "license", "trained_on", "metrics", "fit")
 _FOLDED = "batch_norm_folded"
@@ -32,7 +33,7 @@ _OUR_FILES: dict[str, tuple[bytes, ...]] = {
     "origin.json": (b'"handle"',),
     "metrics.json": (b'"facts"',),
     "photos.csv": (b"photo,sha1,split,label,predicted,score",),
-    "report.html": (f"<!-- {MARK} -->".encode(), b'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta'),
+    REPORT_FILE: (f"<!-- {MARK} -->".encode(), b'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta'),
     "README.md": (f"<!-- {MARK} -->".encode(), b"mobilenet classify photo.jpg --module THIS_FOLDER"),
 }
 _KEYS = ("format", *_ALWAYS, "labels", *_WHERE_KNOWN, *VARIANT_KEYS, _FOLDED)

@@ -33,6 +33,7 @@ from mobilenet_hub.bulk.shard_file import ShardFile
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.host.files import PARTIAL, replacing, sha256_of
 from mobilenet_hub.host.locks import LOCK_FILE, claimed
+from mobilenet_hub.host.ownership import note_kept
 from mobilenet_hub.images.skipped import Skipped
 
 if TYPE_CHECKING:
@@ -104,7 +105,9 @@ class Shards:
     def __enter__(self) -> "Shards":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            note_kept(error, self.folder)
         if self._file is not None:
             self._file.discard()
         self._open.close()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mobilenet_hub.cli.console import note, note_cautions, print_json, table
 from mobilenet_hub.cli.options import add_engine, add_fit, add_force, add_precision, add_threads
+from mobilenet_hub.cli.parser import mark_seldom
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.host.percent import percent
 from mobilenet_hub.host.progress import Bars, Stage
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
     from mobilenet_hub.images.inputs import Item
     from mobilenet_hub.inference.bench import NetworkSpeed
     from mobilenet_hub.inference.engine import Engine
+
+EXAMPLES = (
+    "mobilenet bench",
+    "mobilenet bench my_module --photos my_photos",
+    "mobilenet bench --budget-ms 5",
+    'mobilenet bench --catalog "v2_*" --plot speed.svg',
+)
 
 _MOST_ROWS = 10
 
@@ -36,6 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     budget.add_argument("--budget-rate", type=float, metavar="R", help="in bulk, R images a second must be done")
     budget.add_argument("--plot", metavar="FILE.svg", help="draw accuracy against speed")
     add_force(budget, "draw also over a file that is no such drawing")
+    mark_seldom(parser, "--seconds")
 
 
 def run(args: argparse.Namespace) -> int:

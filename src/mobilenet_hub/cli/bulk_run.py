@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mobilenet_hub.cli.console import note, note_passed_over, print_json
 from mobilenet_hub.cli.options import add_computing, add_images
+from mobilenet_hub.cli.parser import mark_seldom
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.host.percent import percent
 from mobilenet_hub.host.progress import Bars, Stage
@@ -50,6 +51,7 @@ def add_bulk_options(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="compute on a Ray cluster, without ADDRESS on one of this machine; --threads is then of each worker",
     )
+    mark_seldom(parser, "--shard-size", "--part", "--ray")
     bulk.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
 
 

@@ -9,6 +9,12 @@ from mobilenet_hub.errors import InputError, InvalidModuleError, MobileNetHubErr
 if TYPE_CHECKING:
     from mobilenet_hub.store.cache import Entry
 
+EXAMPLES = (
+    "mobilenet cache",
+    "mobilenet cache verify --repair",
+    "mobilenet cache remove mobilenet_v2_100_224/classification",
+)
+
 _ACTIONS = {
     "list": "the modules, with size, source and date",
     "verify": "hold every file against its record; with --repair, fetch damaged modules anew",

@@ -5,12 +5,18 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mobilenet_hub.cli.console import note, print_json, table
-from mobilenet_hub.cli.options import add_labelled_folder, add_module, add_threads
+from mobilenet_hub.cli.console import note, open_page, print_json, table
+from mobilenet_hub.cli.options import add_labelled_folder, add_module, add_open, add_threads
+from mobilenet_hub.errors import InputError
 from mobilenet_hub.host.progress import Bars
 
 if TYPE_CHECKING:
     from mobilenet_hub.search.check import Findings
+
+EXAMPLES = (
+    "mobilenet check photos",
+    "mobilenet check photos -o findings.html --exclusions leave_out.csv",
+)
 
 _MAX_SHOWN = 10
 
@@ -19,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_labelled_folder(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="write the report page, REPORT.html")
+    add_open(parser)
     parser.add_argument("--exclusions", metavar="LIST", help="write a .csv of what to leave out, for train --exclude")
     add_module(parser)
     parser.add_argument("--false-pairs", type=float, metavar="P", help="as for dedupe (default: 1e-6)")
@@ -32,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     from mobilenet_hub.search.page import check_page
     from mobilenet_hub.search.tables import checked_output, write_table, write_text
 
+    if args.open and not args.output:
+        raise InputError("`open` shows the page: name its file with -o findings.html")
     report, listing = checked_output(args.output, (".html",)), checked_output(args.exclusions, (".csv",))
     work = report.with_name(f"{report.name}.work") if report is not None else None
     with Bars(args.quiet) as bars:
@@ -58,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
         note(f"warning: {warning}", args.quiet)
     for file in (report, listing):
         note(f"written: {file}", args.quiet or file is None)
+    if args.open:
+        open_page(args.output, args.quiet)
     return 1 if found.found else 0
 
 

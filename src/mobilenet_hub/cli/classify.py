@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from mobilenet_hub.images.batches import Batch
     from mobilenet_hub.inference.classify import Classifier, Prediction
 
+EXAMPLES = (
+    "mobilenet classify photo.jpg",
+    "mobilenet classify photos --module my_module --min-score 0.8",
+    "mobilenet classify photos --module my_module -o labels.csv",
+)
+
 _TOP_OF_ONE = 5
 _NO_ANSWER = "(no answer: no score is high enough)"
 

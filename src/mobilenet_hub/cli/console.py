@@ -5,8 +5,10 @@ with box characters and bold headings; in a pipe, or with NO_COLOR set, they are
 """
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 from mobilenet_hub.host.environment import setting
@@ -88,6 +90,15 @@ def note_passed_over(counts: Mapping[str, int], quiet: bool) -> None:
     """Print how many files in folders and archives are no pictures, once, unless quiet."""
     text = passed_over_text(counts)
     note(text, quiet or not text)
+
+
+def open_page(path: str | os.PathLike[str], quiet: bool) -> None:
+    """Show a page in the user's browser; where there is none, say where the page is."""
+    import webbrowser
+
+    address = Path(path).absolute().as_uri()
+    if not webbrowser.open(address):
+        note(f"no browser can be opened from here; open {address}", quiet)
 
 
 def note_cautions(warnings: Sequence[str], left_out: Sequence[Skipped], quiet: bool) -> None:

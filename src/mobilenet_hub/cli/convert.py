@@ -5,6 +5,13 @@ from pathlib import Path
 
 from mobilenet_hub.cli.console import print_json
 from mobilenet_hub.cli.options import add_force, add_image_size
+from mobilenet_hub.cli.parser import mark_seldom
+
+EXAMPLES = (
+    "mobilenet convert keras_model.h5 -o my_module",
+    "mobilenet convert converted_tflite.zip -o my_module",
+    "mobilenet convert retrained_graph.pb --labels retrained_labels.txt -o my_module",
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--depth-multiplier", type=float, metavar="M", help="demand this depth multiplier")
     parser.add_argument("--num-classes", type=int, metavar="N", help="demand N classes; 0 leaves the classifier out")
     add_force(parser, "replace DIR where it is there already")
+    mark_seldom(parser, "--handle", "--architecture", "--depth-multiplier", "--num-classes")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from mobilenet_hub.search.dedupe import Duplicates
     from mobilenet_hub.search.moving import Moved
 
+EXAMPLES = (
+    "mobilenet dedupe photos -o copies.html",
+    "mobilenet dedupe photos -o copies.csv --keep oldest",
+    "mobilenet dedupe --from copies.csv --move-to copies",
+    "mobilenet dedupe --undo copies/moved.csv",
+)
+
 COLUMNS = ("group", "path", "keep", "kind", "similarity")
 ENDINGS = (".csv", ".jsonl", ".parquet", ".html")
 _MAX_SHOWN = 20  # groups, on the screen

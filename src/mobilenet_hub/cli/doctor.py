@@ -6,6 +6,11 @@ import platform
 from importlib import metadata
 from typing import Any
 
+EXAMPLES = (
+    "mobilenet doctor",
+    "mobilenet doctor --json",
+)
+
 _DEPENDENCIES = ("ai-edge-litert", "numpy", "pillow", "pyarrow", "safetensors", "simplejpeg", "tqdm")
 _BACKENDS = ("keras", "tensorflow", "torch", "jax")
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "bf16", "i8mm")

@@ -5,6 +5,12 @@ import argparse
 from mobilenet_hub.cli.bulk_run import add_bulk_options, open_model, run_bulk
 from mobilenet_hub.cli.options import add_module
 
+EXAMPLES = (
+    "mobilenet embed photos -o features",
+    "mobilenet embed photos.tar -o features.parquet --module mobilenet_v2_100_224/feature_vector",
+    "mobilenet embed photos -o features --part 0/8",
+)
+
 HELP_OUTPUT = "a folder of Parquet shards, or one file ending in .parquet or .npy"
 
 

@@ -1,15 +1,23 @@
 """`mobilenet evaluate MODULE FOLDER`: how good a module is on labelled photos; `-o report.html` shows it."""
 
 import argparse
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mobilenet_hub.cli.console import note, note_cautions, print_json, table
-from mobilenet_hub.cli.options import MODULE_HELP, add_computing, add_force, add_labelled_folder
+from mobilenet_hub.cli.console import note, note_cautions, open_page, print_json, table
+from mobilenet_hub.cli.options import MODULE_HELP, add_computing, add_force, add_labelled_folder, add_open
+from mobilenet_hub.errors import InputError
 from mobilenet_hub.host.percent import percent
 from mobilenet_hub.host.progress import Bars
 
 if TYPE_CHECKING:
     from mobilenet_hub.evaluation.evaluate import Evaluation
+
+EXAMPLES = (
+    "mobilenet evaluate my_module photos",
+    "mobilenet evaluate my_module new_photos --unseen -o report.html",
+)
 
 _MAX_MISTAKES = 10
 _MAX_CLASSES = 30
@@ -21,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_labelled_folder(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="write the report page, report.html")
     parser.add_argument("--unseen", action="store_true", help="leave out the photos that the module was trained on")
+    add_open(parser)
     add_computing(parser)
     add_force(parser, "write the report also over a file that is no report")
 
@@ -30,6 +39,9 @@ def run(args: argparse.Namespace) -> int:
     from mobilenet_hub.evaluation.evaluate import evaluate
     from mobilenet_hub.host.ownership import check_file_place
 
+    _check_order(args.module, args.folder)
+    if args.open and not args.output:
+        raise InputError("`open` shows the report: name its file with -o report.html")
     if args.output:
         check_file_place(args.output, overwrite=args.overwrite)
     with Bars(args.quiet) as bars:
@@ -58,7 +70,18 @@ def run(args: argparse.Namespace) -> int:
     if args.output:
         note(f"report: {args.output}", args.quiet)
     note_cautions(result.warnings, result.skipped, args.quiet)
+    if args.open:
+        open_page(args.output, args.quiet)
     return 1 if result.skipped else 0
+
+
+def _check_order(module: str, folder: str) -> None:
+    """Refuse photos where the module belongs, and a module where the photos belong."""
+    from mobilenet_hub.store import is_name_of_module
+
+    if Path(module).is_dir() and not is_name_of_module(module) and is_name_of_module(folder):
+        swapped = shlex.join(["mobilenet", "evaluate", folder, module])
+        raise InputError(f"{module} holds no module, and {folder} is one: the module comes first, `{swapped}`")
 
 
 def _summary(result: "Evaluation") -> str:

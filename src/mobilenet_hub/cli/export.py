@@ -4,7 +4,14 @@ import argparse
 
 from mobilenet_hub.cli.console import note, print_json, table
 from mobilenet_hub.cli.options import MODULE_HELP, add_any_size, add_force, add_image_size
+from mobilenet_hub.cli.parser import mark_seldom
 from mobilenet_hub.host.percent import percent
+
+EXAMPLES = (
+    "mobilenet export my_module --format litert -o my_module.tflite",
+    "mobilenet export my_module --format onnx -o my_module.onnx --uint8-input",
+    "mobilenet export my_module --format tf_hub -o saved_model",
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--handle", help=f"{takers('handle')}: publish under this name (default: the module's own handle)"
     )
     add_force(parser, "replace an export that is there already")
+    mark_seldom(parser, "--opset", "--handle", "--outputs")
 
 
 def run(args: argparse.Namespace) -> int:

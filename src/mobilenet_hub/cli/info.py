@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from mobilenet_hub.catalog.published import PublishedModule
 
 
+EXAMPLES = (
+    "mobilenet info starter",
+    "mobilenet info mobilenet_v2_100_224/feature_vector --endpoints",
+)
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("module", metavar="MODULE", help="a published module's name, a module folder, or starter")

@@ -1,7 +1,7 @@
 """The command `mobilenet`: finds the command's file, parses, runs, and turns errors into one line and an exit status.
 
-Each command is a file of this folder with `configure(parser)` and `run(args) -> int`; only the one asked for is
-imported, so `mobilenet --help` stays quick.
+Each command is a file of this folder with `EXAMPLES`, `configure(parser)` and `run(args) -> int`; only the one asked
+for is imported, so `mobilenet --help` stays quick.
 
 Exit status: 0 done, 1 done but some inputs were bad (each named), 2 not done, 130 interrupted.
 """
@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from io import TextIOWrapper
 
+from mobilenet_hub.cli.parser import CommandParser
 from mobilenet_hub.errors import DownloadError, MobileNetHubError
 from mobilenet_hub.version import __version__
 
@@ -37,9 +38,9 @@ COMMANDS: dict[str, str] = {
     "serve": "answer over HTTP: our own requests, TensorFlow Serving's and KServe's, and a page",
     "bench": "measure speed here: decoding, inference, end to end",
     "doctor": "show versions, CPU features, backends and the cache",
+    "completion": "print a script with which bash, zsh or tcsh completes all of this",
 }
 
-_MARK = "\0"
 _EXIT_NOT_DONE = 2
 _EXIT_INTERRUPTED = 130
 _EXIT_BROKEN_PIPE = 141
@@ -69,32 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         return _refuse(unknown_command(command))
     try:
-        file = import_module(f"mobilenet_hub.cli.{command}")
-        parser = _parser(command, file.configure)
-        args = _parsed(parser, options + words[1:])
+        parser = command_parser(command)
+        args = parser.parse_words(options + words[1:])
     except SystemExit as exit_request:  # argparse's way to end: --help, or a usage error that it has printed
         return int(exit_request.code or 0)
-    status = _run(file.run, args, parser)
+    status = _run(import_module(f"mobilenet_hub.cli.{command}").run, args, parser)
     if status == _EXIT_INTERRUPTED and argv is None:
         _leave_decoding()
     return status
-
-
-def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
-    """Parse words of which those after -- are names, whatever they begin with.
-
-    Where options may stand between names argparse forgets that. Such a name gets a mark in front on its way, one that
-    no word of a command line can hold.
-    """
-    names = words.index("--") if "--" in words else len(words)
-    marked = [f"{_MARK}{word}" if word[:1] == "-" and word != "-" else word for word in words[names + 1 :]]
-    args = parser.parse_intermixed_args(words[:names] + marked)
-    for name, value in vars(args).items():
-        if isinstance(value, str):
-            setattr(args, name, value.removeprefix(_MARK))
-        elif isinstance(value, list):
-            setattr(args, name, [v.removeprefix(_MARK) if isinstance(v, str) else v for v in value])
-    return args
 
 
 def _leave_decoding() -> None:
@@ -115,7 +98,7 @@ def overview() -> str:
         "commands:",
         *(f"  {name:<10} {text}" for name, text in COMMANDS.items()),
         "",
-        "For every command: --json, --quiet, --debug, and --help for its own options. --version: print the version.",
+        "For every command: --json, --quiet, --debug, and --help for its options and examples. --version: the version.",
         "MODULE is a module folder, a TF Hub or Kaggle handle or URL, a short name such as",
         "mobilenet_v2_130_224/feature_vector, or `starter`. IMAGES: files, folders, globs, or - for a list on stdin.",
     ]
@@ -129,14 +112,12 @@ def unknown_command(command: str) -> str:
     return f"there is no command {command!r}; {hint}"
 
 
-def _parser(command: str, configure: Callable[[argparse.ArgumentParser], None]) -> argparse.ArgumentParser:
-    summary = COMMANDS[command]
-    parser = argparse.ArgumentParser(prog=f"mobilenet {command}", description=f"{summary[0].upper()}{summary[1:]}.")
-    configure(parser)
-    common = parser.add_argument_group("for every command")
-    common.add_argument("--json", action="store_true", help="print the result as JSON")
-    common.add_argument("--quiet", action="store_true", help="no progress, no notes")
-    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+def command_parser(command: str) -> CommandParser:
+    """Return the parser of a command, with all that it takes."""
+    file = import_module(f"mobilenet_hub.cli.{command}")
+    parser = CommandParser(command, COMMANDS[command], file.EXAMPLES)
+    file.configure(parser)
+    parser.add_common()
     return parser
 
 
@@ -176,8 +157,9 @@ def _run(run: Callable[[argparse.Namespace], int], args: argparse.Namespace, par
             return status
     except BrokenPipeError:
         return _leave_broken_pipe()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        kept = getattr(stop, "__notes__", [])[:1]  # the innermost place of unfinished work says where it is
+        print("; ".join(["interrupted", *kept]), file=sys.stderr)
         return _EXIT_INTERRUPTED
     except MobileNetHubError as error:
         if args.debug:

@@ -4,6 +4,11 @@ import argparse
 
 from mobilenet_hub.cli.console import note, print_json
 
+EXAMPLES = (
+    "mobilenet merge features",
+    "mobilenet merge part0 part1 -o features.parquet",
+)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""

@@ -8,6 +8,13 @@ if TYPE_CHECKING:
     from mobilenet_hub.catalog.published import Configuration, PublishedModule
 
 
+EXAMPLES = (
+    "mobilenet models",
+    "mobilenet models v2_100",
+    "mobilenet models --all --json",
+)
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(

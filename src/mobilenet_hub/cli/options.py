@@ -7,6 +7,8 @@ option has in `args` is that of the Python argument which it becomes, so that `a
 import argparse
 import re
 
+from mobilenet_hub.cli.parser import mark_seldom
+
 MODULE_HELP = "a module folder, a TF Hub or Kaggle handle or URL, a short name, or starter"
 LABELLED_HELP = "a folder with a subfolder of photos for each class, or a table of path,label"
 
@@ -70,11 +72,17 @@ def add_image_size(
 def add_any_size(parser: argparse.ArgumentParser) -> None:
     """Declare --any-size."""
     parser.add_argument("--any-size", action="store_true", help="insist on a size that the module does not allow")
+    mark_seldom(parser, "--any-size")
 
 
 def add_force(parser: argparse._ActionsContainer, help: str) -> None:
     """Declare --force: replace what is there. Python's word for it is `overwrite`."""
     parser.add_argument("--force", dest="overwrite", action="store_true", help=help)
+
+
+def add_open(parser: argparse._ActionsContainer) -> None:
+    """Declare --open, of the page that is written."""
+    parser.add_argument("--open", action="store_true", help="show the report in the browser")
 
 
 def add_engine(parser: argparse._ActionsContainer, choices: str = "auto, litert or openvino") -> None:

@@ -6,6 +6,11 @@ from pathlib import Path
 from mobilenet_hub.cli.console import note, print_json
 from mobilenet_hub.errors import MobileNetHubError
 
+EXAMPLES = (
+    "mobilenet pull mobilenet_v2_100_224/classification",
+    "mobilenet pull https://tfhub.dev/google/imagenet/mobilenet_v1_025_128/feature_vector/5",
+)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""

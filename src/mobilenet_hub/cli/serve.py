@@ -4,8 +4,15 @@ import argparse
 import re
 
 from mobilenet_hub.cli.options import add_computing
+from mobilenet_hub.cli.parser import mark_seldom
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.host.environment import setting
+
+EXAMPLES = (
+    "mobilenet serve",
+    "mobilenet serve my_module --port 8000 --watch",
+    "mobilenet serve --teach my_classes",
+)
 
 _UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
 _TOKEN = "MOBILENET_HUB_TOKEN"
@@ -36,6 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     access.add_argument("--cors", action="append", default=[], metavar="ORIGIN", help="let pages of ORIGIN ask")
     parser.add_argument("--log-json", action="store_true", help="a line of JSON on standard error for each request")
+    mark_seldom(parser, "--queue", "--timeout", "--max-body", "--cors", "--log-json")
 
 
 def run(args: argparse.Namespace) -> int:

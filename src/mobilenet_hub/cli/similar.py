@@ -12,6 +12,11 @@ from mobilenet_hub.host.progress import Bars
 if TYPE_CHECKING:
     from mobilenet_hub.search.similar import Match
 
+EXAMPLES = (
+    "mobilenet similar photo.jpg --in features",
+    "mobilenet similar photo.jpg --in features -o similar.html",
+)
+
 COLUMNS = ("photo", "rank", "path", "similarity")
 ENDINGS = (".csv", ".jsonl", ".parquet", ".html")
 

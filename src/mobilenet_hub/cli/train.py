@@ -2,29 +2,46 @@
 
 import argparse
 import os
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mobilenet_hub.cli.console import note, note_cautions, print_json, table
+from mobilenet_hub.cli.console import note, note_cautions, open_page, print_json, table
 from mobilenet_hub.cli.options import (
     add_any_size,
     add_force,
     add_image_size,
     add_labelled_folder,
+    add_open,
     add_precision,
     add_threads,
     image_size,
 )
+from mobilenet_hub.cli.parser import mark_seldom
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.host.percent import percent
 from mobilenet_hub.host.progress import Bars
+from mobilenet_hub.module_folder import REPORT_FILE
 
 if TYPE_CHECKING:
     from mobilenet_hub.architecture import Architecture
     from mobilenet_hub.training.schedule import GradientOptions
     from mobilenet_hub.training.train import Method, TrainResult
 
+EXAMPLES = (
+    "mobilenet train photos",
+    "mobilenet train photos -o my_module --module mobilenet_v2_100_224/feature_vector",
+    "mobilenet train photos -o my_module --fine-tune --epochs 10",
+    "mobilenet train labels.csv -o my_module --exclude leave_out.csv",
+)
+
 # What trains from scratch where nothing else is said.
 _ARCHITECTURE, _DEPTH_MULTIPLIER, _IMAGE_SIZE = "mobilenet_v2", 1.0, 224
+_SELDOM = (
+    *("--assert-accuracy", "--work", "--views", "--strength", "--class-weights", "--architecture"),
+    *("--depth-multiplier", "--decay", "--coarse-size", "--batch-norm-momentum", "--weight-decay"),
+    *("--label-smoothing", "--crop-area", "--patience"),
+)
 # Options that say something to one way of training only.
 _OF_GRADIENT = (
     *("epochs", "batch_size", "learning_rate", "decay", "coarse_size", "batch_norm_momentum", "weight_decay"),
@@ -39,12 +56,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     from mobilenet_hub.evaluation.dataset import TEST_SHARE, VALIDATION_SHARE
 
     add_labelled_folder(parser)
-    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="the module folder to make")
+    parser.add_argument("-o", "--output", metavar="DIR", help="the module folder to make (default: FOLDER-classifier)")
     parser.add_argument(
         "--module", help="the module whose network is used, or made anew from scratch (default: starter, or as below)"
     )
     add_force(parser, "replace DIR where it is a module folder already")
     parser.add_argument("--assert-accuracy", type=float, metavar="A", help="fail, and write nothing, below this (0.9)")
+    add_open(parser)
     add_image_size(parser, "the size at which photos are seen (default: the module's)")
     add_any_size(parser)
     add_threads(parser, "; Keras, where it trains, takes its own number")
@@ -67,6 +85,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     frozen.add_argument("--class-weights", default="auto", metavar="W", help="auto, balanced or none (default: auto)")
     add_precision(frozen)
     _configure_gradient(parser)
+    mark_seldom(parser, *_SELDOM)
 
 
 def _configure_gradient(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +106,11 @@ def _configure_gradient(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--weight-decay", type=float, metavar="W", help="L2, of the full convolutions (4e-5)")
     method.add_argument("--label-smoothing", type=float, metavar="S", help="default: 0.1")
     method.add_argument(
-        "--crop-area", dest="min_area", type=float, metavar="SHARE", help="least of a photo that a random crop shows"
+        "--crop-area",
+        dest="min_area",
+        type=float,
+        metavar="SHARE",
+        help="least of a photo that a random crop shows",
     )
     method.add_argument("--patience", type=int, metavar="N", help="stop after N epochs without progress on validation")
 
@@ -103,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
     with Bars(args.quiet) as bars:
         result = train(
             args.folder,
-            args.output,
+            args.output or _beside(args.folder),
             module=args.module or "starter",
             method=method,
             validation=args.validation,
@@ -127,7 +150,21 @@ def run(args: argparse.Namespace) -> int:
         print(_table(result))
         note(f"{result.path}: module, metrics.json, report.html, README.md ({result.seconds:.1f} s)", args.quiet)
     note_cautions(result.warnings, result.skipped, args.quiet)
+    if not args.json:
+        module = shlex.quote(os.fspath(result.path))
+        note(f"next: mobilenet classify PHOTOS --module {module}\n      mobilenet serve {module}", args.quiet)
+    if args.open:
+        open_page(result.path / REPORT_FILE, args.quiet)
     return 1 if result.skipped else 0
+
+
+def _beside(source: str) -> Path:
+    """Return where the module of a folder or table of photos goes if nothing else is said."""
+    path = Path(source)
+    if path.name in ("", ".."):
+        path = Path(os.path.normpath(path.absolute()))
+    name = path.name if path.is_dir() else path.stem
+    return path.with_name(f"{name}-classifier") if name else path
 
 
 def _new_network(args: argparse.Namespace) -> "tuple[Architecture, int | tuple[int, int]]":

@@ -21,6 +21,7 @@ from mobilenet_hub.errors import InputError
 from mobilenet_hub.evaluation.class_folders import GIVEN_SPLITS, Split, list_class_folders, some
 from mobilenet_hub.evaluation.classes import class_index
 from mobilenet_hub.host.files import is_special, printable
+from mobilenet_hub.images.decode import DOWNLOAD_IT, is_address
 from mobilenet_hub.images.skipped import Skipped
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -206,6 +207,8 @@ def _list_rows(source: Path) -> tuple[list[_Row], list[Skipped], list[str]]:
         rows, skipped, warnings = _list_table(source)
     elif source.exists():
         raise InputError(f"{source} is neither a folder of class folders nor a .csv or .parquet table")
+    elif is_address(source):
+        raise InputError(f"{source} is an address; {DOWNLOAD_IT}, and unpack it: a folder for each class")
     else:
         raise InputError(f"{source} does not exist; give a folder with one subfolder of photos for each class")
     return sorted(rows, key=lambda row: row.name), skipped, warnings

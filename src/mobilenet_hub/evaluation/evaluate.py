@@ -44,6 +44,10 @@ class Evaluation:
     warnings: tuple[str, ...]
     facts: Mapping[str, Mapping[str, str]]  # heading -> name -> value: module, versions, hashes, timings
 
+    def __repr__(self) -> str:
+        """Say in one line what was measured of which module; the outcomes of all photos are too many to print."""
+        return f"Evaluation({self.module} on {self.source}: {self.metrics}, {len(self.skipped)} files left out)"
+
     @property
     def accuracy(self) -> float:
         """The share of photos that got their label."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from mobilenet_hub.host.percent import percent
+
 _NORMAL_QUANTILE = 1.959963984540054  # of 0.975, for intervals of 95 %
 _BINS = 10
 
@@ -58,6 +60,15 @@ class Metrics:
     loss: float  # mean negative log probability of the true class
     confusion: np.ndarray  # int [true class, predicted class]
     reliability: tuple[ReliabilityBin, ...]
+
+    def __repr__(self) -> str:
+        """Say in one line what was measured; the confusion matrix is too large to print."""
+        low, high = self.interval
+        top5 = "" if self.top5 is None else f", top-5 {percent(self.top5)}"
+        return (
+            f"Metrics({percent(self.accuracy)} of {self.images} photos right, 95% interval {percent(low)} to "
+            f"{percent(high)}{top5}, loss {self.loss:.3f}, calibration error {percent(self.calibration_error)})"
+        )
 
     @property
     def accuracy(self) -> float:

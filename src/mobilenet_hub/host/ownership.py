@@ -124,8 +124,16 @@ def work_folder(folder: Path, belongs_to: str, own_names: re.Pattern[str], *, sh
             yield folder
     except OutputError:
         raise
+    except KeyboardInterrupt as stop:
+        note_kept(stop, folder)
+        raise
     except OSError as error:
         raise OutputError(f"{error.filename or folder} cannot be written: {error.strerror or error}") from error
+
+
+def note_kept(stop: KeyboardInterrupt, folder: Path) -> None:
+    """Note on an interrupt where the unfinished work is, for whoever tells the user."""
+    stop.add_note(f"work kept in {folder}: the same command goes on from there")
 
 
 def note_in_work(folder: Path, belongs_to: str, **notes: str) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from mobilenet_hub.architecture import BATCH_NORM_MOMENTUM, INPUT_CHANNELS
 from mobilenet_hub.catalog.published import PublishedModule
 from mobilenet_hub.errors import InputError
+from mobilenet_hub.images.load import CHANNELS_LAST
 from mobilenet_hub.module import ModuleConfig, check_has_weights, fixed_size, published_as
 from mobilenet_hub.store import open_module
 
@@ -132,6 +133,8 @@ class Contract:
         shown = list(shape)
         if len(shown) != 4 or shown[3] not in (None, INPUT_CHANNELS):
             hint = "; add the batch axis: images[None]" if len(shown) == 3 else ""
+            if len(shown) == 4 and shown[1] == INPUT_CHANNELS:
+                hint = f"; use {CHANNELS_LAST}"
             raise InputError(f"{self.name} takes images of shape {stated}, not {shown}{hint}")
         if wanted and any(have not in (None, want) for have, want in zip(shown[1:3], wanted, strict=True)):
             raise InputError(

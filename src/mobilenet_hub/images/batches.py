@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from mobilenet_hub.images.skipped import Skipped
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    OneImage = str | os.PathLike[str] | bytes | Image | np.ndarray
+    OneImage = str | os.PathLike[str] | bytes | BinaryIO | Image | np.ndarray
     Images = OneImage | Iterable[OneImage]
 
 Group = TypeVar("Group")
@@ -209,8 +209,8 @@ def batches(
     """Yield (names, batch) until all images are done; a batch holds at most BATCH_SIZE.
 
     Args:
-        images: paths, bytes, PIL images or uint8 arrays [h, w, 3], in a list or alone; or one float32 batch
-            [n, height, width, 3] in [0, 1], which is taken as it is.
+        images: paths, bytes, open files, PIL images or uint8 arrays [h, w, 3], in a list or alone; or one float32
+            batch [n, height, width, 3] in [0, 1], which is taken as it is. Tensors of a framework are arrays.
         preprocessing: how images become the network's input.
         on_error: called with the name and the reason of an image that cannot be read, which is left out; None: the
             error is raised.
@@ -224,6 +224,8 @@ def batches(
         >>> [(names, batch.shape) for names, batch in batches(np.zeros((2, 8, 8, 3), np.float32), Preprocessing(8))]
         [(['image 0', 'image 1'], (2, 8, 8, 3))]
     """
+    if is_tensor(images):
+        images = np.asarray(images)
     if isinstance(images, np.ndarray) and images.dtype != np.uint8:
         floats = check_batch(images, preprocessing.image_size)
         for start in range(0, len(floats), BATCH_SIZE):
@@ -242,7 +244,8 @@ def batches(
 def given(images: "Images") -> Iterator[Item]:
     """Yield as inputs what a caller hands over, each image for itself: no path is searched."""
     for number, image in enumerate([images] if is_one(images) else images):  # type: ignore[arg-type]
-        name = os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
+        path: Any = image if isinstance(image, str | os.PathLike) else getattr(image, "name", None)  # an open file's
+        name = os.fspath(path) if isinstance(path, str | os.PathLike) else f"image {number}"
         yield Item(name, partial(_itself, image))
 
 
@@ -250,8 +253,15 @@ def _itself(image: Any) -> Any:
     return image
 
 
-def is_one(images: object) -> bool:
+def is_tensor(images: object) -> bool:
+    """Tell whether this is a tensor of a framework, which NumPy takes for an array."""
+    return hasattr(images, "__array__") and hasattr(images, "shape") and not isinstance(images, np.ndarray)
+
+
+def is_one(images: Any) -> bool:
     """Tell whether this is one image rather than several."""
     if isinstance(images, np.ndarray):
         return images.ndim < 4
-    return isinstance(images, str | os.PathLike | bytes) or hasattr(images, "convert")  # PIL.Image.Image
+    if isinstance(images, str | os.PathLike | bytes) or hasattr(images, "convert"):  # PIL.Image.Image
+        return True
+    return hasattr(images, "read") or (is_tensor(images) and len(images.shape) < 4)

@@ -4,6 +4,7 @@ JPEG goes through libjpeg-turbo at the cheapest sufficient scale, everything els
 """
 
 import os
+import re
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _Sized = tuple[np.ndarray, tuple[int, int]]  # pixels, and the full upright (height, width)
 _CANVAS = 255  # transparent parts show white, as on a page
 
+DOWNLOAD_IT = "download it first, nothing is fetched here but modules"
+
 
 def decode_image(source: Any, *, min_size: tuple[int, int] | None = None) -> np.ndarray:
     """Decode one picture to upright RGB pixels, uint8 [height, width, 3].
@@ -32,7 +35,8 @@ def decode_image(source: Any, *, min_size: tuple[int, int] | None = None) -> np.
     the first frame counts.
 
     Args:
-        source: a path, the bytes of a file, a PIL image, or a uint8 array [h, w], [h, w, 1], [h, w, 3] or [h, w, 4].
+        source: a path, the bytes of a file, a file open for reading bytes, a PIL image, or a uint8 array [h, w],
+            [h, w, 1], [h, w, 3] or [h, w, 4].
         min_size: (height, width) that suffices: a JPEG may come back at 1/2, 1/4 or 1/8 of its size, never smaller.
 
     Raises:
@@ -64,9 +68,37 @@ def decode_sized(source: Any, min_size: tuple[int, int] | None = None, *, as_ten
         return _from_bytes(bytes(source), min_size, as_tensorflow)
     if hasattr(source, "convert") and hasattr(source, "getbands"):
         return _from_image(source, min_size, as_tensorflow)
+    if hasattr(source, "read"):
+        return _from_bytes(_read_open(source), min_size, as_tensorflow)
+    if hasattr(source, "__array__"):  # a tensor
+        return decode_sized(np.asarray(source))
     raise InputError(
-        f"{type(source).__name__} is not a picture; give a path, a file's bytes, a PIL image or a uint8 array [h, w, 3]"
+        f"{type(source).__name__} is not a picture; give a path, a file's bytes, an open file, a PIL image or a uint8 "
+        "array [h, w, 3]"
     )
+
+
+def _read_open(file: Any) -> bytes:
+    """Return what is left to read of an open file."""
+    try:
+        data = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: closed, or text that is none
+        raise ImageError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    if not isinstance(data, bytes):
+        raise InputError("a picture's file must be open for reading bytes: open(path, 'rb')")
+    if len(data) > MAX_FILE_BYTES:
+        raise ImageError(TOO_LARGE)
+    return data
+
+
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Tell whether this is the address of something elsewhere, also after it was taken for a path.
+
+    Example:
+        >>> is_address("https://example.com/cat.jpg"), is_address(Path("https://example.com")), is_address("a/b.jpg")
+        (True, True, False)
+    """
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)) is not None
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -80,7 +112,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         regular = stat.S_ISREG(info.st_mode) and info.st_size <= MAX_FILE_BYTES
         data = Path(path).read_bytes() if regular else None
     except FileNotFoundError:
-        raise ImageError("no such file") from None
+        raise ImageError(f"an address: {DOWNLOAD_IT}" if is_address(path) else "no such file") from None
     except PermissionError:
         raise ImageError("no permission to read it") from None
     except (OSError, ValueError) as error:

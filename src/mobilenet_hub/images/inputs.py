@@ -144,7 +144,7 @@ def _kind(argument: str, passed_over: Counter[str]) -> Callable[[str, Wanted], I
         return partial(_folder, passed_over=passed_over)
     if glob.has_magic(argument) and not exists(argument):
         return partial(_glob, passed_over=passed_over)
-    if is_special(argument):  # which is refused when it is read
+    if is_special(argument) or not exists(argument):  # which is refused when it is read
         return _file
     kind = archives.kind_of(argument)
     if kind == "parquet":

@@ -22,6 +22,10 @@ def load_image(source: Any, image_size: int | tuple[int, int], fit: Fit | None =
     return Preprocessing(image_size, fit).load(source)
 
 
+# What brings [n, 3, height, width], PyTorch's order, into ours.
+CHANNELS_LAST = "images.permute(0, 2, 3, 1), or in NumPy images.transpose(0, 2, 3, 1)"
+
+
 def check_batch(array: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
     """Check a batch that is taken as it is; return it as float32 [n, height, width, 3], contiguous.
 
@@ -41,7 +45,7 @@ def check_batch(array: np.ndarray, size: tuple[int, int] | None = None) -> np.nd
     if array.dtype not in (np.float32, np.float64, np.float16):
         raise InputError(f"a batch must be float32 in [0, 1], not {received}; pass uint8 images as a list of arrays")
     if array.ndim == 4 and array.shape[1] == 3 and array.shape[3] != 3:
-        raise InputError(f"a batch must be [n, height, width, 3], not {received}; use images.transpose(0, 2, 3, 1)")
+        raise InputError(f"a batch must be [n, height, width, 3], not {received}; use {CHANNELS_LAST}")
     if array.ndim == 3 and array.shape[2] == 3:
         raise InputError(f"a batch must be [n, height, width, 3], not {received}; use images[np.newaxis]")
     if array.ndim != 4 or array.shape[3] != 3:

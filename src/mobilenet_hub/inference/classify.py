@@ -66,8 +66,8 @@ class Classifier(Model):
         """Return the raw outputs of the classifier; of a quantized LiteRT file, what the file gives.
 
         Args:
-            images: paths, bytes, PIL images or uint8 arrays [h, w, 3], in a list or alone; or one float32 batch
-                [n, height, width, 3] in [0, 1], taken as it is.
+            images: paths, bytes, open files, PIL images or uint8 arrays [h, w, 3], in a list or alone; or one float32
+                batch [n, height, width, 3] in [0, 1], taken as it is.
 
         Returns:
             float32 [n, num_classes].

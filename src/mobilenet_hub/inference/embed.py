@@ -56,8 +56,8 @@ class Embedder(Model):
         """Return the feature vectors of images.
 
         Args:
-            images: paths, bytes, PIL images or uint8 arrays [h, w, 3], in a list or alone; or one float32 batch
-                [n, height, width, 3] in [0, 1], taken as it is.
+            images: paths, bytes, open files, PIL images or uint8 arrays [h, w, 3], in a list or alone; or one float32
+                batch [n, height, width, 3] in [0, 1], taken as it is.
 
         Returns:
             float32 [n, num_features].
@@ -77,8 +77,8 @@ class Embedder(Model):
         """Yield the feature vectors of any number of images in their order, decoding ahead with bounded memory.
 
         Args:
-            images: paths, bytes, PIL images or uint8 arrays [h, w, 3], in any iterable or alone. A path may also be a
-                folder, a glob, or a .tar, .zip or .parquet of images, which stand for all images in them.
+            images: paths, bytes, open files, PIL images or uint8 arrays [h, w, 3], in any iterable or alone. A path may
+                also be a folder, a glob, or a .tar, .zip or .parquet of images, which stand for all images in them.
             passed_over: counts, by suffix, the files in those that are no images.
 
         Raises:

@@ -51,6 +51,7 @@ class Model:
             UnknownModuleError, ModuleUnavailableError, InvalidModuleError: as `resolve` and `read_module` do.
         """
         source = module if isinstance(module, Module) else locate(module, usual_size=image_size, kind=self.kind)
+        self._name = os.fspath(module) if isinstance(module, str | os.PathLike) else "a module in memory"
         self.config: ModuleConfig = source.config if isinstance(source, Module) else read_config(source)
         self.check()
         self.engine = Engine(
@@ -66,6 +67,16 @@ class Model:
         self.image_size = self.engine.image_size
         self.precision, self.engine_name = self.engine.precision, self.engine.engine_name
         self.fit: Fit = self.preprocessing.fit
+
+    def __repr__(self) -> str:
+        """Say in one line what it is, at which size, and what computes it."""
+        config, (height, width) = self.config, self.image_size
+        of = {"logits": (config.num_classes, "classes"), "features": (config.network.num_features, "features")}
+        count = " ".join(map(str, of[self.output]))
+        return (
+            f"{type(self).__name__}({self._name}: {config.architecture}, depth multiplier {config.depth_multiplier:g}, "
+            f"{height}x{width}, {count}; {self.precision} on {self.engine_name})"
+        )
 
     def check(self) -> None:
         """Refuse a module that does not have the output."""

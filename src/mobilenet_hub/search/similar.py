@@ -158,7 +158,7 @@ def similar(
     """Return for each photo the `k` photos of a collection that are nearest to it.
 
     Args:
-        photos: paths, bytes, PIL images or uint8 arrays [h, w, 3], in a list or alone.
+        photos: paths, bytes, open files, PIL images or uint8 arrays [h, w, 3], in a list or alone.
         features: what `mobilenet embed ... -o` wrote for the collection.
         k: how many.
         module: the module that the collection was embedded with, where its metadata's name for it leads nowhere.

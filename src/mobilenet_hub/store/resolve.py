@@ -109,6 +109,22 @@ def is_local(name: str) -> bool:
     return name == "starter" or name.startswith(_FILE_URL) or is_folder(name) or _holds_another_format(Path(name))
 
 
+def is_name_of_module(name: str) -> bool:
+    """Tell whether a name stands for a module: a published one, or a folder or archive that holds one.
+
+    Example:
+        >>> is_name_of_module("mobilenet_v2_130_224/feature_vector"), is_name_of_module(".")
+        (True, False)
+    """
+    try:
+        resolve(name, fetch=False, kind="classification")
+    except (UnknownModuleError, InvalidModuleError):
+        return False
+    except ModuleUnavailableError:  # published, and not on this machine
+        return True
+    return True
+
+
 def open_module(
     name: str | os.PathLike[str],
     *,

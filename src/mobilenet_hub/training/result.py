@@ -20,7 +20,7 @@ from mobilenet_hub.host.ownership import MARK
 from mobilenet_hub.host.percent import percent
 from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.module import Module
-from mobilenet_hub.module_folder import WEIGHTS_FILE, write_module
+from mobilenet_hub.module_folder import REPORT_FILE, WEIGHTS_FILE, write_module
 
 _METHODS = {
     "frozen": "a classifier fitted on its features, the network itself unchanged",
@@ -92,7 +92,7 @@ def write_result(folder: Path, fitted: Fitted, record: Record) -> Path:
         text = json.dumps(_metrics_json(fitted, record, facts), indent=2, ensure_ascii=False, allow_nan=False)
         (folder / "metrics.json").write_text(f"{text}\n", "utf-8", "backslashreplace")
         _write_photos(folder / PHOTOS_FILE, record)
-        (folder / "report.html").write_text(render(_report(fitted, record, facts)), "utf-8", "backslashreplace")
+        (folder / REPORT_FILE).write_text(render(_report(fitted, record, facts)), "utf-8", "backslashreplace")
         (folder / "README.md").write_text(_card(fitted, record, facts), "utf-8", "backslashreplace")
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from None

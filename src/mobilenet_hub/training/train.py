@@ -22,6 +22,7 @@ from mobilenet_hub.host.progress import OnProgress, Stage, silent
 from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.inference.classify import Classifier
 from mobilenet_hub.module import Module, ModuleConfig, check_has_weights, checked_image_size
+from mobilenet_hub.module_folder import REPORT_FILE
 from mobilenet_hub.store import open_module
 from mobilenet_hub.training.frozen import FrozenOptions, fit_frozen
 from mobilenet_hub.training.places import RESULT, WORK_FILES, check_output, claimed_places, kept_on_failure, move_result
@@ -45,6 +46,12 @@ class TrainResult:
     warnings: tuple[str, ...]
     seconds: float
     judged_on: Split = "test"
+
+    def __repr__(self) -> str:
+        """Say in a line for each part of the split what was made and how good it is."""
+        parts = "".join(f"\n  {split}: {metrics}" for split, metrics in self.metrics.items())
+        left_out = f", {len(self.skipped)} files left out" if self.skipped else ""
+        return f"TrainResult({self.path}, {len(self.labels)} classes, {self.seconds:.1f} s{left_out}{parts})"
 
     @property
     def accuracy(self) -> float:
@@ -182,7 +189,7 @@ def _assert_accuracy(record: Record, least: float | None, folder: Path, staged: 
     if least is not None and judged.accuracy < least:
         raise AccuracyError(
             f"accuracy {judged.accuracy:.4f} on {judged.images} {record.judged_on} photos is below the {least:g} "
-            f"asked for; {folder} was not written, the report is {staged / 'report.html'}"
+            f"asked for; {folder} was not written, the report is {staged / REPORT_FILE}"
         )
 
 
