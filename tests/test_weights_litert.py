@@ -1,5 +1,8 @@
 """Float LiteRT files: the same outputs as LiteRT's interpreter, and nothing quantized or rewired."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -102,6 +105,16 @@ def test_published_quantized_files_are_kept(shared, tmp_path, relative):
     module = read_module(folder)
     assert (module.config.num_classes, module.config.model) == (1001, "model.tflite")
     assert sorted(path.name for path in folder.iterdir()) == ["labels.txt", "model.tflite", "module.json"]
+
+
+def test_a_kept_file_is_run_without_a_word_of_litert(shared, tmp_path):
+    """LiteRT writes "INFO: Created TensorFlow Lite XNNPACK delegate" to the descriptor of standard error."""
+    pytest.importorskip("ai_edge_litert")
+    folder = convert(shared("weights/tflite/mobilenet_v1_0.5_160_quant.tflite"), tmp_path / "module")
+    program = "import sys, numpy as np; from mobilenet_hub.inference.engine import Engine; from pathlib import Path; "
+    program += "Engine(Path(sys.argv[1]), ['logits', 'features']).run(np.zeros((2, 160, 160, 3), np.float32))"
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, check=True)
+    assert done.stderr == b""
 
 
 def test_truncations_are_refused(files, tmp_path):
