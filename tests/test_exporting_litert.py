@@ -136,8 +136,6 @@ def test_pixels_in_and_several_outputs_out_of_a_free_batch(tmp_path):
 
 @pytest.mark.parametrize(("precision", "smaller"), [("float16", 1.8), ("dynamic", 3.0), ("int8", 3.0)])
 def test_smaller_arithmetic_makes_smaller_files_within_the_bounds(precision, smaller, photos, tmp_path):
-    if precision != "float16":
-        pytest.importorskip("tensorflow")
     module = made_module(V1_CLASSES)
     full = export(module, "litert", tmp_path / "full.tflite")
     options = {"calibration": photos} if precision == "int8" else {}
@@ -149,7 +147,6 @@ def test_smaller_arithmetic_makes_smaller_files_within_the_bounds(precision, sma
 
 
 def test_int8_takes_the_pixels_of_a_picture_as_they_are(photos, tmp_path):
-    pytest.importorskip("tensorflow")
     options = {"precision": "int8", "calibration": photos, "uint8_input": True}
     export(made_module(V1_CLASSES), "litert", tmp_path / "net.tflite", **options)
     (details,) = runner(tmp_path / "net.tflite").get_input_details()

@@ -13,7 +13,7 @@ from typing import Any
 from mobilenet_hub.exporting.formats import PROBABILITIES
 from mobilenet_hub.exporting.request import Request
 from mobilenet_hub.inference.graph import INPUT
-from mobilenet_hub.inference.litert_graph import aligned_buffer
+from mobilenet_hub.inference.litert_model import aligned_buffer
 from mobilenet_hub.module_folder import LABELS_FILE
 
 METADATA = "TFLITE_METADATA"

@@ -17,6 +17,7 @@ _MAKERS = (
     "inference.bfloat16",
     "inference.graph",
     "inference.litert_graph",
+    "inference.litert_model",
     "inference.openvino_hints",
 )
 

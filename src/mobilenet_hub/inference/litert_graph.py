@@ -1,21 +1,33 @@
 """From an architecture and its weights to a LiteRT model (.tflite): batch norm folded, padding exactly TF-Slim's.
 
-Written with `flatbuffers` and the schema that LiteRT ships; no TensorFlow. Codes and options: tensorflow's
-lite/schema/schema.fbs. Nothing is marked as quantized here; `quantize` does that with a model of this kind.
+In float32, with smaller kernels, or in int8 from the first convolution to the last; what lies behind that is float32.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from mobilenet_hub.architecture import Architecture, ConvUnit, height_and_width, pad_amounts
 from mobilenet_hub.inference.graph import INPUT, InputType, checked_outputs, dense_layers, fold_batch_norm
+from mobilenet_hub.inference.litert_model import ModelBuilder, Steps, Storage
 
-SIGNATURE = "serving_default"
-_IDENTIFIER = b"TFL3"
-_VERSION = 3
-_ALIGNMENT = 16  # of buffers, as the schema demands
+_PIXELS = Steps(1 / 255, 0)  # a decoded picture as it is, where all is quantized
+
+
+@dataclass(frozen=True)
+class Int8:
+    """How a network's units compute in int8; `quantize` measures it.
+
+    Attributes:
+        steps: of each unit's convolution.
+        sums: of each unit's residual sum; None where there is none.
+        biases: of each unit, float32 [out], instead of its own.
+    """
+
+    steps: Sequence[Steps]
+    sums: Sequence[Steps | None]
+    biases: Sequence[np.ndarray]
 
 
 def build_litert(
@@ -26,7 +38,7 @@ def build_litert(
     *,
     batch_size: int | None = 1,
     input_type: InputType = "float32",
-    half: bool = False,
+    arithmetic: Storage | Int8 = "float32",
     names: Sequence[str] | None = None,
 ) -> bytes:
     """Build a LiteRT model.
@@ -39,7 +51,8 @@ def build_litert(
             [n, h, w, c].
         batch_size: a fixed batch size; None: any, one to begin with.
         input_type: "float32" for images in [0, 1], "uint8" for 0..255.
-        half: keep kernels in float16, half the file; what is computed is float32.
+        arithmetic: "float32"; "float16": kernels kept in it, half the file, computed in float32; "int8": kernels kept
+            in it, a quarter, and activations brought to it layer by layer (LiteRT's "dynamic range"); or `Int8`.
         names: what the signature calls the outputs; None: as they are.
 
     Returns:
@@ -56,16 +69,25 @@ def build_litert(
         >>> build_litert(network, ones, (128, 128), ["features"])[4:8]
         b'TFL3'
     """
-    height_and_width(image_size)
     outputs = checked_outputs(network, outputs)
-    model = _Model(batch_size, half=half)
-    kind = model.schema.TensorType.UINT8 if input_type == "uint8" else model.schema.TensorType.FLOAT32
-    images = model.tensor(INPUT, (*image_size, 3), kind)
-    values = _add_units(
-        model, network, weights, _scaled(model, images, network, (*image_size, 3), input_type), image_size
-    )
+    int8 = arithmetic if isinstance(arithmetic, Int8) else None
+    model = ModelBuilder(batch_size, "int8" if isinstance(arithmetic, Int8) else arithmetic)
+    images, value = _input(model, network, image_size, input_type, quantized=int8 is not None)
+    values = _add_units(model, network, weights, value, image_size, int8)
     _add_head(model, network, weights, values, outputs)
-    return model.finish(images, {signature_name(n): values[o] for n, o in zip(names or outputs, outputs, strict=True)})
+    given = zip(names or outputs, outputs, strict=True)
+    return model.finish(images, {signature_name(name): model.real(values[end]) for name, end in given})
+
+
+def build_probe(network: Architecture, weights: Mapping[str, np.ndarray], image_size: tuple[int, int]) -> bytes:
+    """Build a LiteRT model that takes images in 0..255 and shows what its units give, of "unit 0" on.
+
+    Of a unit with a residual sum, "sum 3", say, is what it gives, and "unit 3" what it adds.
+    """
+    model = ModelBuilder(1)
+    images, value = _input(model, network, image_size, "uint8", quantized=False)
+    values = _add_units(model, network, weights, value, image_size, None)
+    return model.finish(images, {name: end for name, end in values.items() if name.startswith(("unit ", "sum "))})
 
 
 def signature_name(output: str) -> str:
@@ -78,10 +100,35 @@ def signature_name(output: str) -> str:
     return output.replace("/", "_")
 
 
-def _scaled(model: "_Model", images: int, network: Architecture, shape: tuple[int, ...], input_type: InputType) -> int:
+def input_steps(network: Architecture) -> Steps:
+    """Return the steps of scaled images: 0 exactly among them, for it is padded with."""
+    low = network.variant.input_offset
+    high = low + network.variant.input_scale
+    if low == -high:  # as many steps on either side; Steps.spanning would round every pixel by half a step
+        return Steps(high / 127, 0)
+    return Steps.spanning(low, high)
+
+
+def _input(
+    model: ModelBuilder, network: Architecture, size: tuple[int, int], input_type: InputType, *, quantized: bool
+) -> tuple[int, int]:
+    """Add the images; return their tensor, and that of their values scaled, in int8 where the units are."""
+    height_and_width(size)
+    shape, unsigned = (*size, 3), input_type == "uint8"
+    kind = model.schema.TensorType.UINT8 if unsigned else model.schema.TensorType.FLOAT32
+    images = model.tensor(INPUT, shape, kind, _PIXELS if unsigned and quantized else None)
+    value = _scaled(model, images, network, shape, input_type)
+    return images, model.quantize(value, input_steps(network)) if quantized else value
+
+
+def _scaled(
+    model: ModelBuilder, images: int, network: Architecture, shape: tuple[int, ...], input_type: InputType
+) -> int:
     """Take [0, 1] or 0..255 to what the network wants, before any padding: TensorFlow pads with zeros after scaling."""
-    schema, scale, offset = model.schema, network.variant.input_scale, network.variant.input_offset
-    if input_type == "uint8":
+    schema, scale = model.schema, network.variant.input_scale
+    if model.steps(images):
+        images = model.real(images)
+    elif input_type == "uint8":
         options = schema.CastOptionsT()
         options.inDataType, options.outDataType = schema.TensorType.UINT8, schema.TensorType.FLOAT32
         images, scale = model.operator("CAST", [images], "floats", shape, options), scale / 255
@@ -93,17 +140,27 @@ def _scaled(model: "_Model", images: int, network: Architecture, shape: tuple[in
 
 
 def _add_units(
-    model: "_Model", network: Architecture, weights: Mapping[str, np.ndarray], value: int, size: tuple[int, int]
+    model: ModelBuilder,
+    network: Architecture,
+    weights: Mapping[str, np.ndarray],
+    value: int,
+    size: tuple[int, int],
+    int8: Int8 | None,
 ) -> dict[str, int]:
-    """Add all units; return the endpoints' tensors by name, and the last one as "last"."""
+    """Add all units; return the endpoints' tensors by name, the last one as "last", and all as `build_probe` says."""
     values, made = {}, []
-    for unit, output_size in zip(network.units, network.output_sizes(*size), strict=True):
-        value = _convolution(model, unit, fold_batch_norm(network, unit, weights), value, (size, output_size), network)
+    for number, (unit, output_size) in enumerate(zip(network.units, network.output_sizes(*size), strict=True)):
+        kernel, bias = fold_batch_norm(network, unit, weights)
+        bias, steps = (int8.biases[number], int8.steps[number]) if int8 else (bias, None)
+        value = _convolution(model, unit, (kernel, bias, steps), value, (size, output_size), network)
+        values[f"unit {number}"] = value
         if unit.adds is not None:
             shape = (*output_size, unit.out_channels)
+            inputs, options = [value, made[unit.adds]], model.schema.AddOptionsT()
             value = model.operator(
-                "ADD", [value, made[unit.adds]], f"{unit.scope}/add", shape, model.schema.AddOptionsT()
+                "ADD", inputs, f"{unit.scope}/add", shape, options, steps=int8.sums[number] if int8 else None
             )
+            values[f"sum {number}"] = value
         values.update(dict.fromkeys(unit.endpoints, value))
         made.append(value)
         size = output_size
@@ -112,19 +169,20 @@ def _add_units(
 
 
 def _convolution(
-    model: "_Model",
+    model: ModelBuilder,
     unit: ConvUnit,
-    layer: tuple[np.ndarray, np.ndarray],
+    layer: tuple[np.ndarray, np.ndarray, Steps | None],
     value: int,
     sizes: tuple[tuple[int, int], tuple[int, int]],
     network: Architecture,
 ) -> int:
     """Add a unit's convolution; where its padding is not LiteRT's SAME, the zeros are put around its input first."""
-    schema, (kernel, bias) = model.schema, layer
+    schema, (kernel, bias, steps) = model.schema, layer
     before, after = sizes
     padding = network.variant.padding
     amounts = [pad_amounts(n, unit.kernel_size, unit.stride, padding) for n in before]
     options = schema.DepthwiseConv2DOptionsT() if unit.depthwise else schema.Conv2DOptionsT()
+    given = model.steps(value)
     if amounts == [pad_amounts(n, unit.kernel_size, unit.stride) for n in before]:
         options.padding = schema.Padding.SAME
     else:
@@ -132,7 +190,7 @@ def _convolution(
         zeros = model.constant(f"{unit.scope}/zeros", np.array([(0, 0), *amounts, (0, 0)], np.int32))
         padded = tuple(n + sum(amount) for n, amount in zip(before, amounts, strict=True))
         shape = (*padded, unit.in_channels)
-        value = model.operator("PAD", [value, zeros], f"{unit.scope}/pad", shape, schema.PadOptionsT())
+        value = model.operator("PAD", [value, zeros], f"{unit.scope}/pad", shape, schema.PadOptionsT(), steps=given)
     options.strideW = options.strideH = unit.stride
     options.dilationWFactor = options.dilationHFactor = 1
     options.fusedActivationFunction = (
@@ -140,17 +198,17 @@ def _convolution(
     )
     if unit.depthwise:
         options.depthMultiplier = 1
-    inputs = [
-        value,
-        model.kernel(unit.kernel.name, kernel.transpose(3, 0, 1, 2)),  # [out, k, k, in], or [1, k, k, in]
-        model.constant(f"{unit.scope}/bias", bias),
-    ]
+    kernel, axis = kernel.transpose(3, 0, 1, 2), 3 if unit.depthwise else 0  # [1, k, k, out], or [out, k, k, in]
+    if given and steps:
+        constants = model.int8_layer(unit.scope, kernel, bias, axis, given)
+    else:
+        constants = model.kernel(unit.kernel.name, kernel, axis), model.constant(f"{unit.scope}/bias", bias)
     code = "DEPTHWISE_CONV_2D" if unit.depthwise else "CONV_2D"
-    return model.operator(code, inputs, unit.scope, (*after, unit.out_channels), options)
+    return model.operator(code, [value, *constants], unit.scope, (*after, unit.out_channels), options, steps=steps)
 
 
 def _add_head(
-    model: "_Model",
+    model: ModelBuilder,
     network: Architecture,
     weights: Mapping[str, np.ndarray],
     values: dict[str, int],
@@ -164,7 +222,7 @@ def _add_head(
         options.keepDims = keep
         axes = model.constant(f"{name}/axes", np.array([1, 2], np.int32))
         shape = (1, 1, network.num_features) if keep else (network.num_features,)
-        return model.operator("MEAN", [last, axes], name, shape, options)
+        return model.operator("MEAN", [model.real(last), axes], name, shape, options)
 
     if "global_pool" in outputs:
         values["global_pool"] = pooled("global_pool", True)
@@ -185,112 +243,3 @@ def _add_head(
         options = schema.SoftmaxOptionsT()
         options.beta = 1 / network.variant.temperature
         values["Predictions"] = model.operator("SOFTMAX", [value], "Predictions", (network.num_classes,), options)
-
-
-class _Model:
-    """A model while it is built: one graph, whose tensors are numbered as they are added."""
-
-    def __init__(self, batch_size: int | None, *, half: bool):
-        from ai_edge_litert import schema_py_generated as schema
-
-        self.schema: Any = schema
-        self._batch_size, self._half = batch_size, half
-        self._graph = schema.SubGraphT()
-        self._graph.tensors, self._graph.operators, self._graph.name = [], [], "main"
-        self._buffers = [schema.BufferT()]  # the first is empty: that of whatever is computed
-        self._codes: dict[str, int] = {}
-
-    def tensor(self, name: str, shape: tuple[int, ...], kind: int | None = None) -> int:
-        """Add what is computed or put in, of this shape behind the batch axis; return its number."""
-        tensor = self._tensor(name, (self._batch_size or 1, *shape), kind)
-        if self._batch_size is None:
-            tensor.shapeSignature = [-1, *shape]
-        return len(self._graph.tensors) - 1
-
-    def constant(self, name: str, value: np.ndarray | np.generic) -> int:
-        """Add a constant, float32, float16 or int32; return its number."""
-        kinds = {name: getattr(self.schema.TensorType, name.upper()) for name in ("float32", "float16", "int32")}
-        tensor = self._tensor(name, value.shape, kinds[str(value.dtype)])
-        tensor.buffer = len(self._buffers)
-        self._buffers.append(aligned_buffer(self.schema, np.ascontiguousarray(value).tobytes()))
-        return len(self._graph.tensors) - 1
-
-    def kernel(self, name: str, value: np.ndarray) -> int:
-        """Add a kernel, float32 or, where such are wanted, float16 that is widened; return its number."""
-        if not self._half:
-            return self.constant(name, value)
-        with np.errstate(over="ignore"):  # what it cannot hold is infinite, and the proof of an export says so
-            near = value.astype(np.float16)
-        operator = self.schema.OperatorT()
-        operator.opcodeIndex = self._codes.setdefault("DEQUANTIZE", len(self._codes))
-        operator.builtinOptionsType = self.schema.BuiltinOptions.DequantizeOptions
-        operator.builtinOptions = self.schema.DequantizeOptionsT()
-        operator.inputs = [self.constant(f"{name}/float16", near)]
-        self._tensor(name, value.shape, self.schema.TensorType.FLOAT32)
-        operator.outputs = [len(self._graph.tensors) - 1]
-        self._graph.operators.append(operator)
-        return operator.outputs[0]
-
-    def operator(self, code: str, inputs: list[int], name: str, shape: tuple[int, ...], options: Any) -> int:
-        """Add an operator; return the number of its output, of this shape behind the batch axis."""
-        operator = self.schema.OperatorT()
-        operator.opcodeIndex = self._codes.setdefault(code, len(self._codes))
-        operator.inputs, operator.outputs = inputs, [self.tensor(name, shape)]
-        operator.builtinOptionsType = getattr(self.schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
-        operator.builtinOptions = options
-        self._graph.operators.append(operator)
-        return operator.outputs[0]
-
-    def finish(self, images: int, outputs: Mapping[str, int]) -> bytes:
-        """Return the model, which takes this tensor and gives these by name."""
-        import flatbuffers
-
-        schema, model = self.schema, self.schema.ModelT()
-        self._graph.inputs, self._graph.outputs = [images], list(dict.fromkeys(outputs.values()))
-        signature = schema.SignatureDefT()
-        signature.signatureKey, signature.subgraphIndex = SIGNATURE, 0
-        signature.inputs = [self._named(INPUT, images)]
-        signature.outputs = [self._named(name, index) for name, index in outputs.items()]
-        model.version, model.description = _VERSION, "made by mobilenet-hub"
-        model.subgraphs, model.buffers, model.signatureDefs = [self._graph], self._buffers, [signature]
-        model.operatorCodes = [self._code(code) for code in self._codes]
-        builder = flatbuffers.Builder(sum(len(buffer.data or b"") + 64 for buffer in self._buffers) + (1 << 16))
-        builder.Finish(model.Pack(builder), _IDENTIFIER)
-        return bytes(builder.Output())
-
-    def _tensor(self, name: str, shape: tuple[int, ...], kind: int | None) -> Any:
-        tensor = self.schema.TensorT()
-        tensor.name, tensor.shape, tensor.buffer = name, list(shape), 0
-        tensor.type = self.schema.TensorType.FLOAT32 if kind is None else kind
-        tensor.hasRank = True
-        self._graph.tensors.append(tensor)
-        return tensor
-
-    def _named(self, name: str, index: int) -> Any:
-        entry = self.schema.TensorMapT()
-        entry.name, entry.tensorIndex = name, index
-        return entry
-
-    def _code(self, name: str) -> Any:
-        code = self.schema.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = getattr(self.schema.BuiltinOperator, name)
-        code.version = 3 if name == "DEQUANTIZE" else 1  # from which on it takes float16
-        return code
-
-
-def aligned_buffer(schema: Any, content: bytes) -> Any:
-    """Return a buffer that is written aligned; the schema's own writes one byte at a time, anywhere."""
-
-    class Buffer(schema.BufferT):
-        def Pack(self, builder: Any) -> int:
-            builder.StartVector(1, len(content), _ALIGNMENT)
-            builder.head -= len(content)
-            builder.Bytes[builder.head : builder.head + len(content)] = content
-            start = builder.EndVector()
-            schema.BufferStart(builder)
-            schema.BufferAddData(builder, start)
-            return schema.BufferEnd(builder)
-
-    buffer = Buffer()
-    buffer.data = content
-    return buffer

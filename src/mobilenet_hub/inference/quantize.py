@@ -1,34 +1,34 @@
-"""8-bit inference: a network quantized after training, calibrated with the user's own images.
+"""8-bit inference: a network quantized after training, calibrated with the user's own images, run by LiteRT.
 
-NNCF measures the range of every activation on some images and corrects the biases; OpenVINO then computes in integers.
-Nothing is sent anywhere: NNCF's telemetry is kept from loading.
+The float network tells the range of every activation and the mean of every layer's input. Kernels are rounded channel
+by channel, and each bias takes back what its kernel's rounding moves on those means. What lies behind the last
+convolution stays float32. docs/bulk.md has the figures, and what other ways gave.
 """
 
 import hashlib
-import io
 import os
-import sys
-from collections.abc import Callable, Iterable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from types import ModuleType
+from pathlib import Path
 
 import numpy as np
 
-from mobilenet_hub.errors import InputError, MissingExtraError
-from mobilenet_hub.host.cpu import cpu_features
+from mobilenet_hub.architecture import Architecture, ConvUnit, pad_amounts
+from mobilenet_hub.errors import InputError
 from mobilenet_hub.images.batches import decode_batches
 from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.images.inputs import items
+from mobilenet_hub.inference.compiled import cache_key, compiled_file, keep, load_kept
 from mobilenet_hub.inference.engine import Engine
-from mobilenet_hub.inference.graph import import_openvino
-from mobilenet_hub.inference.openvino import CompiledNetwork, OpenVINO, device_settings
+from mobilenet_hub.inference.graph import fold_batch_norm
+from mobilenet_hub.inference.job import EngineName, Job
+from mobilenet_hub.inference.litert import LiteRTModel
+from mobilenet_hub.inference.litert_graph import Int8, build_litert, build_probe, input_steps, signature_name
+from mobilenet_hub.inference.litert_model import Steps, quantized_kernel
 
 CALIBRATION_IMAGES = 300
 _COMPARED_IMAGES = 200
-# Instructions that add 8-bit products in 32 bits. Without them the sums are taken in 16, and saturate.
-_WIDE_SUMS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
 
 
 class Int8Engine:
@@ -39,48 +39,30 @@ class Int8Engine:
         image_size: (height, width) of the images that `run` takes.
         outputs: the names of what `run` returns.
         precision: "int8".
+        engine_name: "litert".
         calibration_sha256: of the pixels that it was calibrated with.
     """
 
     precision = "int8"
-    engine_name = "openvino"
+    engine_name: EngineName = "litert"
 
     def __init__(self, engine: Engine, images: np.ndarray):
-        """Quantize an engine's network.
+        """Quantize an engine's network; of a module folder the result is kept on disk.
 
         Args:
             engine: computes in f32.
             images: what to calibrate with, uint8 [n, height, width, 3]; some hundreds, like those to come.
 
         Raises:
-            MissingExtraError: NNCF is not installed.
             InputError: no images.
+            MissingExtraError: LiteRT is not installed.
         """
         if not len(images):
             raise InputError("int8 needs images to calibrate with, and there is none that can be read")
         self.config, self.image_size, self.outputs = engine.config, engine.image_size, engine.outputs
         self.threads = engine.threads
         self.calibration_sha256 = hashlib.sha256(images.tobytes()).hexdigest()
-        nncf = _import_nncf()
-        runner = OpenVINO(engine.job, "f32")
-        chunk = runner.chunk
-        batches = [_filled(images[start : start + chunk], chunk) for start in range(0, len(images), chunk)]
-        wide = bool(_WIDE_SUMS & cpu_features())
-        with redirect_stdout(io.StringIO()):  # NNCF draws its progress where our results go
-            quantized = nncf.quantize(
-                runner.graph(chunk, "uint8"),
-                nncf.Dataset(batches),
-                subset_size=len(batches),
-                preset=nncf.QuantizationPreset.MIXED,  # asymmetric where activations have both signs
-                fast_bias_correction=False,  # layer by layer instead: see docs/bulk.md
-                advanced_parameters=nncf.AdvancedQuantizationParameters(
-                    overflow_fix=nncf.OverflowFix.DISABLE if wide else nncf.OverflowFix.ENABLE
-                ),
-            )
-        compiled = (
-            import_openvino().Core().compile_model(quantized, "CPU", device_settings("f32", engine.threads, True))
-        )
-        self._network = CompiledNetwork(compiled, chunk, engine.outputs)
+        self._network = LiteRTModel(_written(engine.job, images, self.calibration_sha256), threads=engine.threads)
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the outputs of uint8 images [batch, height, width, 3]: name and float32 [batch, ...] of each.
@@ -94,7 +76,94 @@ class Int8Engine:
                 f"expected uint8 images of shape [batch, {height}, {width}, 3], not {list(images.shape)} of "
                 f"{images.dtype}"
             )
-        return self._network.run(images)
+        results = self._network.run(images)
+        return {name: results[signature_name(name)] for name in self.outputs}
+
+
+def _written(job: Job, images: np.ndarray, calibration_sha256: str) -> bytes | Path:
+    """Return the quantized model: its file, kept from before or from now on, or its bytes where none can be kept."""
+    file = compiled_file(f"{cache_key(job, (), 'int8', calibration_sha256)}.tflite") if job.folder else None
+    if file is not None and load_kept(file) is not None:
+        return file
+    module = job.module()
+    network, size = module.config.network, job.image_size
+    int8 = calibrated(network, module.weights, images, threads=job.threads)
+    content = build_litert(network, module.weights, size, job.outputs, input_type="uint8", arithmetic=int8)
+    return file if file is not None and keep(file, content) else content
+
+
+def calibrated(
+    network: Architecture, weights: Mapping[str, np.ndarray], images: np.ndarray, *, threads: int | None = None
+) -> Int8:
+    """Measure on images how a network is to compute in 8 bits.
+
+    Args:
+        network: the architecture.
+        weights: float32 arrays by TF-Slim name.
+        images: uint8 [n, height, width, 3].
+        threads: how many to use; None: as many as there are cores.
+    """
+    size = images.shape[1:3]
+    seen = _Seen()
+    probe = LiteRTModel(build_probe(network, weights, size), threads=threads)
+    for image in images:
+        seen.add(probe.run(image[np.newaxis]))
+    steps = [seen.steps(f"unit {number}") for number in range(len(network.units))]
+    sums = [None if unit.adds is None else seen.steps(f"sum {number}") for number, unit in enumerate(network.units)]
+    scale, offset = network.variant.input_scale / 255, network.variant.input_offset
+    means = [images.mean(axis=0, dtype=np.float64) * scale + offset]
+    means += [seen.mean(f"unit {i}" if total is None else f"sum {i}") for i, total in enumerate(sums)]
+    given = [input_steps(network), *(total or own for own, total in zip(steps, sums, strict=True))]
+    biases = []
+    for unit, mean, one in zip(network.units, means, given, strict=False):  # of the last nobody computes
+        kernel, bias = fold_batch_norm(network, unit, weights)
+        axis = 2 if unit.depthwise else 3
+        near, scales = quantized_kernel(kernel, axis, bias / one.scale)
+        moved = near * scales.reshape([-1 if i == axis else 1 for i in range(4)]) - kernel.astype(np.float64)
+        biases.append((bias - _mean_output(network, unit, moved, mean)).astype(np.float32))
+    return Int8(steps, sums, biases)
+
+
+class _Seen:
+    """What was seen of activations: the least and greatest value of each, and its mean at every place."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._totals: dict[str, np.ndarray] = {}
+        self._ranges: dict[str, tuple[float, float]] = {}
+
+    def add(self, values: Mapping[str, np.ndarray]) -> None:
+        """Add those of an image, each [1, height, width, channels]."""
+        self._count += 1
+        for name, (value,) in values.items():
+            low, high = self._ranges.get(name, (0.0, 0.0))
+            self._ranges[name] = min(low, float(value.min())), max(high, float(value.max()))
+            if name in self._totals:
+                self._totals[name] += value
+            else:
+                self._totals[name] = value.copy()
+
+    def steps(self, name: str) -> Steps:
+        """Return 256 steps over all that was seen."""
+        return Steps.spanning(*self._ranges[name])
+
+    def mean(self, name: str) -> np.ndarray:
+        """Return the mean over the images, [height, width, channels]."""
+        return self._totals[name] / self._count
+
+
+def _mean_output(network: Architecture, unit: ConvUnit, kernel: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Return the mean over all places [out] of what a kernel of a unit's form makes of a mean input [h, w, in]."""
+    amounts = [pad_amounts(n, unit.kernel_size, unit.stride, network.variant.padding) for n in mean.shape[:2]]
+    padded = np.pad(mean, (*amounts, (0, 0)))
+    k, stride = unit.kernel_size, unit.stride
+    height, width = ((n - k) // stride + 1 for n in padded.shape[:2])
+    result = np.zeros(unit.out_channels)
+    for y, x in np.ndindex(k, k):
+        seen = padded[y : y + stride * height : stride, x : x + stride * width : stride][:height, :width]
+        seen = seen.mean(axis=(0, 1), dtype=np.float64)
+        result += kernel[y, x, :, 0] * seen if unit.depthwise else seen @ kernel[y, x]
+    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +196,7 @@ def quantized(
         label_of: tells the true class of an image by its name, where it is known; the output is logits then.
 
     Raises:
-        MissingExtraError: NNCF is not installed.
+        MissingExtraError: LiteRT is not installed.
         InputError: the inputs come from standard input, which is read but once, or hold no image.
     """
     inputs = [os.fspath(argument) for argument in inputs]
@@ -169,26 +238,3 @@ def agreement(
     accuracy = None if labels is None else (float((best == labels).mean()), float((nearest == labels).mean()))
     same = float((best == nearest).mean())
     return Agreement(len(images), calibrated_with, float(cosines.mean()), float(cosines.min()), same, accuracy)
-
-
-def _filled(images: np.ndarray, chunk: int) -> np.ndarray:
-    """Fill a batch up by repeating its images."""
-    return np.resize(images, (chunk, *images.shape[1:]))
-
-
-def _import_nncf() -> ModuleType:
-    """Import NNCF, silent and without its telemetry client."""
-    import_openvino()
-    client = "openvino_telemetry"
-    present = client in sys.modules
-    if not present:
-        sys.modules[client] = None  # type: ignore[assignment]  # makes NNCF's optional import of it fail
-    try:
-        import nncf
-    except ImportError as error:
-        raise MissingExtraError("nncf", "int8", "int8") from error
-    finally:
-        if not present:
-            del sys.modules[client]
-    nncf.set_log_level(40)  # logging.ERROR: it warns that a small calibration set is small
-    return nncf
