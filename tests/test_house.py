@@ -25,7 +25,6 @@ HEAVY = {
     "tqdm",
     "PIL",
     "cykooz_resizer",
-    "nncf",
     "ai_edge_litert",
     "flatbuffers",
 }
