@@ -79,14 +79,14 @@ def build_litert(
     return model.finish(images, {signature_name(name): model.real(values[end]) for name, end in given})
 
 
-def build_probe(network: Architecture, weights: Mapping[str, np.ndarray], image_size: tuple[int, int]) -> bytes:
+def build_probe(network: Architecture, weights: Mapping[str, np.ndarray], size: tuple[int, int]) -> bytes:
     """Build a LiteRT model that takes images in 0..255 and shows what its units give, of "unit 0" on.
 
     Of a unit with a residual sum, "sum 3", say, is what it gives, and "unit 3" what it adds.
     """
     model = ModelBuilder(1)
-    images, value = _input(model, network, image_size, "uint8", quantized=False)
-    values = _add_units(model, network, weights, value, image_size, None)
+    images, value = _input(model, network, size, "uint8", quantized=False)
+    values = _add_units(model, network, weights, value, size, None)
     return model.finish(images, {name: end for name, end in values.items() if name.startswith(("unit ", "sum "))})
 
 

@@ -37,8 +37,8 @@ class Steps(NamedTuple):
         """Return the 256 steps from the one number to the other, 0 exactly among them.
 
         Example:
-            >>> Steps.spanning(0.0, 5.1)
-            Steps(scale=0.02, zero_point=-128)
+            >>> Steps.spanning(0.0, 255.0)
+            Steps(scale=1.0, zero_point=-128)
         """
         low, high = min(float(low), 0.0), max(float(high), 0.0)
         scale = (high - low) / (_HIGH - _LOW) or 1.0
