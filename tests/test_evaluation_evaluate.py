@@ -12,6 +12,7 @@ import mobilenet_hub as hub
 from mobilenet_hub.cli.main import main
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.evaluation.metrics import Curve, Outcome, measure
+from mobilenet_hub.evaluation.mistakes import MAX_PICTURES, explain_worst, mistakes_card, worst
 from mobilenet_hub.evaluation.report import Report, render
 from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.module_folder import write_module
@@ -77,7 +78,32 @@ def test_the_command_prints_and_writes(module, photos, tmp_path, capsys):
     value = json.loads(capsys.readouterr().out)
     assert value["images"] == 24
     assert len(value["facts"]["Module"]["SHA-256 of the weights"]) == 64
-    assert page.read_text("utf-8").count("data:image/jpeg;base64,") == 24 - value["correct"]
+    text, wrong = page.read_text("utf-8"), 24 - value["correct"]
+    assert (
+        text.count("data:image/jpeg;base64,") == 3 * wrong
+    )  # the photo, what spoke for its label, and for the right one
+    assert text.count('alt="What spoke for') == 2 * wrong > 0
+
+
+def test_the_maps_of_the_mistakes_are_of_the_label_given_and_of_the_right_one(module, photos):
+    evaluation = hub.evaluate(module, photos)
+    wrong = worst(evaluation.outcomes)
+    maps = explain_worst(evaluation.classifier, evaluation.outcomes)
+    assert list(maps) == [o.path for o in wrong[:MAX_PICTURES]] and maps
+    for outcome in wrong[:MAX_PICTURES]:
+        one = maps[outcome.path]
+        assert one.indices == (outcome.predicted, outcome.label)
+        assert one.scores == pytest.approx((outcome.score, outcome.true_score), abs=1e-4)
+        assert one.maps.mean((1, 2)) + one.biases == pytest.approx(one.logits, abs=1e-4)
+    page = mistakes_card(evaluation.outcomes, evaluation.labels, dict(list(maps.items())[1:]))  # a photo that has gone
+    assert page.count("data:image/jpeg;base64,") == 3 * len(maps) - 2
+
+
+def test_the_mistakes_of_a_quantized_file_have_no_maps(shared, tmp_path):
+    file = shared("weights/tflite/mobilenet_v1_0.5_160_quant.tflite")
+    classifier = hub.Classifier(hub.convert(file, tmp_path / "quantized"))
+    outcome = Outcome(next(shared("photos/imagenet_samples").iterdir()), "c/p", "", 1, 2, 0.9, 0.1)
+    assert explain_worst(classifier, [outcome]) == {}
 
 
 def test_what_cannot_be_decoded_or_is_unknown_is_named(module, photos, tmp_path, capsys):

@@ -7,7 +7,7 @@ errors, batches, engine, classify, dataset, metrics, provenance and report.
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.evaluation.dataset import Example, read_examples
 from mobilenet_hub.evaluation.metrics import Metrics, Outcome, measure
+from mobilenet_hub.evaluation.mistakes import explain_worst
 from mobilenet_hub.evaluation.page import write_page
 from mobilenet_hub.evaluation.provenance import environment, fingerprint
 from mobilenet_hub.evaluation.report import Report, render
@@ -43,6 +44,7 @@ class Evaluation:
     skipped: tuple[Skipped, ...]
     warnings: tuple[str, ...]
     facts: Mapping[str, Mapping[str, str]]  # heading -> name -> value: module, versions, hashes, timings
+    classifier: Classifier | None = field(default=None, repr=False, compare=False)  # explains the worst mistakes
 
     def __repr__(self) -> str:
         """Say in one line what was measured of which module; the outcomes of all photos are too many to print."""
@@ -82,6 +84,7 @@ class Evaluation:
             parts={"these": self.metrics},
             judged_on="these",
             outcomes=self.outcomes,
+            maps=explain_worst(self.classifier, self.outcomes) if self.classifier else {},
             facts=self.facts,
             warnings=self.warnings,
             left_out=[Skipped(skip.path.name, skip.reason) for skip in self.skipped],
@@ -157,6 +160,7 @@ def evaluate(
         skipped=(*dataset.skipped, *skipped),
         warnings=(*dataset.warnings, *warnings),
         facts=facts,
+        classifier=classifier,
     )
 
 

@@ -19,11 +19,11 @@ from mobilenet_hub.evaluation.charts import (
     reliability_chart,
 )
 from mobilenet_hub.evaluation.metrics import Curve, Metrics, Outcome
-from mobilenet_hub.evaluation.page import card, page, table, thumbnail
+from mobilenet_hub.evaluation.mistakes import Maps, mistakes_card
+from mobilenet_hub.evaluation.page import card, page, table
 from mobilenet_hub.host.percent import percent
 from mobilenet_hub.images.skipped import Skipped
 
-MAX_PICTURES = 24
 _MAX_CLASS_ROWS = 40
 _MAX_CONFUSIONS = 15
 _MAX_LISTED = 20
@@ -43,6 +43,7 @@ class Report:
     warnings: Sequence[str] = ()
     left_out: Sequence[Skipped] = ()
     judged_on: str = "test"  # the part that the page is about
+    maps: Maps = field(default_factory=dict)  # of the worst mistakes
     uncalibrated: Metrics | None = None  # of the first part, before a temperature was fitted
 
 
@@ -61,7 +62,7 @@ def render(report: Report) -> str:
         sections.append(
             card("Accuracy of each part", interval_chart(list(report.parts.items())), _explained(report.parts))
         )
-    sections.append(_mistakes(report))
+    sections.append(mistakes_card(report.outcomes, report.labels, report.maps))
     sections.append(_confusion(report.labels, metrics))
     sections.append(_classes(report.labels, metrics))
     plots = [card("Calibration", reliability_chart(metrics.reliability), _CALIBRATION)]
@@ -150,29 +151,6 @@ def _abstaining(outcomes: Sequence[Outcome]) -> list[str]:
     text = f"On these photos: {'; '.join(found)}. classify --min-score S gives no answer below S."
     body = table(("believed from", "photos answered", "answers right", "answered"), rows, numbers=4)
     return [card("If only high scores are believed", body, text), card("Answered, and right", plot, "")]
-
-
-def _mistakes(report: Report) -> str:
-    wrong = sorted((o for o in report.outcomes if o.label != o.predicted), key=lambda o: (-o.score, o.name))
-    if not report.outcomes:
-        return ""
-    if not wrong:
-        return card("Mistakes", "", "None: every photo got its label.")
-    pictures = [_picture(outcome, report.labels) for outcome in wrong[:MAX_PICTURES]]
-    shown = f"the {len(pictures)} it was surest of" if len(wrong) > len(pictures) else "surest first"
-    explanation = f"{len(wrong)} photos got a wrong label; {shown}. Some may be wrongly filed rather than wrongly seen."
-    return card("Worst mistakes", f'<div class="photos">{"".join(pictures)}</div>', explanation)
-
-
-def _picture(outcome: Outcome, labels: Sequence[str]) -> str:
-    said, truth = escape(labels[outcome.predicted]), escape(labels[outcome.label])
-    source = thumbnail(outcome.path)
-    image = f'<img alt="{truth}" src="data:image/jpeg;base64,{source}">' if source else ""
-    file = escape(outcome.path.name)
-    return (
-        f"<figure>{image}<figcaption><b>{said}</b> {percent(outcome.score, 0)}<br>is {truth} "
-        f'({percent(outcome.true_score, 0)})<span class="file">{file}</span></figcaption></figure>'
-    )
 
 
 def _confusion(labels: Sequence[str], metrics: Metrics) -> str:

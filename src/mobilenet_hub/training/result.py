@@ -11,6 +11,7 @@ import numpy as np
 from mobilenet_hub.errors import OutputError
 from mobilenet_hub.evaluation.dataset import SPLITS, Dataset, Split
 from mobilenet_hub.evaluation.metrics import Curve, Metrics, Outcome
+from mobilenet_hub.evaluation.mistakes import explain_worst
 from mobilenet_hub.evaluation.provenance import environment, fingerprint
 from mobilenet_hub.evaluation.report import Report, render
 from mobilenet_hub.evaluation.seen import KEY as SEEN
@@ -19,6 +20,7 @@ from mobilenet_hub.host.files import sha256_of
 from mobilenet_hub.host.ownership import MARK
 from mobilenet_hub.host.percent import percent
 from mobilenet_hub.images.skipped import Skipped
+from mobilenet_hub.inference.classify import Classifier
 from mobilenet_hub.module import Module
 from mobilenet_hub.module_folder import REPORT_FILE, WEIGHTS_FILE, write_module
 
@@ -63,8 +65,14 @@ class Record:
     uncalibrated: Metrics | None = None  # of the part it is judged by, at temperature 1
 
 
-def write_result(folder: Path, fitted: Fitted, record: Record) -> Path:
+def write_result(folder: Path, fitted: Fitted, record: Record, *, threads: int | None = None) -> Path:
     """Write the module folder with all that belongs to it; what is there is replaced.
+
+    Args:
+        folder: the folder to make.
+        fitted: the module.
+        record: how it was trained, and what came of it.
+        threads: how many explain the worst mistakes; None: as many as there are cores.
 
     Returns:
         The folder.
@@ -92,7 +100,8 @@ def write_result(folder: Path, fitted: Fitted, record: Record) -> Path:
         text = json.dumps(_metrics_json(fitted, record, facts), indent=2, ensure_ascii=False, allow_nan=False)
         (folder / "metrics.json").write_text(f"{text}\n", "utf-8", "backslashreplace")
         _write_photos(folder / PHOTOS_FILE, record)
-        (folder / REPORT_FILE).write_text(render(_report(fitted, record, facts)), "utf-8", "backslashreplace")
+        page = render(_report(fitted, record, facts, threads))
+        (folder / REPORT_FILE).write_text(page, "utf-8", "backslashreplace")
         (folder / "README.md").write_text(_card(fitted, record, facts), "utf-8", "backslashreplace")
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from None
@@ -169,8 +178,8 @@ def _write_photos(file: Path, record: Record) -> None:
                 writer.writerow([o.name, o.digest, split, o.label, o.predicted, f"{o.score:.6f}"])
 
 
-def _report(fitted: Fitted, record: Record, facts: Mapping[str, Mapping[str, str]]) -> Report:
-    dataset = fitted.dataset
+def _report(fitted: Fitted, record: Record, facts: Mapping[str, Mapping[str, str]], threads: int | None) -> Report:
+    dataset, outcomes = fitted.dataset, record.outcomes[record.judged_on]
     parts: dict[str, Metrics] = {**record.metrics}
     return Report(
         title=f"A classifier of {dataset.name}",
@@ -178,7 +187,8 @@ def _report(fitted: Fitted, record: Record, facts: Mapping[str, Mapping[str, str
         labels=dataset.labels,
         parts=parts,
         judged_on=record.judged_on,
-        outcomes=record.outcomes[record.judged_on],
+        outcomes=outcomes,
+        maps=explain_worst(Classifier(fitted.module, "f32", threads=threads), outcomes),
         uncalibrated=record.uncalibrated,
         curves=fitted.curves,
         facts=facts,

@@ -161,7 +161,7 @@ def train(
                 seconds=time.perf_counter() - start,
                 uncalibrated=before[_judged_on(metrics)],
             )
-            staged = write_result(own_work / RESULT, fitted, record)
+            staged = write_result(own_work / RESULT, fitted, record, threads=threads)
             _assert_accuracy(record, assert_accuracy, folder, staged)
             move_result(staged, folder)
         if work is None:
