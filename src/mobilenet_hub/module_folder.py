@@ -76,15 +76,58 @@ def read_config(path: str | os.PathLike[str]) -> ModuleConfig:
         raise InvalidModuleError(f"{folder} is not a module folder: it has no {CONFIG_FILE}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidModuleError(f"{file} cannot be read as JSON: {error}") from None
+    known = _known(data, file)
+    return _config(data, known, _read_labels(folder, data), file)
+
+
+def stated(config: ModuleConfig) -> str:
+    """Return module.json as one text that stands alone, the labels in it: what an export carries with it.
+
+    Example:
+        >>> read_stated(stated(ModuleConfig("mobilenet_v1", 0.25, (128, 128), 2, ("a", "b"))), Path("x.onnx")).labels
+        ('a', 'b')
+    """
+    labels = list(config.labels) if config.labels is not None else None
+    return json.dumps({**_config_json(config), "labels": labels})
+
+
+def read_stated(text: str | bytes, file: Path) -> ModuleConfig:
+    """Read what `stated` wrote.
+
+    Args:
+        text: the text.
+        file: where it stands, for errors.
+
+    Raises:
+        InvalidModuleError: it is no such text, or a value does not fit; names it.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidModuleError(f"{file} carries a module description that is no JSON: {error}") from None
+    known = _known(data, file)
+    labels = data.get("labels")
+    if labels is not None and not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
+        raise InvalidModuleError(f"{file}: labels must be a list of texts")
+    config = _config(data, known, None if labels is None else tuple(labels), file)
+    check_labels(config)
+    return config
+
+
+def _known(data: Any, file: Path) -> dict[str, Any]:
+    """Return what a module's description says that this version knows, each value checked."""
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise InvalidModuleError(f"{file} is not a module description of format {FORMAT}")
     if missing := [key for key in _ALWAYS if key not in data]:
         raise InvalidModuleError(f"{file} lacks {', '.join(missing)}")
     known = {key: data[key] for key in (*_ALWAYS, *_WHERE_KNOWN, _FOLDED) if key in data}
-    extra = {key: value for key, value in data.items() if key not in _KEYS}
     _check_values(known, file)
     known["image_size"] = tuple(known["image_size"])
-    labels = _read_labels(folder, data)
+    return known
+
+
+def _config(data: dict[str, Any], known: dict[str, Any], labels: tuple[str, ...] | None, file: Path) -> ModuleConfig:
+    extra = {key: value for key, value in data.items() if key not in _KEYS}
     try:
         config = ModuleConfig(**known, labels=labels, variant=Variant.of(data), extra=extra)
         _ = config.network

@@ -3,12 +3,15 @@
 It loads with plain `keras.saving.load_model` after `import mobilenet_hub`. Keras inside functions.
 """
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from mobilenet_hub.exporting.proof import Run
 from mobilenet_hub.exporting.request import Request
+from mobilenet_hub.module_folder import CONFIG_FILE
+from mobilenet_hub.weights.exported import STATED
 
 
 def write(request: Request, file: Path) -> None:
@@ -16,6 +19,9 @@ def write(request: Request, file: Path) -> None:
     from mobilenet_hub.hub.running import build_network
 
     build_network(request.contract, request.weights, name=request.config.architecture).save(file)
+    with zipfile.ZipFile(file, "a") as archive:
+        # A file that Keras saves again, after more training say, has it no more. ZipInfo's date is always the same.
+        archive.writestr(zipfile.ZipInfo(CONFIG_FILE), request.carried[STATED])
 
 
 def load(request: Request, file: Path) -> tuple[str, Run]:

@@ -38,14 +38,19 @@ def add_metadata(model: bytes, request: Request) -> bytes:
     tree = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(model, 0))
     graph = tree.subgraphs[0]
     names = {output.tensorIndex: output.name.decode() for output in tree.signatureDefs[0].outputs}
-    buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = list(_metadata(request, [names[index] for index in graph.outputs]))
-    entry.name, entry.buffer = METADATA, len(tree.buffers)
-    tree.buffers.append(buffer)
+    contents = {
+        METADATA: _metadata(request, [names[index] for index in graph.outputs]),
+        **{key: text.encode() for key, text in request.carried.items()},
+    }
+    tree.metadata = tree.metadata or []
+    for name, content in contents.items():
+        buffer, entry = schema.BufferT(), schema.MetadataT()
+        buffer.data, entry.name, entry.buffer = content, name, len(tree.buffers)
+        tree.buffers.append(buffer)
+        tree.metadata.append(entry)
     tree.buffers = [  # the schema's own way of writing them leaves them where they fall
         one if one.data is None else aligned_buffer(schema, bytes(bytearray(one.data))) for one in tree.buffers
     ]
-    tree.metadata = [*(tree.metadata or []), entry]
     builder = flatbuffers.Builder(len(model) + 4096)
     builder.Finish(tree.Pack(builder), b"TFL3")
     return bytes(builder.Output())

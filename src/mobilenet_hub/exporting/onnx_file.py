@@ -91,6 +91,7 @@ def _properties(request: Request) -> dict[str, str]:
     """Return what the file says of itself, as ONNX Runtime shows it; labels one a line."""
     labels = request.config.labels
     facts = {"module": request.contract.name, "license": request.config.license, "images": _images(request)}
+    facts |= request.carried
     if labels and len(labels) == request.config.num_classes:
         facts["labels"] = "\n".join(labels)
     return {key: str(value) for key, value in facts.items() if value}

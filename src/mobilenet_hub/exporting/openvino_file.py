@@ -24,6 +24,8 @@ def write(request: Request, file: Path) -> None:
         output.add_names({name})
     for key, value in _about(request).items():
         graph.set_rt_info(value, ["model_info", key])
+    for key, text in request.carried.items():
+        graph.set_rt_info(text, [key])
     openvino.save_model(graph, file, compress_to_fp16=False)
 
 

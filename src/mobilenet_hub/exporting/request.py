@@ -30,6 +30,7 @@ from mobilenet_hub.images.inputs import items
 from mobilenet_hub.inference.graph import output_names
 from mobilenet_hub.keras.backends import require_keras
 from mobilenet_hub.module import Module, ModuleConfig, check_has_weights, checked_image_size
+from mobilenet_hub.weights.exported import carried_texts
 
 if TYPE_CHECKING:
     from mobilenet_hub.hub.keras_layer import KerasLayer
@@ -86,6 +87,13 @@ class Request:
     def endpoints(self) -> tuple[str, ...]:
         """The outputs as `graph.build_graph` calls them."""
         return tuple("Predictions" if name == PROBABILITIES else name for name in self.outputs)
+
+    @property
+    def carried(self) -> dict[str, str]:
+        """What the export carries of its module, by name, so that `convert` makes that module of it again."""
+        classes = {"logits", "Logits", "Predictions"} & set(self.endpoints)
+        module = self.module if classes or not self.config.num_classes else self.module.without_classifier()
+        return carried_texts(module, folds=self.precision != "int8")
 
     @property
     def usual_size(self) -> tuple[int, int]:

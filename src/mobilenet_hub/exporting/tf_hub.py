@@ -3,7 +3,6 @@
 Source: tensorflow/hub docs/reusable_saved_models.md and docs/common_saved_model_apis/images.md.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,8 @@ from mobilenet_hub.exporting.proof import Run
 from mobilenet_hub.exporting.request import Request
 from mobilenet_hub.exporting.tensorflow_network import TensorFlowNetwork
 from mobilenet_hub.module_folder import CONFIG_FILE, LABELS_FILE
-from mobilenet_hub.weights.tensorflow.saved_model import EXTRA_FOLDER, STATED, read_saved_model
+from mobilenet_hub.weights.exported import STATED
+from mobilenet_hub.weights.tensorflow.saved_model import EXTRA_FOLDER, read_saved_model
 
 
 def write(request: Request, folder: Path) -> None:
@@ -23,10 +23,7 @@ def write(request: Request, folder: Path) -> None:
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serving})
     extra = folder / EXTRA_FOLDER
     extra.mkdir()
-    config = request.config
-    about = {"image_size": config.image_size, "license": config.license}
-    about |= {key: value for key in STATED if (value := getattr(config, key)) is not None}
-    (extra / CONFIG_FILE).write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+    (extra / CONFIG_FILE).write_text(f"{request.carried[STATED]}\n", "utf-8")
     if request.config.labels:
         (extra / LABELS_FILE).write_text("".join(f"{label}\n" for label in request.config.labels), "utf-8")
 

@@ -168,7 +168,7 @@ def build_graph(
     if precision == "bf16":
         units, exact = prepare(network, weights, units)
     made = _add_units(values, network, units, image_size)
-    _add_head(values, dense, kept=precision != "f32", temperature=network.variant.temperature)
+    _add_head(values, network, dense, kept=precision != "f32")
     results = []
     # As an output, the features come as float32 from the last unit; else they would be rounded on the way to the head.
     for name in outputs if precision == "f32" else dict.fromkeys([*outputs, "features"]):
@@ -203,7 +203,7 @@ def _add_units(
     value, made = values["images"], []
     sizes = network.output_sizes(*size)
     for unit, (kernel, bias), output_size in zip(network.units, layers, sizes, strict=True):
-        value = opset13.add(_convolution(value, unit, kernel, size, network), _channels(bias))
+        value = opset13.add(_convolution(value, unit, kernel, size, network), _channels(bias, f"{unit.scope}/bias"))
         if unit.relu6:
             value = opset13.clamp(value, 0.0, 6.0)
         if unit.adds is not None:
@@ -223,12 +223,13 @@ def _convolution(
     height, width = (pad_amounts(n, unit.kernel_size, unit.stride, network.variant.padding) for n in size)
     strides, before, after = [unit.stride] * 2, [height[0], width[0]], [height[1], width[1]]
     if unit.depthwise:  # [k, k, in, 1] -> [groups, out / groups, in / groups, k, k]
-        filters = _constant(kernel.transpose(2, 3, 0, 1)[:, :, np.newaxis])
+        filters = _constant(kernel.transpose(2, 3, 0, 1)[:, :, np.newaxis], unit.kernel.name)
         return opset13.group_convolution(value, filters, strides, before, after, [1, 1])
-    return opset13.convolution(value, _constant(kernel.transpose(3, 2, 0, 1)), strides, before, after, [1, 1])
+    filters = _constant(kernel.transpose(3, 2, 0, 1), unit.kernel.name)
+    return opset13.convolution(value, filters, strides, before, after, [1, 1])
 
 
-def _add_head(values: dict[str, "Node"], dense: Sequence[Layer], *, kept: bool, temperature: float) -> None:
+def _add_head(values: dict[str, "Node"], network: Architecture, dense: Sequence[Layer], *, kept: bool) -> None:
     """Add the pooling and, with ReLU between them, the dense layers, if there are any.
 
     Where they are to be kept float32 they are convolutions: OpenVINO forgets what a matrix product was marked with.
@@ -245,15 +246,17 @@ def _add_head(values: dict[str, "Node"], dense: Sequence[Layer], *, kept: bool, 
         return
     value = pooled if kept else values["features"]
     for number, (kernel, biases) in enumerate(dense):
+        names = [variable.name for variable in network.dense[number]]
         value = opset13.relu(value) if number else value
         if kept:
             filters = _constant(kernel.transpose(3, 2, 0, 1))
             value = opset13.convolution(value, filters, [1, 1], [0, 0], [0, 0], [1, 1])
             value = opset13.add(value, _channels(biases))
         else:
-            value = opset13.matmul(value, _constant(kernel[0, 0]), transpose_a=False, transpose_b=False)
-            value = opset13.add(value, _constant(biases[np.newaxis]))
+            value = opset13.matmul(value, _constant(kernel[0, 0], names[0]), transpose_a=False, transpose_b=False)
+            value = opset13.add(value, _constant(biases[np.newaxis], names[1]))
     logits = flat(value) if kept else value
+    temperature = network.variant.temperature
     values["logits"] = values["Logits"] = logits
     scaled = opset13.divide(logits, _constant(np.array(temperature, np.float32))) if temperature != 1 else logits
     values["Predictions"] = opset13.softmax(scaled, axis=1)
@@ -267,11 +270,15 @@ def _in_tensorflow_axes(value: "Node") -> "Node":
     return value
 
 
-def _channels(bias: np.ndarray) -> "Node":
-    return _constant(bias.reshape(1, -1, 1, 1))
+def _channels(bias: np.ndarray, name: str | None = None) -> "Node":
+    return _constant(bias.reshape(1, -1, 1, 1), name)
 
 
-def _constant(value: np.ndarray | np.generic) -> "Node":
+def _constant(value: np.ndarray | np.generic, name: str | None = None) -> "Node":
+    """Return a constant; weights have names, by which they are read back from an export."""
     from openvino import op
 
-    return op.Constant(np.ascontiguousarray(value))
+    constant = op.Constant(np.ascontiguousarray(value))
+    if name is not None:
+        constant.set_friendly_name(name)
+    return constant

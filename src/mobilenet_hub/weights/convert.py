@@ -17,14 +17,17 @@ from mobilenet_hub.host.files import exists, is_file, is_folder
 from mobilenet_hub.module import Module
 from mobilenet_hub.module_folder import CONFIG_FILE, read_module, write_module
 from mobilenet_hub.weights.archive import unpack
+from mobilenet_hub.weights.exported import from_export, with_knowledge
 from mobilenet_hub.weights.hugging_face import CONFIG_FILE as HF_CONFIG
 from mobilenet_hub.weights.hugging_face import PICKLE_FILE, is_hugging_face, read_hugging_face
 from mobilenet_hub.weights.hugging_face import WEIGHTS_FILE as HF_WEIGHTS
 from mobilenet_hub.weights.identify import Source, Wanted, to_module
 from mobilenet_hub.weights.keras_file import read_keras_file
-from mobilenet_hub.weights.kinds import ARCHIVE, GRAPH, JSON, KERAS, LITERT, kind_of
+from mobilenet_hub.weights.kinds import ARCHIVE, GRAPH, JSON, KERAS, LITERT, ONNX, OPENVINO, OPENVINO_WEIGHTS, kind_of
 from mobilenet_hub.weights.labels import labels_beside
 from mobilenet_hub.weights.litert import read_litert
+from mobilenet_hub.weights.onnx_file import read_onnx
+from mobilenet_hub.weights.openvino_file import read_openvino
 from mobilenet_hub.weights.tensorflow.checkpoint import read_checkpoint
 from mobilenet_hub.weights.tensorflow.frozen_graph import read_frozen_graph
 from mobilenet_hub.weights.tensorflow.saved_model import HUB1_FILE, MODEL_FILE, VARIABLES_FILE, read_saved_model
@@ -38,14 +41,21 @@ _FOLDER_READERS = {
     HF_WEIGHTS: read_hugging_face,
     PICKLE_FILE: read_hugging_face,
 }
-_ORDER = (GRAPH, KERAS, LITERT)  # which of a folder's files is meant, where it has several forms of one network
+_ORDER = (
+    GRAPH,
+    KERAS,
+    LITERT,
+    ONNX,
+    OPENVINO,
+)  # which of a folder's files is meant, where it has several forms of one network
 _ARCHIVE_SUFFIX = re.compile(r"\.(tgz|tar|tar\.gz|zip)$", re.IGNORECASE)
 _NOT_THEIRS = ("__MACOSX", ".")  # what macOS adds to archives
 _MAX_NESTING = 3  # folders that hold nothing but a folder, around the one with the files
 FORMATS = (
     "a module folder, a TF-Slim checkpoint (prefix, folder or .tgz), a frozen graph (.pb), a TF1 hub module, a TF2 "
     "SavedModel, a Keras file (.keras, .h5), a TensorFlow.js layers model (model.json), a Hugging Face folder, a "
-    "LiteRT file (.tflite), or a zip or tar archive of one of them"
+    "LiteRT file (.tflite), an ONNX or OpenVINO file that mobilenet-hub exported (.onnx, .xml), or a zip or tar "
+    "archive of one of them"
 )
 
 
@@ -182,6 +192,8 @@ def _load(path: Path, wanted: Wanted) -> Module:
     if found is not None:
         return _adjusted(read_module(found), wanted)
     source = _read(path, wanted.image_size)
+    if source.carried is not None:
+        return from_export(source, source.carried, wanted)
     module = to_module(source, wanted)
     if source.labels is None and module.config.num_classes:
         found = labels_beside(source.path, module.config.num_classes)
@@ -210,15 +222,7 @@ def _adjusted(module: Module, wanted: Wanted) -> Module:
         config.extra,
     )
     adjusted = to_module(source, replace(wanted, depth_multiplier=wanted.depth_multiplier or config.depth_multiplier))
-    kept = replace(
-        adjusted.config,
-        handle=wanted.handle or config.handle,
-        source=config.source,
-        license=config.license,
-        trained_on=config.trained_on,
-        metrics=config.metrics,
-    )
-    return Module(kept, adjusted.weights, module.path)
+    return replace(with_knowledge(adjusted, config, wanted), path=module.path)
 
 
 def _kept(module: Module, wanted: Wanted) -> Module:
@@ -252,8 +256,10 @@ def _read_file(file: Path, size: tuple[int, int] | None) -> Source | None:
         return read_tfjs(file, size)
     if kind == KERAS:
         return read_keras_file(file, size)
-    if kind == LITERT:
-        return read_litert(file)
+    if kind in (OPENVINO, OPENVINO_WEIGHTS):
+        return read_openvino(file.with_suffix(".xml"))
+    if kind in (LITERT, ONNX):
+        return read_litert(file) if kind == LITERT else read_onnx(file)
     return read_frozen_graph(file) if kind == GRAPH else None
 
 

@@ -35,7 +35,7 @@ TEACHABLE_MACHINE_SCALE, _TEACHABLE_MACHINE_HIDDEN = 255 / 127, 100
 _RETRAIN, _RETRAIN_SCALE = "final_training_ops", 255 / 128
 _TENSORFLOW_JS = re.compile(r"dense_Dense\d+|GlobalAveragePooling2D\d+")
 _NESTED = re.compile(r"sequential_\d+_input")
-_PIXEL_SCALE = 0.1  # what takes 0..255 to about one is below, what takes [0, 1] there above
+PIXEL_SCALE = 0.1  # what takes 0..255 to about one is below, what takes [0, 1] there above
 _LEAST_SPREAD, _FARTHEST = 0.5, 4.0  # of the numbers that pixels become: wider than any in use
 _RANGES, _NEAR = ((-1.0, 1.0), (0.0, 1.0)), 0.02  # what images in [0, 1] become in the networks of TF Hub and its like
 
@@ -53,6 +53,7 @@ class Source:
     batch_norm_folded: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
     model: bytes | None = None  # a file that the module keeps and runs as it is; the weights then only say what it is
+    carried: Any = None  # `exported.Carried`: what an export of ours carries of its module
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _scaling(scale: float, offset: float) -> tuple[float, float]:
     Raises:
         Unusable: neither pixels nor images in [0, 1] become numbers such as networks take.
     """
-    of_pixels = abs(scale) < _PIXEL_SCALE
+    of_pixels = abs(scale) < PIXEL_SCALE
     factor = scale * 255 if of_pixels else scale
     low, high = sorted((offset, offset + factor))
     usual = high - low >= _LEAST_SPREAD and max(-low, high) <= _FARTHEST

@@ -10,17 +10,20 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobilenet_hub.architecture import BATCH_NORM_LEAVES
+from mobilenet_hub.architecture import BATCH_NORM_LEAVES, Variant, architecture
 from mobilenet_hub.errors import MissingExtraError
+from mobilenet_hub.module_folder import CONFIG_FILE as MODULE_FILE
+from mobilenet_hub.weights.exported import STATED, read_carried
 from mobilenet_hub.weights.identify import Source, to_source
 from mobilenet_hub.weights.keras_graph import CONTAINERS
 from mobilenet_hub.weights.keras_network import Arrays, read_network
-from mobilenet_hub.weights.reading import reading
+from mobilenet_hub.weights.reading import as_float32, reading
 
 if TYPE_CHECKING:
     import h5py
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".keras", ".h5", ".hdf5")
 EXTRA = "keras-files"
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+_OWN = "mobilenet_hub>MobileNet"  # as Keras knows our network
 _MAX_UNZIPPED = 1 << 30
 _MAX_DEPTH = 12
 _NUMBERED = re.compile(r"(conv2d|depthwise_conv2d|batch_normalization|dense)(?:_(\d+))?")
@@ -52,20 +56,53 @@ def read_keras_file(file: Path, size: tuple[int, int] | None = None) -> Source:
     size = size or ((int(named[1]), int(named[1])) if named else None)
     with reading(file, "a Keras file of a MobileNet"):
         try:
+            if zipfile.is_zipfile(file) and (own := _read_own(file, size)):
+                return own
             config, layers = _read_zip(file) if zipfile.is_zipfile(file) else _read_h5(file, file.stat().st_size)
         except (RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
         return to_source(file, "Keras file", read_network(layers, config, size))
 
 
+def _read_own(file: Path, size: tuple[int, int] | None) -> Source | None:
+    """Read a file of our own `keras.mobilenet.MobileNet`, exported or saved by Keras; None where it is of another."""
+    with zipfile.ZipFile(file) as archive:
+        config = json.loads(_member(archive, file, _CONFIG))
+        if not isinstance(config, dict) or config.get("registered_name") != _OWN:
+            return None
+        data = _member(archive, file, _WEIGHTS)
+        stated = _member(archive, file, MODULE_FILE) if MODULE_FILE in archive.namelist() else None
+    import h5py
+
+    fields = config["config"]["network"]
+    network = architecture(fields["name"], fields["depth_multiplier"], fields["num_classes"])
+    network = replace(network, variant=Variant.of(fields))
+    weights, left = {}, _Budget(len(data))
+    with h5py.File(io.BytesIO(data), "r") as root:
+        for at, unit in enumerate(network.units):
+            place = f"layers/conv_batch_norm_{at}" if at else "layers/conv_batch_norm"
+            weights[unit.kernel.name] = left.read(_inner(root, f"{place}/vars/0"))
+            for number, variable in enumerate(unit.batch_norm):
+                weights[variable.name] = left.read(_inner(root, f"{place}/batch_norm/vars/{number}"))
+        places = [f"hidden_{at}" if at else "hidden" for at in range(len(network.hidden))] + ["classifier"]
+        for place, layer in zip(places, network.dense, strict=False):
+            weights |= {one.name: left.read(_inner(root, f"{place}/vars/{at}")) for at, one in enumerate(layer)}
+    weights = {name: as_float32(array, name) for name, array in weights.items()}
+    carried = read_carried({STATED: str(stated, "utf-8")}, file) if stated is not None else None
+    return Source(file, "Keras file", weights, size, variant=network.variant, carried=carried)
+
+
+def _member(archive: zipfile.ZipFile, file: Path, name: str) -> bytes:
+    info = archive.getinfo(name)
+    if info.file_size > min(_MAX_UNZIPPED, 32 * file.stat().st_size):
+        raise ValueError(f"{name} announces {info.file_size} bytes")
+    return archive.read(name)
+
+
 def _read_zip(file: Path) -> tuple[Any, Mapping[str, Arrays]]:
     with zipfile.ZipFile(file) as archive:
-        for name in (_CONFIG, _WEIGHTS):
-            info = archive.getinfo(name)
-            if info.file_size > min(_MAX_UNZIPPED, 32 * file.stat().st_size):
-                raise ValueError(f"{name} announces {info.file_size} bytes")
-        config = json.loads(archive.read(_CONFIG))
-        data = archive.read(_WEIGHTS)
+        config = json.loads(_member(archive, file, _CONFIG))
+        data = _member(archive, file, _WEIGHTS)
     _, layers = _read_h5(io.BytesIO(data), len(data), config)
     return config, layers
 

@@ -1,27 +1,31 @@
 """What a file is, from its first bytes: names are changed, and pointers and web pages saved in a file's place."""
 
+import re
 import zipfile
 from pathlib import Path
 
 from mobilenet_hub.errors import InvalidModuleError
 
 KERAS, LITERT, GRAPH, JSON, ARCHIVE = "keras", "litert", "graph", "json", "archive"
+ONNX, OPENVINO, OPENVINO_WEIGHTS = "onnx", "openvino", "openvino weights"
 _HEAD = 1024
 _HDF5, _ZIP, _GZIP, _TAR = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"\x1f\x8b", b"ustar"
 _TAR_AT = 257
 _LFS = b"version https://git-lfs.github.com/spec/"
 _WEB = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
 _LIST_OF_CHECKPOINTS = b"model_checkpoint_path:"
+_OPENVINO = re.compile(rb"\s*(<\?xml[^>]*>)?\s*<net[\s>]")
+_ONNX = re.compile(rb"\x08.(\x12|\x3a)", re.DOTALL)  # ir_version, then the producer's name or the graph
 _KERAS_PARTS = {"config.json", "model.weights.h5"}
 _GRAPH_STARTS = (b"\x0a",)  # a GraphDef begins with a node
 _BY_SUFFIX = {
     ".keras": KERAS, ".h5": KERAS, ".hdf5": KERAS, ".pb": GRAPH, ".tflite": LITERT, ".lite": LITERT,
-    ".zip": ARCHIVE, ".tgz": ARCHIVE, ".tar": ARCHIVE, ".gz": ARCHIVE,
+    ".onnx": ONNX, ".zip": ARCHIVE, ".tgz": ARCHIVE, ".tar": ARCHIVE, ".gz": ARCHIVE,
 }  # fmt: skip
 
 
 def kind_of(file: Path) -> str | None:  # noqa: PLR0911 (one for each kind)
-    """Return what a file is: "keras", "litert", "graph", "json", "archive", or None where it is nothing known.
+    """Return what a file is: "keras", "litert", "graph" and so on, or None where it is nothing known.
 
     What the bytes do not say, the name may: so that a damaged file is told from a foreign one.
 
@@ -33,7 +37,11 @@ def kind_of(file: Path) -> str | None:  # noqa: PLR0911 (one for each kind)
             head = stream.read(_HEAD)
     except OSError:
         return None
+    if _OPENVINO.match(head):
+        return OPENVINO
     refuse_stand_in(file, head)
+    if file.suffix.lower() == ".bin" and _is_openvino(file.with_suffix(".xml")):
+        return OPENVINO_WEIGHTS
     if head.startswith(_HDF5):
         return KERAS
     if head[4:8] == b"TFL3":
@@ -43,6 +51,8 @@ def kind_of(file: Path) -> str | None:  # noqa: PLR0911 (one for each kind)
     if head.startswith(_GZIP) or head[_TAR_AT:].startswith(_TAR):
         return ARCHIVE
     by_name = _BY_SUFFIX.get(file.suffix.lower())
+    if by_name is None and _ONNX.match(head):
+        return ONNX
     if by_name is None and head.lstrip()[:1] == b"{":
         return JSON
     if by_name is None and head.startswith(_GRAPH_STARTS) and file.suffix.lower() in ("", ".model", ".bin", ".graph"):
@@ -70,6 +80,14 @@ def refuse_stand_in(file: Path, head: bytes) -> None:
             f"{file} only says which checkpoint beside it is the newest: give the folder, {file.parent}, or the "
             "checkpoint's name without .index"
         )
+
+
+def _is_openvino(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            return bool(_OPENVINO.match(stream.read(_HEAD)))
+    except OSError:
+        return False
 
 
 def _kind_of_zip(file: Path) -> str:

@@ -4,14 +4,17 @@ Batch norm is folded into kernels and biases in these files, so that the module 
 Where only the weights are integers ("dynamic range"), they are widened.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from mobilenet_hub.architecture import Variant
-from mobilenet_hub.weights.head import Dense, Step, head_weights
-from mobilenet_hub.weights.identify import Found, Source, to_source
+from mobilenet_hub.weights.exported import CUT, read_carried
+from mobilenet_hub.weights.flatbuffer import Table
+from mobilenet_hub.weights.head import Affine, Dense, Step, head_weights
+from mobilenet_hub.weights.identify import PIXEL_SCALE, Found, Source, to_source
 from mobilenet_hub.weights.labels import labels_inside
 from mobilenet_hub.weights.litert_graph import LiteRtGraph
 from mobilenet_hub.weights.operations import Recognized, as_found, recognize
@@ -48,19 +51,38 @@ def read_litert(file: Path) -> Source:
     """
     with reading(file, WHAT):
         data = file.read_bytes()
-        graph, found = _recognized(data)
+        carried = read_carried(metadata_of(data), file)
+        try:
+            graph, found = _recognized(data, ours=carried is not None)
+        except Unusable as error:
+            raise Unusable(f"{error}: {CUT}" if carried else str(error)) from None
         size = image_size_of(graph.shape(graph.input))
         if not graph.quantized:
+            if carried:
+                found = _as_exported(found, carried.config.variant.temperature)
             whole = as_found(found, size, graph.names)
-            return to_source(file, "LiteRT file", replace(whole, labels=labels_inside(data, _classes(found))))
-        if size is None:
-            raise Unusable(f"its images have the shape {list(graph.shape(graph.input))}")
+            source = to_source(file, "LiteRT file", replace(whole, labels=labels_inside(data, _classes(found))))
+            return replace(source, carried=carried)
+        shape = graph.shape(graph.input)
+        if size is None or shape[0] != 1:
+            raise Unusable(f"its images have the shape {list(shape)}, and a quantized file is run on one at a time")
+        if graph.outputs != 1:
+            raise Unusable(f"it has {graph.outputs} outputs, and a quantized file is run as it is, with one")
         weights, hidden = _outline(found)
         classes = _classes(found)
         labels = labels_inside(data, max(classes, 2)) if classes else None
         outline = Found(weights, size, labels, Variant(hidden_units=hidden), False, found.scaling, graph.names)
-        source = replace(to_source(file, "quantized LiteRT file", outline), model=data)
-        if found.scaling is None and (scaling := _of_range(*graph.input_range())):
+        if carried is not None:
+            scaling, outline = (
+                (1.0, 0.0),
+                replace(outline, scaling=None),
+            )  # ours take [0, 1], or pixels of it
+        elif found.scaling is not None:  # it scales by itself: what it takes are pixels, or [0, 1]
+            scaling = (255.0 if abs(found.scaling[0]) < PIXEL_SCALE else 1.0, 0.0)
+        else:
+            scaling = _of_range(*graph.input_range())
+        source = replace(to_source(file, "quantized LiteRT file", outline), model=data, carried=carried)
+        if scaling is not None:
             scale, offset = scaling
             source = replace(source, variant=replace(source.variant, input_scale=scale, input_offset=offset))
         return source
@@ -95,6 +117,28 @@ def read_quantized(data: bytes, file: Path) -> QuantizedFile:
         return QuantizedFile(int(str(found.features)), last, _classes(found), graph.output_at)
 
 
+def metadata_of(data: bytes) -> dict[str, str]:
+    """Return the metadata of a file by name, those that are texts."""
+    model, found = Table.root(data), {}
+    buffers = model.tables(4)
+    for entry in model.tables(6):
+        at = entry.number(1, "I")
+        if at < len(buffers):
+            with suppress(UnicodeDecodeError):
+                found[str(entry.bytes(0), "utf-8")] = str(buffers[at].bytes(0), "utf-8")
+    return found
+
+
+def _as_exported(found: Recognized, temperature: float) -> Recognized:
+    """Leave out what a module does by itself: the scaling of images, and the division by the temperature."""
+    head = list(found.head)
+    if len(head) > 2 and head[-1] == "softmax" and isinstance(head[-2], Affine) and isinstance(head[-3], Dense):
+        scale, shift = np.asarray(head[-2].scale), np.asarray(head[-2].shift)
+        if np.allclose(scale, 1 / temperature, rtol=1e-5) and not shift.any():
+            del head[-2]
+    return replace(found, head=tuple(head), scaling=None)
+
+
 def _classes(found: Recognized) -> int:
     """Return how many numbers a head gives; 0 where there is none."""
     return next((step.kernel.shape[-1] for step in reversed(found.head) if isinstance(step, Dense)), 0)
@@ -110,8 +154,8 @@ def _outline(found: Recognized) -> tuple[dict[str, np.ndarray], tuple[int, ...]]
     return {**found.weights, **head}, hidden
 
 
-def _recognized(data: bytes) -> tuple[LiteRtGraph, Recognized]:
-    graph = LiteRtGraph(data)
+def _recognized(data: bytes, *, ours: bool = False) -> tuple[LiteRtGraph, Recognized]:
+    graph = LiteRtGraph(data, any_output=ours)
     shape = graph.shape(graph.input)
     if len(shape) != 4 or shape[3] != 3:
         what = "gray images" if len(shape) == 4 and shape[3] == 1 else f"the shape {list(shape)}"

@@ -49,6 +49,7 @@ _FUSED_AT = {_CONV: 3, _DEPTHWISE: 4, _AVERAGE_POOL: 5, _FULLY_CONNECTED: 0, _AD
 _TYPES = {0: "<f4", 1: "<f2", 2: "<i4", 3: "u1", 4: "<i8", 7: "<i2", 9: "i1", 10: "<f8"}  # TensorType
 _FLOATS = (0, 1, 10)
 _INTEGERS = {3: (0, 255), 9: (-128, 127)}
+_OUTPUTS = ("logits", "Logits", "probabilities", "Predictions", "features")  # as our exports call them
 _EDGE_TPU = b"edgetpu-custom-op"
 _MAX_OPERATORS = 1000
 _CLAMPED = 6.1  # where quantization ends that stands for ReLU6: a step above 6 at most
@@ -65,10 +66,27 @@ class _Operator:
         return self.options.number(field, kind, default) if self.options else default
 
 
+def _signature_outputs(model: Table) -> dict[str, int]:
+    """Return the output tensors of a model's one signature by name."""
+    signatures = model.tables(7)
+    outputs = signatures[0].tables(1) if len(signatures) == 1 else []
+    return {str(one.bytes(0), "utf-8", "replace"): one.number(1, "I") for one in outputs}
+
+
 class LiteRtGraph:
     """The one graph of a model: its operations, and what is at its ends."""
 
-    def __init__(self, data: bytes):
+    def __init__(self, data: bytes, *, any_output: bool = False):
+        """Take the graph in.
+
+        Args:
+            data: the file's content.
+            any_output: of several outputs take the classes, or the features, by their names in the signature.
+
+        Raises:
+            ValueError: the data are damaged.
+            Unusable: it is of another kind than can be read.
+        """
         if data[4:8] != _IDENTIFIER:
             raise ValueError("it does not begin as a LiteRT file")
         model = Table.root(data)
@@ -83,7 +101,11 @@ class LiteRtGraph:
             raise ValueError(f"it has {len(graphs)} graphs, not one")
         self._buffers = model.tables(4)
         self._tensors = graphs[0].tables(0)
-        self.input, self.output = (self._one(graphs[0].numbers(field)) for field in (1, 2))
+        self.input = self._one(graphs[0].numbers(1))
+        outputs = graphs[0].numbers(2)
+        named = _signature_outputs(model) if any_output and len(outputs) > 1 else {}
+        self.output = self._one([named[name] for name in _OUTPUTS if named.get(name) in outputs][:1] or outputs)
+        self.outputs = len(outputs)
         self.output_at = graphs[0].place(2)
         operators = graphs[0].tables(3)
         if len(operators) > _MAX_OPERATORS:
@@ -204,6 +226,10 @@ class LiteRtGraph:
                 continue  # the computation of a constant or of a shape
             kind, values = self._what(one, computed)
             name = self.name(one.output) or f"operator {one.code}"
+            if one.code == _SOFTMAX and (beta := one.option(0, "f", 1)) not in (0, 1):  # that of a temperature
+                scaled: Any = ("scaled", one.output)
+                yield Operation("affine", name, computed, scaled, {"scale": beta, "shift": 0.0})
+                computed = (scaled,)
             function = self._fused(one)
             between: Any = one.output if function == "linear" else ("before", one.output)
             yield Operation(kind, name, computed, between, values)
@@ -228,8 +254,7 @@ class LiteRtGraph:
         if one.code in (_ADD, _MUL, _SUB, _DIV):
             return self._arithmetic(one, computed)
         if one.code in _FUNCTIONS:
-            plain = one.code != _SOFTMAX or one.option(0, "f") == 1
-            return "activation", {"function": _FUNCTIONS[one.code] if plain else "a softmax of another temperature"}
+            return "activation", {"function": _FUNCTIONS[one.code]}
         if one.code == _PAD:
             amounts = self.constant(one.inputs[1])
             if amounts is None or amounts.shape != (4, 2) or amounts[[0, 3]].any():

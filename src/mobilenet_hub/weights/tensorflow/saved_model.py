@@ -9,12 +9,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mobilenet_hub.errors import CorruptFileError
 from mobilenet_hub.module_folder import CONFIG_FILE, LABELS_FILE
+from mobilenet_hub.weights.exported import STATED, Carried, read_carried
 from mobilenet_hub.weights.identify import Found, Source, to_source
 from mobilenet_hub.weights.operations import as_found, recognize
 from mobilenet_hub.weights.reading import Unusable, reading
@@ -35,7 +35,6 @@ from mobilenet_hub.weights.tensorflow.tensor_bundle import read_bundle
 
 MODEL_FILE, HUB1_FILE, VARIABLES_FILE = "saved_model.pb", "tfhub_module.pb", "variables/variables.index"
 EXTRA_FOLDER = "assets.extra"  # where TensorFlow lets a SavedModel keep what it does not read; our exports do
-STATED = ("source", "trained_on", "metrics")  # of module.json, in there too: what a module knows of its making
 _HUB1_FORMAT = 3  # ModuleDef.FORMAT_V3, tensorflow_hub/module_def.proto
 _IMAGE_MODULE_INFO = "image_module_info"
 _MAX_DEPTH = 20
@@ -63,7 +62,7 @@ def read_saved_model(folder: Path) -> Source:
         facts = facts_of(nodes)
         sizes = {size for graph in graphs for size in _image_sizes(graph)} or {facts.image_size}
         objects = [graph.message(7) for graph in graphs if 7 in graph]
-    stated_size, labels, about = _stated(folder / EXTRA_FOLDER)
+    stated_size, labels, carried = _stated(folder / EXTRA_FOLDER)
     bundle = read_bundle((folder / VARIABLES_FILE).with_suffix(""))
     tensors = {name: value for name, value in bundle.items() if isinstance(value, np.ndarray)}
     variables = tensors
@@ -81,14 +80,14 @@ def read_saved_model(folder: Path) -> Source:
         if found:
             # What a hub module, or an export of ours, takes is written in its description: images in [0, 1].
             takes_unit = is_hub1 or stated_size is not None
-            return replace(to_source(folder, kind, replace(found, labels=labels), takes_unit), extra=about)
+            return replace(to_source(folder, kind, replace(found, labels=labels), takes_unit), carried=carried)
         if OBJECT_GRAPH in bundle and not objects:
             raise CorruptFileError(f"{file} has no objects, as the weights beside it demand")
         if any(node.op in CONVOLUTIONS for node in nodes):
             raise Unusable("it has neither a signature that serves nor a function to call, only graphs in it")
         tensors = named_variables(bundle, objects[0], folder) if objects else tensors
         weights = network_weights(tensors, folder)
-        return Source(folder, kind, weights, size, labels, variant=variant_of(nodes), extra=about)
+        return Source(folder, kind, weights, size, labels, variant=variant_of(nodes), carried=carried)
 
 
 def _followed(graphs: list[Message], variables: dict[str, np.ndarray], size: tuple[int, int] | None) -> Found | None:
@@ -140,18 +139,19 @@ def _ends(signatures: dict[str, Message]) -> tuple[str, str] | None:
     return next(iter(inputs.values())), outputs.get("default") or next(iter(outputs.values()))
 
 
-def _stated(extra: Path) -> tuple[tuple[int, int] | None, tuple[str, ...] | None, dict[str, Any]]:
-    """Return the trained image size, the labels and what else one of our own exports states beside the model."""
-    size, labels, about = None, None, {}
+def _stated(extra: Path) -> tuple[tuple[int, int] | None, tuple[str, ...] | None, Carried | None]:
+    """Return the trained image size and the labels that an export states beside the model, and what ours carry."""
+    size, labels, carried = None, None, None
     with reading(extra, "what an export states of its module"):
         if (extra / CONFIG_FILE).is_file():
-            stated = json.loads((extra / CONFIG_FILE).read_text("utf-8"))
+            text = (extra / CONFIG_FILE).read_text("utf-8")
+            stated = json.loads(text)
             height, width = stated["image_size"]
             size = int(height), int(width)
-            about = {key: stated[key] for key in STATED if key in stated}
+            carried = read_carried({STATED: text}, extra / CONFIG_FILE) if "format" in stated else None
         if (extra / LABELS_FILE).is_file():
             labels = tuple((extra / LABELS_FILE).read_text("utf-8").splitlines())
-    return size, labels, about
+    return size, labels, carried
 
 
 def _image_sizes(graph: Message) -> Iterator[tuple[int, int]]:
