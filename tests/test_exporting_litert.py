@@ -1,16 +1,23 @@
 """LiteRT files: equal in float32, within stated bounds when quantized, pixels in, labels attached."""
 
+import json
+import shutil
 import warnings
 import zipfile
+from functools import cache
 
 import numpy as np
 import pytest
 from exported import HANDLES, MAX_DIFFERENCE, V1_CLASSES, V2_CLASSES, V2_FEATURES, made_module
 from reference_network import forward
 
+from mobilenet_hub.cli.main import main
 from mobilenet_hub.errors import ProofError
 from mobilenet_hub.exporting.export import export
+from mobilenet_hub.exporting.proof import LEAST_AGREEMENT
+from mobilenet_hub.exporting.request import Options, make_request
 from mobilenet_hub.module import Module
+from mobilenet_hub.module_folder import write_module
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +169,46 @@ def test_what_float16_cannot_hold_is_not_exported(tmp_path):
     with pytest.raises(ProofError):
         export(Module(module.config, huge), "litert", tmp_path / "net.tflite", precision="float16")
     assert list(tmp_path.iterdir()) == []
+
+
+@cache
+def nearly_tied():
+    """A module whose classes are told apart by weights that float16 rounds to the same: it has steps of 1 there."""
+    module = made_module(V1_CLASSES)
+    name = module.config.network.classifier[0].name
+    return Module(module.config, {**module.weights, name: module.weights[name] + np.float32(1500)})
+
+
+def test_top_classes_that_changed_are_a_caution_and_more_than_half_a_failure(tmp_path, capsys):
+    with pytest.raises(ProofError, match=r"in float16 \d of 8 top classes are others .* overwrite=True"):
+        export(nearly_tied(), "litert", tmp_path / "net.tflite", precision="float16")
+    assert list(tmp_path.iterdir()) == []
+    folder = write_module(tmp_path / "module", nearly_tied())
+    words = ["export", str(folder), "--format", "litert", "-o", str(tmp_path / "net"), "--precision", "float16"]
+    assert main(words) == 2
+    assert "--force" in capsys.readouterr().err
+    assert main([*words, "--force", "--quiet"]) == 0
+    assert main([*words, "--force"]) == 0
+    assert "warning: in float16" in capsys.readouterr().err
+    stored = json.loads((tmp_path / "net" / "proof.json").read_text())
+    assert stored["top1_agreement"] < LEAST_AGREEMENT
+    assert "top classes are others" in stored["warnings"][0]
+    assert export(made_module(V1_CLASSES), "litert", tmp_path / "same.tflite").warnings == ()
+
+
+def test_a_file_that_is_no_photo_is_not_calibrated_with_and_named(photos, tmp_path, capsys):
+    folder = shutil.copytree(photos, tmp_path / "photos")
+    (folder / "0.png").write_bytes(b"not a photo")
+    request = make_request(made_module(V1_CLASSES), "litert", Options(precision="int8", calibration=folder))
+    assert request.photos.shape == (11, 128, 128, 3)
+    assert [skip.path for skip in request.left_out] == [folder / "0.png"]
+    pytest.importorskip("tensorflow")
+    module = write_module(tmp_path / "module", made_module(V1_CLASSES))
+    words = ["export", str(module), "--format", "litert", "-o", str(tmp_path / "net"), "--precision", "int8"]
+    assert main([*words, "--calibration", str(folder)]) == 1
+    assert f"{folder / '0.png'}: left out: " in capsys.readouterr().err
+    assert json.loads((tmp_path / "net" / "proof.json").read_text())["images"] == 11
+    for file in folder.iterdir():
+        file.write_bytes(b"not a photo")
+    assert main([*words, "--calibration", str(folder), "--force"]) == 2
+    assert "cannot be calibrated with" in capsys.readouterr().err

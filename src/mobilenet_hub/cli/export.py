@@ -1,11 +1,15 @@
 """`mobilenet export MODULE --format F -o OUT`: a module in another format, proven equal."""
 
 import argparse
+from typing import TYPE_CHECKING
 
-from mobilenet_hub.cli.console import note, print_json, table
+from mobilenet_hub.cli.console import note, note_cautions, print_json, table
 from mobilenet_hub.cli.options import MODULE_HELP, add_any_size, add_force, add_image_size
 from mobilenet_hub.cli.parser import mark_seldom
 from mobilenet_hub.host.percent import percent
+
+if TYPE_CHECKING:
+    from mobilenet_hub.exporting.proof import Proof
 
 EXAMPLES = (
     "mobilenet export my_module --format litert -o my_module.tflite",
@@ -51,14 +55,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--handle", help=f"{takers('handle')}: publish under this name (default: the module's own handle)"
     )
-    add_force(parser, "replace an export that is there already")
+    add_force(parser, "replace an export that is there already, and keep one whose top classes mostly changed")
     mark_seldom(parser, "--opset", "--handle", "--outputs")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export, and show the proof."""
-    from dataclasses import asdict
-
+    """Export, and show the proof; 1 where photos to calibrate with had to be left out."""
     from mobilenet_hub.exporting.export import export
 
     note(f"exporting {args.module} to {args.format}", args.quiet)
@@ -78,8 +80,14 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
     )
     if args.json:
-        print_json(asdict(proof))
-        return 0
+        print_json(proof.to_json())
+    else:
+        print(_table(proof))
+    note_cautions(proof.warnings, proof.skipped, args.quiet)
+    return 1 if proof.skipped else 0
+
+
+def _table(proof: "Proof") -> str:
     rows = [
         ["written", proof.path],
         ["size", f"{proof.bytes / 1e6:.2f} MB"],
@@ -89,8 +97,7 @@ def run(args: argparse.Namespace) -> int:
     ]
     if proof.top1_agreement is not None:
         rows.append(["same top class", percent(proof.top1_agreement)])
-    print(table(["proof", proof.format], rows))
-    return 0
+    return table(["proof", proof.format], rows)
 
 
 def _batch(text: str) -> int | str:

@@ -54,11 +54,13 @@ def export(
         calibration: a folder of photos, for int8.
         any_size: allow an image size that the published module does not.
         handle: the name to publish under, for "site"; None: the module's own.
-        overwrite: replace an export that is there already.
+        overwrite: replace an export that is there already; and keep one that gives mostly other top classes than the
+            module, which a precision of few bits may do.
         force: the same, as it was called before.
 
     Returns:
-        What was found when the export was run; also written beside it, as <file>.proof.json or into the folder.
+        What was found when the export was run, with warnings where an answer changed; also written beside it, as
+        <file>.proof.json or into the folder.
 
     Raises:
         InputError: an option that does not fit the format or the module; a name with another format's ending.
@@ -80,6 +82,7 @@ def export(
     with finished_at(place) as work:
         path = work / place.main if place.main else work
         writer.write(request, path)
-        proof = prove(request, writer.load(request, path), place.path, size_of(work))
+        loaded = writer.load(request, path)
+        proof = prove(request, loaded, place.path, size_of(work), any_agreement=overwrite or force)
         proof.write(work / PROOF_FILE)
     return proof

@@ -10,6 +10,8 @@ import numpy as np
 
 from mobilenet_hub.errors import ProofError
 from mobilenet_hub.exporting.request import Request
+from mobilenet_hub.host.percent import percent
+from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.inference.engine import Engine
 
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]  # images to the outputs by the names of the request
@@ -18,7 +20,11 @@ Run = Callable[[np.ndarray], dict[str, np.ndarray]]  # images to the outputs by 
 # independent implementations of these networks agree to. The others: about three times what was measured on trained
 # and on random weights, docs/export.md.
 TOLERANCES = {"float32": 1e-4, "float16": 0.02, "dynamic": 0.3, "int8": 0.5}
+# The least share of images with the same top class that an export of less than float32 may have and is kept: with
+# fewer, its answers are others, whatever the sizes of the differences.
+LEAST_AGREEMENT = 0.5
 IMAGES = 8
+_PHOTOS = 64  # of the calibration photos, where there are any
 _WAVES = 6
 
 
@@ -36,13 +42,21 @@ class Proof:
     tolerance: float  # what was allowed
     top1_agreement: float | None  # how many images have the same first class; None where there are no classes
     choices: dict[str, Any]  # the module and the options
+    warnings: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()  # what was to calibrate with, and is no photo
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {**asdict(self), "skipped": [{"path": skip.name, "reason": skip.reason} for skip in self.skipped]}
 
     def write(self, file: Path) -> None:
         """Write it as JSON."""
-        file.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", "utf-8")
+        file.write_text(json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n", "utf-8", "backslashreplace")
 
 
-def prove(request: Request, loaded: tuple[str, Run], path: Path, num_bytes: int) -> Proof:
+def prove(
+    request: Request, loaded: tuple[str, Run], path: Path, num_bytes: int, *, any_agreement: bool = False
+) -> Proof:
     """Run the export and the engine on the same images, and compare all outputs.
 
     Args:
@@ -50,9 +64,11 @@ def prove(request: Request, loaded: tuple[str, Run], path: Path, num_bytes: int)
         loaded: the runtime's name, and the export, run by it.
         path: where the export will lie.
         num_bytes: its size.
+        any_agreement: whether one that mostly gives other top classes than the module is kept, too.
 
     Raises:
-        ProofError: an output is missing, has another shape, is not finite or differs by more than the tolerance.
+        ProofError: an output is missing, has another shape, is not finite or differs by more than the tolerance, or
+            too many images get another top class.
     """
     runtime, run = loaded
     sizes = proof_sizes(request)
@@ -69,6 +85,12 @@ def prove(request: Request, loaded: tuple[str, Run], path: Path, num_bytes: int)
             if name.lower() in ("logits", "predictions", "probabilities"):
                 agreed += int((found[name].argmax(1) == expected[endpoint].argmax(1)).sum())
                 ranked += len(batch)
+    if request.precision != "float32" and agreed < LEAST_AGREEMENT * ranked and not any_agreement:
+        raise ProofError(
+            f"the export is not right: {_changed(request, agreed, ranked)}, and at least {percent(LEAST_AGREEMENT)} "
+            "must be the same; nothing was kept. Take another precision or more photos to calibrate with, or keep it "
+            "all the same with overwrite=True"
+        )
     return Proof(
         format=request.format.name,
         path=str(path),
@@ -80,7 +102,14 @@ def prove(request: Request, loaded: tuple[str, Run], path: Path, num_bytes: int)
         tolerance=allowed,
         top1_agreement=agreed / ranked if ranked else None,
         choices=dict(request.facts),
+        warnings=() if agreed == ranked else (_changed(request, agreed, ranked),),
+        skipped=request.left_out,
     )
+
+
+def _changed(request: Request, agreed: int, ranked: int) -> str:
+    """Say how many top classes are others."""
+    return f"in {request.precision} {ranked - agreed} of {ranked} top classes are others than the module's"
 
 
 def _difference(name: str, found: dict[str, np.ndarray], expected: np.ndarray, limit: float) -> float:
@@ -107,11 +136,12 @@ def proof_sizes(request: Request) -> tuple[tuple[int, int], ...]:
 
 
 def proof_images(request: Request, size: tuple[int, int]) -> np.ndarray:
-    """Return images [8, height, width, 3], uint8 where the export takes that: photos first, where there are any."""
+    """Return images [8 or more, height, width, 3], uint8 where the export takes that: photos, where there are any."""
     made = [_waves(seed, size) for seed in range(IMAGES)]
     images = np.clip(np.rint(np.stack(made) * 255), 0, 255).astype(np.uint8)
     if request.photos is not None and request.photos.shape[1:3] == size:
-        images = np.concatenate([request.photos[:IMAGES], images])[:IMAGES]
+        photos = request.photos[:_PHOTOS]
+        images = np.concatenate([photos, images])[: max(IMAGES, len(photos))]
     return images if request.uint8_input else (images / np.float32(255)).astype(np.float32)
 
 

@@ -6,12 +6,11 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
 from importlib.util import find_spec
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobilenet_hub.errors import ImageError, InputError, MissingExtraError
+from mobilenet_hub.errors import InputError, MissingExtraError
 from mobilenet_hub.exporting.formats import (
     FORMATS,
     FREE,
@@ -25,8 +24,10 @@ from mobilenet_hub.exporting.formats import (
     takers,
 )
 from mobilenet_hub.hub.contract import Contract, find_contract, open_contract
+from mobilenet_hub.images.batches import decode_batches
 from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.images.inputs import items
+from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.inference.graph import output_names
 from mobilenet_hub.keras.backends import require_keras
 from mobilenet_hub.module import Module, ModuleConfig, check_has_weights, checked_image_size
@@ -100,20 +101,35 @@ class Request:
         """The image size of the export or, where it takes any, the one that the module was trained at."""
         return self.image_size or self.config.image_size
 
-    @cached_property
+    @property
     def photos(self) -> np.ndarray | None:
-        """The calibration images as uint8 [n, height, width, 3]; None where no folder was given.
+        """The calibration photos as uint8 [n, height, width, 3]; None where no folder was given.
 
         Raises:
-            InputError: the folder holds no image, or one that cannot be read.
+            InputError: the folder holds no photo that can be read.
         """
+        return self._calibration_photos[0]
+
+    @property
+    def left_out(self) -> tuple[Skipped, ...]:
+        """What was to calibrate with, and is no photo."""
+        return self._calibration_photos[1]
+
+    @cached_property
+    def _calibration_photos(self) -> tuple[np.ndarray | None, tuple[Skipped, ...]]:
         if self.calibration is None:
-            return None
-        found = islice(items([self.calibration]), CALIBRATION_IMAGES)
-        try:
-            return Preprocessing(self.usual_size, self.config.fit).load_batch([item.read() for item in found])
-        except ImageError as error:
-            raise InputError(f"{os.fspath(self.calibration)} cannot be calibrated with: {error}") from None
+            return None, ()
+        found, skipped, preprocessing = [], [], Preprocessing(self.usual_size, self.config.fit)
+        for batch in decode_batches(items([self.calibration]), preprocessing):
+            found.append(batch.images)
+            skipped += batch.skipped
+            if sum(map(len, found)) >= CALIBRATION_IMAGES:
+                break
+        photos = np.concatenate(found)[:CALIBRATION_IMAGES] if found else np.empty(0)
+        if not len(photos):
+            why = f"{skipped[0].name}: {skipped[0].reason}" if skipped else "it holds no images"
+            raise InputError(f"{os.fspath(self.calibration)} cannot be calibrated with: {why}")
+        return photos, tuple(skipped)
 
 
 def make_request(module: "Exportable", format: str, options: Options) -> Request:
