@@ -10,7 +10,7 @@ import time
 import pytest
 
 from mobilenet_hub.errors import DownloadError, OutputError
-from mobilenet_hub.host.locks import is_locked, is_still_there, locked
+from mobilenet_hub.host.locks import LOCK_FILE, claimed, is_locked, is_still_there, locked
 
 HOLD = """
 import sys, time
@@ -115,3 +115,15 @@ def test_an_open_file_that_is_no_longer_the_lock(lock):
     lock.touch()
     assert not is_still_there(lock, descriptor)
     os.close(descriptor)
+
+
+def test_a_file_that_is_no_lock_of_ours_is_left_as_it_is(tmp_path):
+    file = tmp_path / LOCK_FILE
+    file.write_text("my keys")
+    with pytest.raises(OutputError, match="no lock of this program"), claimed(file, tmp_path):
+        raise AssertionError("not reached")
+    assert file.read_text() == "my keys"
+    file.write_text("another-machine process 4711")  # its owner was killed
+    with claimed(file, tmp_path):
+        assert file.read_text().endswith(str(os.getpid()))
+    assert not file.exists()

@@ -1,3 +1,4 @@
+import json
 import signal
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobilenet_hub.errors import InputError
+from mobilenet_hub.cli.main import main
+from mobilenet_hub.errors import DivergedError, InputError
 from mobilenet_hub.evaluation.dataset import read_dataset
 from mobilenet_hub.evaluation.evaluate import predict
 from mobilenet_hub.evaluation.metrics import measure
@@ -19,6 +21,7 @@ from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.training.augment import Augmentation, Batches, decode_pictures, vary
 from mobilenet_hub.training.frozen import FrozenOptions, fit_frozen
 from mobilenet_hub.training.gradient import fine_tune, train_from_scratch
+from mobilenet_hub.training.history import Epoch, History
 from mobilenet_hub.training.schedule import GradientOptions, Schedule
 from mobilenet_hub.training.state import Checkpoint, read_checkpoint, write_checkpoint
 
@@ -238,6 +241,48 @@ def test_fine_tuning_that_only_harms_gives_back_the_start(dataset, trained, tmp_
     assert tuned.settings["epochs_trained"] == 2
 
 
+@many_runs
+@pytest.mark.parametrize(("rate", "validation"), [(50.0, 0.0), (1e20, 0.2)])  # without bound, no number at all
+def test_what_has_diverged_is_never_kept(photos, trained, tmp_path, rate, validation):
+    dataset = read_dataset(photos, validation=validation)
+    wild = replace(OPTIONS, learning_rate=rate, warmup=0)
+    with pytest.raises(DivergedError, match=r"diverged: the mean loss was .* in epoch 1.*lower learning rate than"):
+        scratch(dataset, tmp_path, wild)
+    head = with_head(dataset, trained, tmp_path / "head")
+    tuned = fine_tune(head.dataset, head.module, options=wild, work=tmp_path, on_progress=silent)
+    assert_same_weights(tuned.module, head.module)
+    assert "diverged" in tuned.warnings[-1]
+    assert "classifier on the network as it was" in tuned.warnings[-1]
+    assert json.dumps([curve.lines for curve in tuned.curves], allow_nan=False)
+
+
+def test_the_best_epoch_before_a_divergence_is_known():
+    def history(*losses, training=0.5):
+        return History([Epoch(n, training if n else None, loss, None, 0.0) for n, loss in enumerate(losses)])
+
+    def told(history):
+        return [epoch and epoch.number for epoch in (history.best, history.diverged)]
+
+    assert told(history(0.7, 0.6, 0.5, 0.5, 0.6)) == [3, None]
+    assert told(history(0.7, 0.6, 1e15, 0.9)) == [1, 2]
+    assert told(history(0.7, 30.0, 0.6)) == [2, None]  # it came back
+    assert told(history(0.7, float("nan"), float("inf"))) == [None, 1]
+    assert told(history(0.7)) == [None, None]
+    assert told(history(None, None, None)) == [2, None]  # no validation photos: the last
+    assert told(history(None, None, training=float("nan"))) == [None, 1]
+    assert history(None, None, training=float("nan")).is_over(None)
+    assert history(0.5, 0.7, float("nan")).is_over(2)
+    assert not history(0.5, 0.7, 1e15, 0.4).is_over(2)
+
+
+def test_the_command_says_what_to_do_where_training_diverges(photos, tmp_path, capsys):
+    words = ["train", str(photos), "-o", str(tmp_path / "out"), "--from-scratch", "--quiet"]
+    words += ["--architecture", "mobilenet_v1", "--depth-multiplier", "0.25", "--image-size", "32", "--epochs", "1"]
+    assert main([*words, "--learning-rate", "1e20"]) == 2
+    assert "A lower learning rate than 1e+20 may do" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_fine_tuning_wants_a_module_with_these_labels(dataset, trained, tmp_path):
     other = Module(replace(trained.module.config, labels=("x", "y")), trained.module.weights)
     with pytest.raises(InputError, match="other labels"):
@@ -274,6 +319,15 @@ def test_the_schedule_rises_stays_and_falls():
     assert (np.diff(rates[35:]) < 0).all()
     assert min(rates) > 0
     assert [schedule.size(step) for step in (0, 34, 35, 49)] == [(16, 16), (16, 16), (32, 32), (32, 32)]
+
+
+def test_moving_statistics_follow_the_first_steps_and_then_keep_their_momentum():
+    """What they began with counts for nothing after a short run, and a long one is as it was asked for."""
+    schedule = Schedule(replace(OPTIONS, batch_norm_momentum=0.99), 5, (32, 32))
+    momenta = np.array([schedule.batch_norm_momentum(step) for step in range(1000)])
+    assert (np.diff(momenta) >= 0).all()
+    assert momenta[:20].prod() < 1e-6
+    assert momenta[880] < 0.99 == momenta[890] == momenta[999]
 
 
 def test_an_epoch_shows_every_photo_once_in_a_new_order():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; a test holds it agains
     from mobilenet_hub.catalog.published import PublishedModule as PublishedModule
     from mobilenet_hub.errors import AccuracyError as AccuracyError
     from mobilenet_hub.errors import CorruptFileError as CorruptFileError
+    from mobilenet_hub.errors import DivergedError as DivergedError
     from mobilenet_hub.errors import DownloadError as DownloadError
     from mobilenet_hub.errors import ImageError as ImageError
     from mobilenet_hub.errors import InputError as InputError
@@ -73,6 +74,7 @@ _OWNERS: dict[str, str] = {
     "Augmentation": "training.augment",
     "Classifier": "inference.classify",
     "CorruptFileError": "errors",
+    "DivergedError": "errors",
     "DownloadError": "errors",
     "Duplicate": "search.dedupe",
     "Duplicates": "search.dedupe",

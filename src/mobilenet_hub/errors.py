@@ -12,6 +12,7 @@ MobileNetHubError
 │   └── OfflineError                          a fetch that MOBILENET_HUB_OFFLINE=1 forbids
 ├── OutputError          (OSError)            a result that could not be written
 ├── AccuracyError        (AssertionError)     a trained module that is less accurate than was asked for
+├── DivergedError        (ArithmeticError)    training that led to no usable weights
 └── ProofError           (ArithmeticError)    an export whose own runtime gives something else than the module
 
 Each also inherits the builtin that a user would catch. The text says what happened, what was received and what
@@ -76,6 +77,10 @@ class OutputError(MobileNetHubError, OSError):
 
 class AccuracyError(MobileNetHubError, AssertionError):
     """A trained module that is less accurate than was asked for; it is not written."""
+
+
+class DivergedError(MobileNetHubError, ArithmeticError):
+    """Training that led to no usable weights: its loss grew without bound, or is no number; nothing is kept."""
 
 
 class ProofError(MobileNetHubError, ArithmeticError):

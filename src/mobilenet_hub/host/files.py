@@ -133,7 +133,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             yield file
         return
     path = path.resolve() if path.is_symlink() else path.absolute()
-    _clear_left_by_killed(path)
+    clear_left_by_killed(path)
     with _locked_partial(path) as file:
         partial = Path(file.name)
         try:
@@ -195,7 +195,7 @@ def beside(path: Path) -> Iterator[Path]:
         OSError: it cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _clear_left_by_killed(path)
+    clear_left_by_killed(path)
     while True:
         work = path.with_name(_partial_name(path))
         work.mkdir()
@@ -214,6 +214,22 @@ def beside(path: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
         if os.name != "nt":
             os.close(descriptor)
+
+
+def clear_left_by_killed(path: Path) -> None:
+    """Remove what writers of a path left that were killed: their locks are free.
+
+    Example:
+        >>> clear_left_by_killed(Path("nothing was killed here"))
+    """
+    name = re.compile(rf"\.{re.escape(path.name[:_NAME_LENGTH])}\.mobilenet-[0-9a-f]{{8}}{re.escape(PARTIAL)}")
+    try:
+        left = [Path(entry.path) for entry in os.scandir(path.parent) if name.fullmatch(entry.name)]
+    except OSError:
+        return
+    for partial in left:
+        with suppress(OSError):
+            _clear(partial, path)
 
 
 def swap_folder(new: Path, folder: Path, aside: Path) -> None:
@@ -292,18 +308,6 @@ def _lock_if_possible(descriptor: int) -> bool:
         return try_lock(descriptor)
     except OSError:
         return True  # nobody can lock it here, so nobody clears it either
-
-
-def _clear_left_by_killed(path: Path) -> None:
-    """Remove what writers of a path left that were killed: their locks are free."""
-    name = re.compile(rf"\.{re.escape(path.name[:_NAME_LENGTH])}\.mobilenet-[0-9a-f]{{8}}{re.escape(PARTIAL)}")
-    try:
-        left = [Path(entry.path) for entry in os.scandir(path.parent) if name.fullmatch(entry.name)]
-    except OSError:
-        return
-    for partial in left:
-        with suppress(OSError):
-            _clear(partial, path)
 
 
 def _clear(partial: Path, path: Path) -> None:

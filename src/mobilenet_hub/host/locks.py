@@ -7,6 +7,7 @@ the lock is as good as that system's `flock`; between machines that have none, t
 
 import os
 import random
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from mobilenet_hub.errors import DownloadError, OutputError
 
 LIMIT_S = 900.0
 LOCK_FILE = ".lock"  # in a folder that one process at a time writes
+_OWNER = re.compile(rb".* process \d+")
+_LONGEST = 1024  # bytes of an owner's name
 _AT_ONCE_S = 0.2  # for an owner that is about to end
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.5
 
@@ -171,7 +174,11 @@ def _acquire(path: Path, limit_s: float, done: Callable[[], bool] | None) -> int
         descriptor = _open(path)
         if descriptor is not None:
             if _locks(descriptor) and is_still_there(path, descriptor):
+                if (left := os.read(descriptor, _LONGEST)) and not _OWNER.fullmatch(left):
+                    os.close(descriptor)
+                    raise OutputError(f"{path} is no lock of this program; move it away, or choose another output")
                 os.truncate(path, 0)
+                os.lseek(descriptor, 0, os.SEEK_SET)
                 os.write(descriptor, f"{socket.gethostname()} process {os.getpid()}".encode())
                 return descriptor
             os.close(descriptor)

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from mobilenet_hub.errors import DivergedError
 from mobilenet_hub.evaluation.dataset import SPLITS, Dataset
 from mobilenet_hub.evaluation.metrics import Curve
 from mobilenet_hub.host.progress import OnProgress
@@ -95,6 +96,7 @@ def fit_frozen(
     vectors = {split: [features.vectors[e.digest] for e in dataset.part(split)] for split in SPLITS}
     labels = {split: np.array([e.label for e in dataset.part(split)], np.int64) for split in SPLITS}
     firsts = {split: _stack([rows[0] for rows in vectors[split]], base) for split in SPLITS}
+    _check_finite(features.vectors, name=base.config.handle or "the module")
     weights, unbalanced = choose_class_weights(dataset, options.class_weights)
     on_progress("classifier", 0, 1)
     head = fit_head(
@@ -123,6 +125,19 @@ def fit_frozen(
         probabilities={split: softmax(head.logits(firsts[split])) for split in SPLITS},
         warnings=(*unbalanced, *_leaks(firsts["train"], firsts["test"])),
     )
+
+
+def _check_finite(vectors: Mapping[str, np.ndarray], name: str) -> None:
+    """Refuse features that are no numbers.
+
+    Raises:
+        DivergedError: the network's weights are too large for its arithmetic.
+    """
+    if bad := sum(not np.isfinite(rows).all() for rows in vectors.values()):
+        raise DivergedError(
+            f"{name} gives features that are not finite to {bad} of {len(vectors)} photos: nothing can be learned from "
+            "them; take another module, or another precision, precision=f32 say"
+        )
 
 
 def _leaks(train: np.ndarray, test: np.ndarray) -> tuple[str, ...]:

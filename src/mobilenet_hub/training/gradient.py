@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobilenet_hub.errors import InputError
+from mobilenet_hub.errors import DivergedError, InputError
 from mobilenet_hub.evaluation.dataset import Dataset, Example, Skipped, Split
 from mobilenet_hub.host.percent import percent
 from mobilenet_hub.host.progress import OnProgress, Stage
@@ -64,6 +65,7 @@ def train_from_scratch(
         The module with the lowest loss on the validation photos; its probabilities are for the engine to compute.
 
     Raises:
+        DivergedError: no epoch's weights are of use.
         MissingExtraError: Keras or its backend is not installed.
     """
     config = replace(network, num_classes=len(dataset.labels), labels=dataset.labels)
@@ -151,13 +153,13 @@ class _Run:
             self._end_epoch()  # to see what the start is worth
         saved = time.monotonic()
         started = saved - self.seconds
-        steps = range(self.step, self.step if self.history.is_exhausted(patience) else self.schedule.steps)
+        steps = range(self.step, self.step if self.history.is_over(patience) else self.schedule.steps)
         for images, labels in self.batches.run(steps, [self.schedule.size(step) for step in steps]):
             self._train_step(images, labels)
             self.seconds = time.monotonic() - started
             if self.step % self.batches.per_epoch == 0:
                 self._end_epoch()
-                if self.history.is_exhausted(patience):
+                if self.history.is_over(patience):
                     break
             elif time.monotonic() - saved < _CHECKPOINT_S:
                 continue
@@ -172,9 +174,10 @@ class _Run:
 
         options = self.options
         keras.utils.set_random_seed(options.seed)
+        self.momentum = keras.Variable(options.batch_norm_momentum, trainable=False, autocast=False, name="momentum")
         model = MobileNet(
             self.config.network,
-            options.batch_norm_momentum,
+            self.momentum,
             options.weight_decay,
             options.dropout_rate,
             dtype=dtype_policy(options.precision, self.backend),
@@ -193,6 +196,7 @@ class _Run:
 
             torch.manual_seed(self.options.seed + self.step)
         self.model.optimizer.learning_rate.assign(self.schedule.learning_rate(self.step))
+        self.momentum.assign(self.schedule.batch_norm_momentum(self.step))
         targets = np.eye(self.config.num_classes, dtype=np.float32)[labels]
         weights = None if self.class_weights is None else self.class_weights[labels].astype(np.float32)
         epoch, position = divmod(self.step, self.batches.per_epoch)
@@ -281,12 +285,20 @@ class _Run:
         return state["fall"] == fall or state["step"] <= min(fall[0], state["fall"][0])
 
     def _chosen_weights(self) -> tuple[dict[str, np.ndarray], float]:
-        """Return the weights to keep, and which share of the way from the start they have gone."""
-        start, last = self.start, self.model.slim_weights()
+        """Return the weights to keep, and which share of the way from the start they have gone.
+
+        Raises:
+            DivergedError: there are none.
+        """
+        start, last, best = self.start, self.model.slim_weights(), self.history.best
         if start is None:
-            return self.best or last, 1.0
+            if best is None:
+                raise DivergedError(f"{self._divergence()}, and in no epoch before; nothing is kept. {self._advice()}")
+            return self.best, 1.0
+        if best is None or (self.history.diverged and best.validation_loss is None):
+            return dict(start), 0.0  # where nothing tells how good what was left of it is
         # A rate that has fallen to zero has averaged out what single epochs differ in; before, the best one is better.
-        end = last if self.step == self.schedule.steps else self.best or last
+        end = last if self.step == self.schedule.steps and not self.history.diverged else self.best
 
         def judge(weights: Mapping[str, np.ndarray]) -> tuple[float | None, float | None]:
             self.model.load_slim_weights(weights)
@@ -294,6 +306,27 @@ class _Run:
 
         share = _best_share(start, end, judge) if len(self.validation[1]) else 0.5
         return _between(start, end, share), share
+
+    def _divergence(self) -> str:
+        """Say where the training diverged."""
+        epoch = self.history.diverged
+        assert epoch is not None
+        loss = epoch.loss if isfinite(epoch.training_loss or 0.0) else epoch.training_loss
+        return f"training diverged: the mean loss was {loss:.3g} in epoch {epoch.number}"
+
+    def _advice(self) -> str:
+        return f"A lower learning rate than {self.options.learning_rate:g} may do"
+
+    def _outcome(self, share: float) -> tuple[str, ...]:
+        """Return what is to be said of the weights that are kept, in one line."""
+        kept = "the classifier on the network as it was"
+        if self.history.diverged is not None:
+            best = self.history.best
+            kept = kept if not share or best is None else f"epoch {best.number}"
+            return (f"{self._divergence()}; what is kept is {kept}. {self._advice()}",)
+        if not share:
+            return (f"fine-tuning made it no better on the validation photos; what is kept is {kept}",)
+        return ()
 
     def _fitted(self) -> Fitted:
         weights, share = self._chosen_weights()
@@ -310,7 +343,7 @@ class _Run:
                 **({} if self.start is None else {"share_of_fine_tuning": share}),
                 "training_seconds": round(self.seconds, 1),
             },
-            warnings=self.warnings,
+            warnings=(*self.warnings, *self._outcome(share)),
         )
 
 

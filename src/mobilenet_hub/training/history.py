@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import inf, isfinite
 from typing import Any
 
 from mobilenet_hub.evaluation.metrics import Curve
+
+_LOST = 20.0  # a mean loss at which right answers are given no chance, e**-20: weights that have diverged
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,16 @@ class Epoch:
     validation_accuracy: float | None
     seconds: float  # of training until here
 
+    @property
+    def loss(self) -> float:
+        """What it is judged by: the loss on the validation photos, where there are any."""
+        return (self.training_loss or 0.0) if self.validation_loss is None else self.validation_loss
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether its weights are of no use."""
+        return not (self.loss < _LOST and isfinite(self.training_loss or 0.0))
+
 
 class History:
     """The epochs of a run, in their order.
@@ -25,7 +38,7 @@ class History:
         >>> history = History()
         >>> for number, loss in enumerate([0.9, 0.5, 0.7]):
         ...     history.add(Epoch(number, None, loss, None, 0.0))
-        >>> history.last_is_best(), history.is_exhausted(patience=1)
+        >>> history.last_is_best(), history.is_over(patience=1)
         (False, True)
     """
 
@@ -50,19 +63,34 @@ class History:
         """The accuracy on the validation photos after the last epoch."""
         return self.epochs[-1].validation_accuracy if self.epochs else None
 
-    def last_is_best(self) -> bool:
-        """Tell whether no epoch of training had a lower loss; always where there is nothing to tell by."""
-        last = self.epochs[-1]
-        if last.number == 0:
-            return False  # the start itself
-        if last.validation_loss is None:
-            return True
-        losses = [e.validation_loss for e in self.epochs if e.number and e.validation_loss is not None]
-        return all(last.validation_loss <= loss for loss in losses)  # never where it is not a number
+    @property
+    def best(self) -> Epoch | None:
+        """The epoch of training with the lowest validation loss, or the last one where there is nothing to tell by.
 
-    def is_exhausted(self, patience: int | None) -> bool:
-        """Tell whether the loss has not fallen for `patience` epochs; None: never."""
-        losses = [epoch.validation_loss for epoch in self.epochs if epoch.validation_loss is not None]
+        None where there was no training, or it has diverged in every epoch.
+        """
+        sound = [epoch for epoch in self.epochs if epoch.number and not epoch.has_diverged]
+        return min(reversed(sound), key=lambda epoch: epoch.validation_loss or 0.0, default=None)
+
+    @property
+    def diverged(self) -> Epoch | None:
+        """The first epoch that has diverged after the best one; None where there is none."""
+        after = self.best.number if self.best else -1
+        return next((epoch for epoch in self.epochs if epoch.number > after and epoch.has_diverged), None)
+
+    def last_is_best(self) -> bool:
+        """Tell whether no epoch of training had a lower loss."""
+        return self.best is self.epochs[-1]
+
+    def is_over(self, patience: int | None) -> bool:
+        """Tell whether nothing is to be hoped for: no number is left, or no lower loss for `patience` epochs.
+
+        None, and no validation photos: only the former.
+        """
+        if self.epochs and not isfinite(self.epochs[-1].training_loss or 0.0):
+            return True
+        judged = [epoch for epoch in self.epochs if epoch.validation_loss is not None]
+        losses = [inf if epoch.has_diverged else epoch.loss for epoch in judged]
         return patience is not None and bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
 
     def curves(self) -> tuple[Curve, ...]:
@@ -70,7 +98,7 @@ class History:
 
         def points(field: str) -> list[tuple[float, float]]:
             found = ((epoch.number, getattr(epoch, field)) for epoch in self.epochs)
-            return [(float(number), value) for number, value in found if value is not None]
+            return [(float(number), value) for number, value in found if value is not None and isfinite(value)]
 
         losses = {"training": points("training_loss"), "validation": points("validation_loss")}
         accuracies = {"validation": points("validation_accuracy")}

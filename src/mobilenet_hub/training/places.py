@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mobilenet_hub.errors import AccuracyError, MobileNetHubError, OutputError
+from mobilenet_hub.errors import AccuracyError, DivergedError, MobileNetHubError, OutputError
 from mobilenet_hub.evaluation.dataset import TABLE_SUFFIXES
-from mobilenet_hub.host.files import exists, is_folder, replacing_folder, sha256_of
+from mobilenet_hub.host.files import clear_left_by_killed, exists, is_folder, replacing_folder, sha256_of
 from mobilenet_hub.host.locks import LOCK_FILE, claimed
 from mobilenet_hub.host.ownership import check_apart, clear_work, note_in_work, read_work, work_folder
 from mobilenet_hub.module_folder import check_place, is_ours
@@ -52,9 +52,8 @@ def claimed_places(folder: Path, work: Path, *, shared: bool) -> Iterator[None]:
     Raises:
         OutputError: another run holds one, or one cannot be made.
     """
-    lock = folder.absolute().with_name(f".{folder.name}{LOCK_FILE}")
     try:
-        with claimed(lock, folder), work_folder(work, folder.name, WORK_FILES, shared=shared):
+        with claimed(_lock_of(folder), folder), work_folder(work, folder.name, WORK_FILES, shared=shared):
             yield
     except MobileNetHubError:
         raise
@@ -67,7 +66,7 @@ def kept_on_failure(work: Path) -> Iterator[None]:
     """Say, where something fails after the training, that what was trained is kept."""
     try:
         yield
-    except AccuracyError:
+    except (AccuracyError, DivergedError):
         raise
     except MobileNetHubError as error:
         error.args = (f"{error}; what was trained is kept in {work}: the same command goes on from there",)
@@ -90,8 +89,17 @@ def move_result(staged: Path, folder: Path) -> None:
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from None
 
 
+def _lock_of(folder: Path) -> Path:
+    """Return the lock of an output; it lies beside it."""
+    return folder.absolute().with_name(f".{folder.name}{LOCK_FILE}")
+
+
 def _finish_killed(folder: Path, work: Path) -> None:
-    """Clear the work of a run that was killed after its result had come to its place."""
+    """Clear what a killed run left beside its output, and its work where its result had come to its place."""
+    clear_left_by_killed(folder.absolute())
+    if exists(_lock_of(folder)):
+        with suppress(OSError), claimed(_lock_of(folder), folder):
+            pass
     with suppress(OSError):
         if read_work(work).get("finished") == sha256_of(folder / _FINGERPRINT):
             with claimed(work / LOCK_FILE, work):

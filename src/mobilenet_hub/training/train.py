@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from mobilenet_hub.architecture import Architecture, height_and_width
-from mobilenet_hub.errors import AccuracyError, InputError
+from mobilenet_hub.errors import AccuracyError, DivergedError, InputError
 from mobilenet_hub.evaluation.calibration import at_temperature, fit_temperature
 from mobilenet_hub.evaluation.dataset import SPLITS, TEST_SHARE, VALIDATION_SHARE, Dataset, Split, read_dataset
 from mobilenet_hub.evaluation.evaluate import outcomes_of, predict
@@ -112,6 +112,7 @@ def train(
     Raises:
         InputError: nothing to train on, or an argument that means nothing.
         AccuracyError: below `assert_accuracy`; the report lies in the work folder.
+        DivergedError: training led to no usable weights.
         OutputError: the output exists, holds something else than a module, or cannot be written.
         MissingExtraError: the method needs Keras, which is not installed.
 
@@ -148,6 +149,7 @@ def train(
         fitted = fit(dataset, work=own_work, on_progress=report, threads=threads)
         with kept_on_failure(own_work):
             fitted, probabilities = _with_probabilities(fitted, options, report, threads)
+            fitted = _with_doubts(fitted, probabilities)
             before = _measure(fitted.dataset, probabilities)
             fitted, probabilities = _calibrated(fitted, probabilities)
             metrics = _measure(fitted.dataset, probabilities)
@@ -253,6 +255,23 @@ def _with_probabilities(
     names = {skip.path for skip in skipped}
     left = tuple(example for example in dataset.examples if example.path not in names)
     return replace(fitted, dataset=replace(dataset, examples=left, skipped=(*dataset.skipped, *skipped))), found
+
+
+def _with_doubts(fitted: Fitted, probabilities: Mapping[Split, np.ndarray]) -> Fitted:
+    """Add what its answers say of a module that has learned nothing.
+
+    Raises:
+        DivergedError: its answers are no numbers.
+    """
+    answers = np.concatenate([probabilities[split] for split in SPLITS])
+    if not np.isfinite(answers).all():
+        raise DivergedError("training diverged: the module's answers are not finite; a lower learning rate may do")
+    given = set(answers.argmax(1).tolist())
+    if len(given) > 1:
+        return fitted
+    label = fitted.dataset.labels[given.pop()]
+    doubt = f"it answers {label!r} to every photo: it has learned nothing that tells the classes apart"
+    return replace(fitted, warnings=(*fitted.warnings, doubt))
 
 
 def _of_all(report: OnProgress, before: int, total: int, stage: str, done: int, _: int | None) -> None:
