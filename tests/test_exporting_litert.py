@@ -202,7 +202,6 @@ def test_a_file_that_is_no_photo_is_not_calibrated_with_and_named(photos, tmp_pa
     request = make_request(made_module(V1_CLASSES), "litert", Options(precision="int8", calibration=folder))
     assert request.photos.shape == (11, 128, 128, 3)
     assert [skip.path for skip in request.left_out] == [folder / "0.png"]
-    pytest.importorskip("tensorflow")
     module = write_module(tmp_path / "module", made_module(V1_CLASSES))
     words = ["export", str(module), "--format", "litert", "-o", str(tmp_path / "net"), "--precision", "int8"]
     assert main([*words, "--calibration", str(folder)]) == 1
