@@ -1,10 +1,12 @@
 """Our own requests to a real server, each answer beside what `Classifier` and `Embedder` give."""
 
+import base64
 import io
 import os
 
 import numpy as np
 import pytest
+from PIL import Image
 from serving import CAT, JPEG, form, photos, running
 
 from mobilenet_hub.inference.classify import Classifier
@@ -42,6 +44,42 @@ def test_a_picture_gets_the_classifiers_labels(server, classifier):
         assert tuple(prediction["indices"]) == expected.indices
         np.testing.assert_allclose(prediction["scores"], expected.scores, atol=1e-6)
         assert headers["content-type"] == "application/json"
+
+
+def test_a_picture_is_explained_where_one_asks(server, classifier):
+    (expected,) = classifier.explain([CAT], top=2)
+    status, plain, _ = server.post("/classify?top=3", CAT.read_bytes(), JPEG)
+    status, answer, _ = server.post("/classify?top=3&explain=2", CAT.read_bytes(), JPEG)
+    assert status == 200
+    (prediction,) = answer["predictions"]
+    explained = prediction.pop("explanations")
+    assert answer == plain  # the labels are the same, with or without
+    assert [one["label"] for one in explained] == prediction["labels"][:2]
+    for rank, one in enumerate(explained):
+        np.testing.assert_allclose(one["map"], expected.maps[rank], atol=NEAR * np.abs(expected.maps).max())
+        assert np.mean(one["map"]) + one["bias"] == pytest.approx(one["logit"], abs=1e-4)
+        assert (len(one["rows"]), len(one["columns"])) == expected.maps.shape[1:]
+        kind, _, data = one["picture"].partition(",")
+        assert kind == "data:image/jpeg;base64"
+        with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+            drawn = np.asarray(picture)
+        assert drawn.shape == expected.image.shape
+        assert np.abs(drawn.astype(int) - expected.overlay(rank)).mean() < 6  # a JPEG of it
+
+
+def test_what_cannot_be_explained_says_so_and_costs_the_others_nothing(server):
+    good = photos(3)
+    status, answer, _ = server.post("/classify?explain=1", *form([("a", good[0]), ("b", b"no"), ("c", good[2])]))
+    assert status == 400
+    first, none, last = answer["predictions"]
+    assert none is None and len(first["explanations"]) == len(last["explanations"]) == 1
+    status, answer, _ = server.post("/classify?explain=1", b"no picture", JPEG)
+    assert status == 400 and answer["predictions"] == [None]
+    for wrong in ("0", "6", "x", "", "-1"):
+        status, answer, _ = server.post(f"/classify?explain={wrong}", good[0], JPEG)
+        assert status == 422 and "explain must be a whole number from 1 to 5" in answer["error"]
+    status, answer, _ = server.post("/classify?explain=1", *form([("a", good[0])] * 17))
+    assert status == 422 and "at most 16 are explained" in answer["error"]
 
 
 def test_a_form_may_hold_any_number_of_files(server, classifier):

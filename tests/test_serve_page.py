@@ -110,6 +110,23 @@ def test_a_dropped_photo_gets_its_label(page, server):
     assert serious(page) == []
 
 
+def test_a_photo_shows_why_and_itself_again(page):
+    hand_over(page, [("cat.jpg", CAT.read_bytes())])
+    why = page.get_by_role("button", name="Show why: which part of cat.jpg spoke for Egyptian cat")
+    why.focus()
+    page.keyboard.press("Enter")
+    until(page, "document.querySelector('#photos img').src.startsWith('data:image/jpeg')")
+    assert page.locator("#photos img").get_attribute("alt").startswith("What spoke for Egyptian cat: most of it")
+    assert "Colored is what spoke for Egyptian cat" in page.locator("#photos").inner_text()
+    assert (why.get_attribute("aria-pressed"), page.evaluate("document.activeElement.ariaPressed")) == ("true", "true")
+    until(page, "document.querySelector('#photos img').naturalWidth > 0")
+    picture(page, "serve_why")
+    assert serious(page) == []
+    page.keyboard.press("Enter")
+    until(page, "document.querySelector('#photos img').src.startsWith('blob:')")
+    assert (why.get_attribute("aria-pressed"), page.locator("#photos img").get_attribute("alt")) == ("false", "")
+
+
 @pytest.mark.parametrize("page", [{"color_scheme": "dark"}], indirect=True)
 def test_many_photos_and_a_broken_one_in_the_dark(page):
     files = [(f"photo {n}.jpg", data) for n, data in enumerate(photos(7))] + [("broken.jpg", b"\xff\xd8\xff broken")]

@@ -66,6 +66,12 @@ def test_features_of_a_classifier_and_of_a_file_that_gives_nothing_else(server, 
     assert "no classifier" in answer["error"]
 
 
+def test_an_explanation_is_refused_with_the_reason(server):
+    status, answer, _ = server.post("/classify?module=classes&explain=1", CAT.read_bytes(), JPEG)
+    assert status == 422
+    assert "quantized LiteRT file" in answer["error"]
+
+
 def test_the_standard_protocols_give_both_outputs(server, folder):
     pixels = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), np.uint8)
     tensor = {"name": "images", "datatype": "UINT8", "shape": [2, 128, 128, 3], "data": pixels.reshape(-1).tolist()}

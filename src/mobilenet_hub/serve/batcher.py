@@ -21,6 +21,7 @@ from mobilenet_hub.images.batches import BATCH_SIZE
 from mobilenet_hub.serve.served import Outputs, Served
 
 Result = dict[str, np.ndarray]
+IMAGES = "images"  # of a result, beside the outputs: what the network saw, [n, height, width, 3]
 # While pictures wait to be decoded, threads go on with those until so many are ready: cores are never idle, and batches
 # of one, which cost more for each image, are for when there is nothing else to do.
 _ENOUGH = 8
@@ -32,14 +33,15 @@ class Work:
     Attributes:
         served: the module, as it was when the request came.
         outputs: what to compute.
+        keep_images: whether what the network saw is kept beside the results, as `IMAGES`.
         results: for each image (or part of a batch) its outputs [n, ...] by name, or the reason why there are none.
         late: the deadline passed before the network was reached.
         failure: an error of ours.
         decode_s, wait_s, compute_s: where the time went; of several images, the longest.
     """
 
-    def __init__(self, served: Served, outputs: Outputs, count: int, deadline: float):
-        self.served, self.outputs, self.deadline = served, outputs, deadline
+    def __init__(self, served: Served, outputs: Outputs, count: int, deadline: float, *, keep_images: bool = False):
+        self.served, self.outputs, self.deadline, self.keep_images = served, outputs, deadline, keep_images
         self.results: list[Result | str] = [""] * count
         self.left = count
         self.late = False
@@ -171,7 +173,10 @@ class Batcher:
             position = rows.stop
             ready.work.wait_s = max(ready.work.wait_s, start - ready.since)
             ready.work.compute_s = max(ready.work.compute_s, seconds)
-            settled.append((ready.work, ready.index, {name: value[rows] for name, value in outputs.items()}))
+            result = {name: value[rows] for name, value in outputs.items()}
+            if ready.work.keep_images:
+                result[IMAGES] = ready.images
+            settled.append((ready.work, ready.index, result))
         self._settle(settled, size=len(images))
 
     def _settle(self, settled: Sequence[tuple[Work, int, Result | str]], *, late: bool = False, size: int = 0) -> None:

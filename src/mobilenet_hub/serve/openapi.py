@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mobilenet_hub.serve.explain import MOST_CLASSES, MOST_PICTURES
 from mobilenet_hub.serve.limits import Limits
 from mobilenet_hub.serve.own import DEFAULT_TOP, MOST_ASKED, MOST_NEIGHBOURS, NPY
 from mobilenet_hub.serve.served import Modules
@@ -76,8 +77,9 @@ _ERROR: Schema = {
 }
 
 
-def _parameter(name: str, where: str, schema: Schema, *, required: bool = False) -> Schema:
-    return {"name": name, "in": where, "required": required, "schema": schema}
+def _parameter(name: str, where: str, schema: Schema, *, required: bool = False, about: str = "") -> Schema:
+    described = {"description": about} if about else {}
+    return {"name": name, "in": where, "required": required, **described, "schema": schema}
 
 
 def _operation(about: str, good: Schema, errors: tuple[int, ...], **more: Any) -> Schema:
@@ -97,6 +99,21 @@ def _object(**properties: Schema) -> Schema:
 
 
 _STRING: Schema = {"type": "string"}
+_EXPLAIN = (
+    f"Add what spoke for so many of the likeliest classes; for at most {MOST_PICTURES} pictures. A map's mean plus the "
+    "bias is the logit; rows and columns say where it lies, in pixels of what the network saw."
+)
+_EXPLANATION = _object(
+    label=_STRING,
+    index={"type": "integer"},
+    logit={"type": "number"},
+    bias={"type": "number"},
+    map={"type": "array", "items": _NUMBERS},
+    rows=_NUMBERS,
+    columns=_NUMBERS,
+    where=_STRING,
+    picture={"type": "string", "description": "A data: address of a JPEG, the photo with the map over it."},
+)
 _POST_ERRORS = (400, 401, 404, 408, 411, 413, 415, 422, 503)
 _GET_ERRORS = (401, 404, 422)
 
@@ -107,6 +124,8 @@ def _own(names: list[str], limits: Limits) -> dict[str, Schema]:
     prediction = _object(
         name=_STRING, labels=_TEXTS, scores=_NUMBERS, indices={"type": "array", "items": {"type": "integer"}}
     )
+    prediction["properties"]["explanations"] = {"type": "array", "items": _EXPLANATION}
+    explain: Schema = {"type": "integer", "minimum": 1, "maximum": MOST_CLASSES}
     about = {"module": _STRING, "weights_sha256": _STRING}
     labels = _object(**about, predictions={"type": "array", "items": prediction})
     features = _json("A feature vector for each picture.", _object(**about, features=_ROWS))
@@ -118,7 +137,11 @@ def _own(names: list[str], limits: Limits) -> dict[str, Schema]:
                 _json("The likeliest first.", labels),
                 _POST_ERRORS,
                 requestBody=_pictures(limits),
-                parameters=[_parameter("top", "query", top_schema), module],
+                parameters=[
+                    _parameter("top", "query", top_schema),
+                    _parameter("explain", "query", explain, about=_EXPLAIN),
+                    module,
+                ],
             )
         },
         "/embed": {

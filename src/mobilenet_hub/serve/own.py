@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mobilenet_hub.serve import explain
 from mobilenet_hub.serve.batcher import Work
 from mobilenet_hub.serve.limits import Answer, Refusal, json_answer
 from mobilenet_hub.serve.served import FEATURES, LOGITS, Served
@@ -19,13 +20,17 @@ NPY = "application/x-npy"
 
 async def classify(call: Call) -> Answer:
     """Answer POST /classify: the likeliest classes of each picture."""
-    query = call.query("top", "module")
+    query = call.query("top", "module", "explain")
     top = whole_number(query.get("top", str(DEFAULT_TOP)), "top", MOST_ASKED)
+    explained = whole_number(query["explain"], "explain", explain.MOST_CLASSES) if "explain" in query else 0
     served = call.served(query.get("module"))
     if served.classifier is None:
         raise Refusal(422, f"module {served.name!r} gives feature vectors and has no classifier: use /embed")
     pictures = await call.pictures()
     call.images = len(pictures)
+    if explained:
+        work = await explain.compute(call, served, pictures)
+        return await call.state.in_thread(lambda: _labels(served, pictures, work, top, explained))
     work = await call.state.pictures(served, (LOGITS,), [data for _, data in pictures])
     return await call.state.answered(len(pictures), lambda: _labels(served, pictures, work, top))
 
@@ -40,11 +45,14 @@ async def embed(call: Call) -> Answer:
     return await call.state.answered(len(pictures), lambda: _features(served, pictures, work, as_array))
 
 
-def _labels(served: Served, pictures: Sequence[Picture], work: Work, top: int) -> Answer:
+def _labels(served: Served, pictures: Sequence[Picture], work: Work, top: int, explained: int = 0) -> Answer:
     assert served.classifier is not None
     good = [name for (name, _), result in zip(pictures, work.results, strict=True) if not isinstance(result, str)]
     predictions = served.classifier.predictions(good, work.output(LOGITS), top) if good else []
     rows = [{"name": p.source, "labels": p.labels, "scores": p.scores, "indices": p.indices} for p in predictions]
+    if explained and good:
+        for row, found in zip(rows, explain.explanations(served, work, good, explained), strict=True):
+            row["explanations"] = found
     return _answer(served, pictures, work, "predictions", rows)
 
 

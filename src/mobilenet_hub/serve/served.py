@@ -16,6 +16,7 @@ from mobilenet_hub.images.fit import Fit
 from mobilenet_hub.inference.classify import Classifier
 from mobilenet_hub.inference.embed import Embedder
 from mobilenet_hub.inference.engine import Engine, EngineChoice, Precision
+from mobilenet_hub.inference.explain import Explainer
 from mobilenet_hub.module_folder import read_config, weights_file
 from mobilenet_hub.store import is_local, resolve
 
@@ -99,6 +100,18 @@ class Served:
                     engine=self._options.engine,
                 )
             return self._engines[outputs]
+
+    def explainer(self) -> Explainer:
+        """Return what explains the classifier's answers; from then on, `engine` has its outputs.
+
+        Raises:
+            InputError: the module keeps a quantized file.
+        """
+        assert self.classifier is not None
+        explainer = self.classifier.explainer
+        with self._lock:
+            self._engines.setdefault((LOGITS, explainer.feature_map), explainer.engine)
+        return explainer
 
     def warm_up(self, sizes: Sequence[int] = (1,)) -> None:
         """Compile what most requests need, for batches of these sizes."""

@@ -42,13 +42,27 @@ class State:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: dict[Work, asyncio.Future[None]] = {}
 
-    async def pictures(self, served: Served, outputs: Outputs, pictures: Sequence[bytes | np.ndarray]) -> Work:
+    async def pictures(
+        self,
+        served: Served,
+        outputs: Outputs,
+        pictures: Sequence[bytes | np.ndarray],
+        *,
+        keep_images: bool = False,
+    ) -> Work:
         """Compute outputs of pictures; those that cannot be read are in the work's `failures`.
+
+        Args:
+            served: the module.
+            outputs: of it.
+            pictures: bytes of files, or uint8 arrays [h, w, 3].
+            keep_images: keep what the network saw among the results.
 
         Raises:
             Refusal: 413: more than ever fit; 503: no room now, or not in time.
         """
-        work = Work(served, outputs, len(pictures), time.monotonic() + self.limits.timeout_s)
+        deadline = time.monotonic() + self.limits.timeout_s
+        work = Work(served, outputs, len(pictures), deadline, keep_images=keep_images)
         await self._computed(work, len(pictures), lambda: self.batcher.pictures(work, pictures))
         return work
 

@@ -62,16 +62,54 @@ async function classify(file, top) {
   return (await answer.json()).predictions[0];
 }
 
+// What spoke for the likeliest label: asked for when somebody wants to see it, and drawn by the server.
+function whyButton(file, card, result, module) {
+  const image = card.querySelector("img");
+  const said = element("p", { className: "quiet" });
+  said.setAttribute("aria-live", "polite");
+  const button = element("button", { type: "button" }, "Show why");
+  button.setAttribute("aria-label", `Show why: which part of ${result.name} spoke for ${result.labels[0]}`);
+  button.setAttribute("aria-pressed", "false");
+  const path = `/classify?top=1&explain=1&module=${encodeURIComponent(module)}`;
+  let why = null;
+  button.onclick = async () => {
+    const on = button.getAttribute("aria-pressed") === "false";
+    try {
+      if (on && !why) {
+        button.disabled = true;
+        why = (await (await ask(path, asBody(file))).json()).predictions[0].explanations[0];
+      }
+    } catch (error) {
+      said.textContent = error.message;
+      return;
+    } finally { button.disabled = false; }
+    button.setAttribute("aria-pressed", String(on));
+    image.classList.toggle("why", on);
+    image.alt = on ? `What spoke for ${why.label}: ${why.where}` : "";
+    said.textContent = on ? `Colored is what spoke for ${why.label}: ${why.where}.` : "";
+    if (on) image.src = why.picture;
+    else showPhoto(image, file);
+    button.focus();
+  };
+  return [element("p", { className: "row" }, button), said];
+}
+function showPhoto(image, file) {
+  const url = URL.createObjectURL(file);
+  image.onload = image.onerror = () => URL.revokeObjectURL(url);
+  image.src = url;
+}
+
 async function onePhoto({ file, card, result }) {
   const body = card.lastElementChild;
   const list = element("ol", { className: "bars" });
   list.setAttribute("aria-label", `Labels of ${result.name}`);
   try {
     if (current().classifier) {
+      const module = current().name;
       const found = await classify(file, 5);
-      Object.assign(result, { module: current().name, labels: found.labels, scores: found.scores });
+      Object.assign(result, { module, labels: found.labels, scores: found.scores });
       fillBars(list, found.labels, found.scores);
-      body.querySelector(".quiet").replaceWith(list);
+      body.querySelector(".quiet").replaceWith(list, ...whyButton(file, card, result, module));
     } else {
       body.querySelector(".quiet").textContent = "This module gives features, no labels.";
     }
@@ -107,9 +145,8 @@ function addPhotos(files) {
   for (const file of files) {
     const result = { name: file.name || "photo", module: "", labels: null, scores: null, error: "" };
     results.push(result);
-    const url = URL.createObjectURL(file);
-    const image = element("img", { src: url, alt: "", decoding: "async" });
-    image.onload = image.onerror = () => URL.revokeObjectURL(url);
+    const image = element("img", { alt: "", decoding: "async" });
+    showPhoto(image, file);
     const about = element("div", {}, element("h3", {}, result.name), element("p", { className: "quiet" }, "waiting …"));
     const card = element("li", { className: "card" }, image, about);
     $("photos").append(card);
