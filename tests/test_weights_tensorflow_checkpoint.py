@@ -6,6 +6,7 @@ from tensorflow_files import meta_graph, node, placeholder, some_weights, variab
 
 from mobilenet_hub.architecture import mobilenet_v1, mobilenet_v2
 from mobilenet_hub.errors import CorruptFileError, InvalidModuleError
+from mobilenet_hub.weights.convert import load_source
 from mobilenet_hub.weights.tensorflow.checkpoint import network_weights, read_checkpoint
 
 V1, V2 = mobilenet_v1(0.25, 5), mobilenet_v2(0.35, 5)
@@ -73,6 +74,24 @@ def test_integers_in_the_place_of_weights_are_refused(tmp_path):
 
 def test_foreign_tensors_are_kept_for_the_report(tmp_path):
     assert "decoder/kernel" in network_weights(some_weights(V1) | {"decoder/kernel": np.zeros((2, 2))}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "left_out"),
+    [
+        ("global_step", True), ("beta1_power", True), ("train/learning_rate", True), ("total_loss", True),
+        ("MobilenetV1/Conv2d_0/weights/RMSProp_1", True), ("MobilenetV1/Conv2d_0/weights/Momentum", True),
+        ("MobilenetV1/Conv2d_0/scale", False), ("temperature", False), ("MobilenetV1/Conv2d_0/weights/factor", False),
+    ],
+)  # fmt: skip
+def test_only_what_belongs_to_training_is_left_out(tmp_path, name, left_out):
+    """A number that may take part in the output is reported: names are all that a checkpoint alone says."""
+    prefix = write_bundle(tmp_path / "x", some_weights(V1) | {name: np.array(0.5, np.float32)})
+    if left_out:
+        assert name not in load_source(prefix, image_size=96).weights
+    else:
+        with pytest.raises(InvalidModuleError, match=name):
+            load_source(prefix, image_size=96)
 
 
 def graph_of(weights, *more):

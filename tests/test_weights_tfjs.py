@@ -147,3 +147,129 @@ def test_quantized_storage_is_widened_as_tensorflowjs_does(project, dtype, level
     (project / "model.json").write_text(json.dumps(model))
     (project / "weights.bin").write_bytes(data)
     np.testing.assert_array_equal(load_source(project).weights["MobilenetV2/Conv_1/weights"], wanted["Conv_1/kernel"])
+
+
+def layers_of(model):
+    """All layers of a configuration, those of models within models too: the list that each is in, and the layer."""
+    inner = model["config"]
+    listed = inner["layers"] if isinstance(inner, dict) else inner
+    for layer in listed:
+        yield listed, layer
+        if layer["class_name"] in ("Sequential", "Model", "Functional"):
+            yield from layers_of(layer)
+
+
+def called(model, name):
+    """The layer of that name, or the first whose name begins so."""
+    topology = model["modelTopology"]
+    named = {
+        layer.get("name") or layer["config"]["name"]: (listed, layer)
+        for listed, layer in layers_of(topology.get("model_config", topology))
+        if isinstance(layer["config"], dict)
+    }
+    return named.get(name) or next(found for key, found in named.items() if key.startswith(name))
+
+
+def behind(name, kind, **config):
+    """Put a layer behind another one."""
+
+    def change(model):
+        listed, layer = called(model, name)
+        foreign = {"class_name": kind, "name": "foreign", "config": {"name": "foreign", **config}}
+        for other in listed:
+            for node in other.get("inbound_nodes") or []:
+                for call in node:
+                    call[0] = "foreign" if call[0] == layer.get("name") else call[0]
+        foreign["inbound_nodes"] = [[[layer.get("name"), 0, 0, {}]]]
+        listed.insert(listed.index(layer) + 1, foreign)
+
+    return change
+
+
+def other(name, **config):
+    """Change what a layer is configured as."""
+    return lambda model: called(model, name)[1]["config"].update(config)
+
+
+def of_class(name, kind):
+    return lambda model: called(model, name)[1].update(class_name=kind)
+
+
+def in_training(name):
+    def change(model):
+        called(model, name)[1]["inbound_nodes"][0][0][3:] = [{"training": True}]
+
+    return change
+
+
+def without_residual(model):
+    _, layer = called(model, "block_2_add")
+    layer.update(class_name="Activation", config={"name": layer["name"], "activation": "linear"})
+    layer["inbound_nodes"] = [layer["inbound_nodes"][0][1:]]
+
+
+LEAKY, SWISH = {"alpha": 0.2}, {"activation": "swish"}
+PERMUTED, POOLED = {"dims": [2, 1, 3]}, {"pool_size": [3, 3], "strides": [1, 1], "padding": "same"}
+REFUSED = {  # in each place: before, within, between, beside, in the head
+    "before_summand": (behind("input", "Rescaling", scale=1.0, offset=0.2), "nothing says from which numbers"),
+    "before_activation": (behind("input", "ReLU"), "stands before the network"),
+    "before_permuted": (behind("input", "Permute", **PERMUTED), "stands before the network"),
+    "leaky": (behind("bn_Conv1", "LeakyReLU", **LEAKY), "a LeakyReLU layer"),
+    "swish": (behind("bn_Conv1", "Activation", **SWISH), "is swish, where"),
+    "relu": (other("Conv1_relu", max_value=None), "is relu, where"),
+    "slope": (other("Conv1_relu", negative_slope=0.1), "is leaky ReLU"),
+    "epsilon": (other("block_2_expand_BN", epsilon=0.1), "different epsilons"),
+    "strides": (other("Conv1", strides=[1, 1]), r"has the stride \[1, 1\]"),
+    "dilation": (other("block_2_depthwise", dilation_rate=[2, 2]), "dilation_rate"),
+    "padding": (other("block_1_pad", padding=[[1, 0], [1, 0]]), "a way that a module cannot record"),
+    "activation_of_convolution": (other("block_2_expand", activation="tanh"), "is tanh, where"),
+    "renamed_activation": (
+        other("block_2_expand", activation={"class_name": "LeakyReLU", "config": {"name": "linear"}}),
+        "leakyrelu",
+    ),
+    "between_factor": (behind("block_1_expand_relu", "Rescaling", scale=0.7, offset=0.0), "follows an activation"),
+    "between_pooling": (behind("block_2_add", "MaxPooling2D", **POOLED), "a MaxPooling2D layer"),
+    "between_norm": (behind("block_2_add", "UnitNormalization"), "a UnitNormalization layer"),
+    "called_in_training": (in_training("block_2_expand_BN"), "called with training=True"),
+    "without_residual": (without_residual, "has no residual sum"),
+    "product": (of_class("block_2_add", "Multiply"), "joins two branches"),
+    "max_pooling": (of_class("global_average", "GlobalMaxPooling2D"), "global max pooling"),
+    "hidden_tanh": (other("dense_Dense3", activation="tanh"), "tanh, where a module has ReLU"),
+    "softmax_of_another_axis": (behind("dense_Dense3", "Softmax", axis=1), "Softmax of an axis"),
+    "reshaped": (behind("dense_Dense3", "Reshape", target_shape=[4, 25]), "over several dimensions"),
+    "sigmoids": (other("dense_Dense4", activation="sigmoid"), "independent of each other"),
+    "behind_the_classes": (behind("dense_Dense4", "Rescaling", scale=2.0, offset=0.0), "follows its softmax"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_foreign_layers_are_refused_with_the_reason(project, name):
+    change, words = REFUSED[name]
+    edited(project, change)
+    with pytest.raises(InvalidModuleError, match=words):
+        load_source(project)
+
+
+@pytest.mark.parametrize("place", ["input", "Conv1", "bn_Conv1", "block_2_add", "out_relu", "dense_Dense3"])
+def test_layers_that_do_nothing_in_inference_are_left_out(project, place):
+    wanted = load_source(project)
+    edited(project, behind(place, "GaussianNoise", stddev=0.5))
+    found = load_source(project)
+    assert found.config.variant == wanted.config.variant
+    for name, array in wanted.weights.items():
+        np.testing.assert_array_equal(found.weights[name], array)
+
+
+def test_layers_that_can_be_folded_are(project):
+    plain = load_source(project)
+    edited(project, behind("global_average", "Rescaling", scale=0.5, offset=0.25))
+    folded = load_source(project).weights
+    kernel, bias = (f"MobilenetV2/Logits/Hidden/{leaf}" for leaf in ("weights", "biases"))
+    np.testing.assert_array_equal(folded[kernel], plain.weights[kernel] / 2)
+    moved = plain.weights[bias] + 0.25 * plain.weights[kernel].sum((0, 1, 2), np.float64)
+    np.testing.assert_allclose(folded[bias], moved, rtol=1e-6)
+
+
+def test_a_project_that_scales_its_images_itself_is_not_scaled_twice(project):
+    edited(project, behind("input", "Rescaling", scale=1 / 127.5, offset=-1.0))
+    assert load_source(project).config.variant.input_scale == 2
