@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from tensorflow_files import frozen_graph, some_weights
+from tensorflow_files import frozen_graph, some_weights, write_hub1
 
 from mobilenet_hub.architecture import mobilenet_v1
 from mobilenet_hub.errors import InvalidModuleError
@@ -43,6 +43,39 @@ def test_what_stands_in_a_files_place_is_said(tmp_path, name, content, words):
     with pytest.raises(InvalidModuleError, match=words) as caught:
         load_source(tmp_path / name)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "part", ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"]
+)
+def test_a_pointer_in_the_place_of_a_part_is_said(tmp_path, part):
+    """Repositories cloned without Git LFS have some files and pointers for others."""
+    write_hub1(tmp_path, some_weights(mobilenet_v1(0.25, 3)), (96, 96))
+    (tmp_path / part).write_bytes(LFS)
+    with pytest.raises(InvalidModuleError, match=rf"{part}.* is a Git LFS pointer"):
+        load_source(tmp_path)
+
+
+def test_a_file_for_the_edge_tpu_is_refused_by_that_name(tmp_path):
+    """As the Edge TPU's compiler writes it: one operator of its own, from images to scores."""
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    flatbuffers = pytest.importorskip("flatbuffers")
+    model, graph, code = schema.ModelT(), schema.SubGraphT(), schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+    code.customCode = b"edgetpu-custom-op"
+    graph.tensors = [schema.TensorT(), schema.TensorT()]
+    for tensor, shape in zip(graph.tensors, ([1, 224, 224, 3], [1, 5]), strict=True):
+        tensor.shape, tensor.type, tensor.name = shape, schema.TensorType.UINT8, b"x"
+    operator = schema.OperatorT()
+    operator.inputs, operator.outputs = [0], [1]
+    graph.inputs, graph.outputs, graph.operators = [0], [1], [operator]
+    model.version, model.operatorCodes, model.subgraphs, model.buffers = 3, [code], [graph], [schema.BufferT()]
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    for name in ("model_edgetpu.tflite", "model"):
+        (tmp_path / name).write_bytes(builder.Output())
+        with pytest.raises(InvalidModuleError, match=r"compiled for the Edge TPU .* lacks _edgetpu"):
+            load_source(tmp_path / name)
 
 
 def test_a_pytorch_file_is_refused_by_its_name(tmp_path):

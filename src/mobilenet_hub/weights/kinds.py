@@ -32,14 +32,11 @@ def kind_of(file: Path) -> str | None:  # noqa: PLR0911 (one for each kind)
     Raises:
         InvalidModuleError: it is something that people have in a model's place; says what, and what to do.
     """
-    try:
-        with file.open("rb") as stream:
-            head = stream.read(_HEAD)
-    except OSError:
+    head = refuse_stand_in(file)
+    if head is None:
         return None
     if _OPENVINO.match(head):
         return OPENVINO
-    refuse_stand_in(file, head)
     if file.suffix.lower() == ".bin" and _is_openvino(file.with_suffix(".xml")):
         return OPENVINO_WEIGHTS
     if head.startswith(_HDF5):
@@ -60,18 +57,26 @@ def kind_of(file: Path) -> str | None:  # noqa: PLR0911 (one for each kind)
     return by_name
 
 
-def refuse_stand_in(file: Path, head: bytes) -> None:
+def refuse_stand_in(file: Path) -> bytes | None:
     """Refuse what people have in a file's place without knowing.
+
+    Returns:
+        The file's first bytes, None where it cannot be read.
 
     Raises:
         InvalidModuleError: it is a Git LFS pointer, a web page, or a list of checkpoints.
     """
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(_HEAD)
+    except OSError:
+        return None
     if head.startswith(_LFS):
         raise InvalidModuleError(
             f"{file} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull` in its repository, or "
             "download it from the repository's page"
         )
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_WEB):
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_WEB) and not _OPENVINO.match(head):
         raise InvalidModuleError(
             f"{file} is a web page, saved in the place of the file: download the file itself (on GitHub: Raw)"
         )
@@ -80,6 +85,7 @@ def refuse_stand_in(file: Path, head: bytes) -> None:
             f"{file} only says which checkpoint beside it is the newest: give the folder, {file.parent}, or the "
             "checkpoint's name without .index"
         )
+    return head
 
 
 def _is_openvino(file: Path) -> bool:

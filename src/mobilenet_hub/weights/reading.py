@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mobilenet_hub.errors import CorruptFileError, InvalidModuleError, MobileNetHubError
+from mobilenet_hub.weights.kinds import refuse_stand_in
 
 _FLOATS = ("float32", "float16", "float64")
 
@@ -29,7 +30,7 @@ def reading(file: Path, what: str) -> Iterator[None]:
         what: what it should be, e.g. "a frozen graph".
 
     Raises:
-        InvalidModuleError: the block raised Unusable.
+        InvalidModuleError: the block raised Unusable, or the file is a Git LFS pointer or a web page.
         CorruptFileError: the block raised what data raise that are damaged or of another structure.
     """
     try:
@@ -41,6 +42,7 @@ def reading(file: Path, what: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise CorruptFileError(f"{error.filename or file} is missing") from None
     except (ValueError, OSError, RecursionError, OverflowError, MemoryError) as error:
+        refuse_stand_in(file)
         reason = str(error) or type(error).__name__
         raise CorruptFileError(f"{file} is damaged, cut off or not {what}: {reason}") from None
     except (KeyError, TypeError, AttributeError, IndexError) as error:  # JSON of another structure than it should have
