@@ -10,11 +10,13 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 from exported import MAX_DIFFERENCE, V1_FEATURES, made_module
-from reference_network import forward
+from reference_network import forward, random_weights
 
+import mobilenet_hub as hub
 from mobilenet_hub.cli.main import main
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.exporting.export import export
+from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.store import open_module
 
 pytestmark = pytest.mark.slow
@@ -74,6 +76,42 @@ def test_mobilenet_pull_fetches_from_it(over_http, site, address, monkeypatch):
     pulled, made = open_module(V1_FEATURES), made_module(V1_FEATURES)
     assert pulled.config.network == made.config.network
     assert all(pulled.weights[name].tobytes() == array.tobytes() for name, array in made.weights.items())
+
+
+def test_a_module_of_ones_own_goes_by_its_address(address, site, tmp_path, monkeypatch, capsys):
+    config = ModuleConfig("mobilenet_v1", 0.25, (32, 32), 3, labels=("ant", "bee", "cat"))
+    mine = Module(config, random_weights(config.network))
+    export(mine, "site", site[0], handle="me/insects/1")
+    url = f"{address}/me/insects/1"
+    monkeypatch.setenv("MOBILENET_HUB_OFFLINE", "0")
+    classifier, images = (
+        hub.Classifier(url, precision="f32"),
+        np.random.default_rng(1).random((2, 32, 32, 3), np.float32),
+    )
+    assert classifier.labels == ("ant", "bee", "cat")
+    expected = hub.Classifier(mine, precision="f32").logits(images)
+    assert np.abs(classifier.logits(images) - expected).max() <= MAX_DIFFERENCE * np.abs(expected).max()
+    keras = pytest.importorskip("keras")
+    layer = hub.KerasLayer(url)
+    assert np.abs(np.asarray(keras.ops.convert_to_numpy(layer(images))) - expected).max() < 1e-4
+    monkeypatch.setenv("MOBILENET_HUB_OFFLINE", "1")  # now it is in the cache
+    assert hub.resolve(url) == hub.pull(url)
+    assert main(["cache"]) == 0
+    handle = url.removeprefix("http://").replace(":", "_")
+    assert handle in capsys.readouterr().out
+    assert main(["cache", "remove", url]) == 0
+    with pytest.raises(hub.OfflineError, match="export --format site"):
+        hub.Classifier(url)
+    monkeypatch.setenv("MOBILENET_HUB_OFFLINE", "0")
+    with pytest.raises(hub.DownloadError, match=r"404.*\n.*Serve there"):
+        hub.pull(f"{url}0")
+    assert main(["cache"]) == 0 and handle not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("url", ["http://localhost/", "http://me@localhost/a/1", "http://localhost/../x", "http://[/a"])
+def test_what_cannot_be_a_modules_address_is_refused(url):
+    with pytest.raises(hub.UnknownModuleError, match="no address of a module"):
+        hub.resolve(url)
 
 
 def test_stock_tensorflow_hub_fetches_from_it(address, tmp_path):

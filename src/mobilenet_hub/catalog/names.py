@@ -62,6 +62,16 @@ def parse_name(text: str) -> ModuleName:
     return ModuleName("/".join(parts), version)
 
 
+def is_published_place(host: str) -> bool:
+    """Tell whether a host is one under whose addresses Google published the modules.
+
+    Example:
+        >>> is_published_place("tfhub.dev"), is_published_place("localhost")
+        (True, False)
+    """
+    return host in (*_HUB_HOSTS, *_KAGGLE_HOSTS)
+
+
 def show(text: str) -> str:
     """Quote a name for an error message, cut where it is long.
 

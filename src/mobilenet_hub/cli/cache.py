@@ -155,9 +155,12 @@ def _chosen(names: list[str]) -> "list[Entry]":
 def _handle(name: str) -> str:
     """Return a name's handle; a module put there by hand under another name goes by its folder."""
     from mobilenet_hub.catalog.find import find_module
+    from mobilenet_hub.store.address import own_address
     from mobilenet_hub.store.cache import is_cached
 
     try:
+        if address := own_address(name):
+            return address.handle
         return find_module(name).handle
     except UnknownModuleError:
         if ".." not in name.split("/") and is_cached(name):

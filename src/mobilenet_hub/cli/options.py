@@ -9,7 +9,8 @@ import re
 
 from mobilenet_hub.cli.parser import mark_seldom
 
-MODULE_HELP = "a module folder, a TF Hub or Kaggle handle or URL, a short name, or starter"
+PUBLISHED_HELP = "a TF Hub or Kaggle handle or URL, a short name"
+MODULE_HELP = f"a module folder, {PUBLISHED_HELP}, or starter"
 LABELLED_HELP = "a folder with a subfolder of photos for each class, or a table of path,label"
 
 

@@ -15,7 +15,7 @@ EXAMPLES = (
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
     parser.add_argument(
-        "modules", nargs="+", metavar="MODULE", help="a TF Hub or Kaggle handle or URL, or a short name"
+        "modules", nargs="+", metavar="MODULE", help="a TF Hub or Kaggle handle or URL, a short name, or your own's URL"
     )
     parser.add_argument("--force", action="store_true", help="fetch again what is in the cache already")
 

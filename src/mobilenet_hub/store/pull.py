@@ -8,7 +8,8 @@ import logging
 import os
 import shutil
 import sys
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from mobilenet_hub.host.locks import locked
 from mobilenet_hub.host.progress import Bars, OnProgress
 from mobilenet_hub.module import Module
 from mobilenet_hub.module_folder import write_module
+from mobilenet_hub.store.address import own_address
 from mobilenet_hub.store.cache import (
     Origin,
     damage_of,
@@ -43,7 +45,36 @@ from mobilenet_hub.store.places import Candidate, candidates, mirror
 from mobilenet_hub.weights.archive import unpack
 from mobilenet_hub.weights.convert import load_source
 
+# What there is to say where an address of one's own does not answer.
+_SERVE_IT = "Serve there what `mobilenet export --format site` wrote"
 _log = logging.getLogger("mobilenet_hub")
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is to come into the cache."""
+
+    handle: str
+    places: Callable[[], Iterable[Candidate]]
+    made: Callable[[Path, Candidate], Module]  # of what was found at a place, held against what it should be
+    advice: Callable[[], str]  # what to put where, for a person who cannot fetch it
+
+
+def _wanted(name: str) -> _Wanted:
+    if address := own_address(name):
+        return _Wanted(
+            address.handle,
+            lambda: [Candidate("address", address.archive)],
+            lambda source, place: load_source(source),
+            lambda: f"{_SERVE_IT}, or put its module folder at {entry_folder(address.handle)}",
+        )
+    module = find_module(name)
+    return _Wanted(
+        module.handle,
+        lambda: candidates(module),
+        lambda source, place: _as_asked(source, module, place),
+        lambda: _what_to_put_where(module),
+    )
 
 
 def pull(name: str, *, force: bool = False, progress: bool | None = None, policy: Policy = PATIENT) -> Path:
@@ -52,7 +83,7 @@ def pull(name: str, *, force: bool = False, progress: bool | None = None, policy
     An entry that is there and sound is returned at once; one that is damaged is fetched anew.
 
     Args:
-        name: any name of a published module.
+        name: any name of a published module, or the http address of one of somebody's own (docs/export.md).
         force: fetch it even where it is there.
         progress: show a bar for downloads of over two seconds; None: if standard error is a terminal.
         policy: timeouts, attempts and limits of the downloads.
@@ -67,26 +98,26 @@ def pull(name: str, *, force: bool = False, progress: bool | None = None, policy
         >>> pull("mobilenet_v1_025_128/classification")  # doctest: +SKIP
         PosixPath('/home/me/.cache/mobilenet-hub/google/imagenet/mobilenet_v1_025_128/classification/5')
     """
-    module = find_module(name)
-    entry = entry_folder(module.handle)
+    wanted = _wanted(name)
+    entry = entry_folder(wanted.handle)
     if force or damage_of(entry):
         shown = sys.stderr.isatty() if progress is None else progress
         arrived = None if force else lambda: damage_of(entry) is None
-        with Bars(quiet=not shown) as bars, locked(lock_file(module.handle), done=arrived) as held:
+        with Bars(quiet=not shown) as bars, locked(lock_file(wanted.handle), done=arrived) as held:
             if held and ((damage := damage_of(entry)) or force):
-                _fetch_in_place_of(damage, module, bars, policy)
-    tidy(module.handle)
+                _fetch_in_place_of(damage, wanted, bars, policy)
+    tidy(wanted.handle)
     return entry
 
 
 def _fetch_in_place_of(
-    damage: InvalidModuleError | None, module: PublishedModule, on_progress: OnProgress, policy: Policy
+    damage: InvalidModuleError | None, wanted: _Wanted, on_progress: OnProgress, policy: Policy
 ) -> None:
     """Fetch a module, holding its lock; a failure leaves no work behind, and a damaged entry as it was."""
-    work = work_folder(module.handle)
-    is_repair = damage is not None and entry_folder(module.handle).exists()
+    work = work_folder(wanted.handle)
+    is_repair = damage is not None and entry_folder(wanted.handle).exists()
     try:
-        _fetch(module, on_progress, policy)
+        _fetch(wanted, on_progress, policy)
         shutil.rmtree(work, ignore_errors=True)
         if is_repair:
             _log.warning("%s; it was fetched anew", damage)
@@ -94,23 +125,23 @@ def _fetch_in_place_of(
         shutil.rmtree(work, ignore_errors=True)
         if is_repair and isinstance(failure, MobileNetHubError):
             raise InvalidModuleError(
-                f"{damage}; it could not be repaired: {failure}; `mobilenet cache remove {module.handle}` removes it"
+                f"{damage}; it could not be repaired: {failure}; `mobilenet cache remove {wanted.handle}` removes it"
             ) from failure
         raise
 
 
-def _fetch(module: PublishedModule, on_progress: OnProgress, policy: Policy) -> None:
+def _fetch(wanted: _Wanted, on_progress: OnProgress, policy: Policy) -> None:
     """Try the sources in order; what one refuses, the next may have."""
     failures: list[str] = []
     offline, unreachable = is_offline(), set()
-    for candidate in candidates(module):
+    for candidate in wanted.places():
         if candidate.server and (offline or candidate.server in unreachable):
             continue
         try:
-            _take(candidate, module, on_progress, policy)
+            _take(candidate, wanted, on_progress, policy)
             return
         except MobileNetHubError as error:
-            work = work_folder(module.handle)
+            work = work_folder(wanted.handle)
             shutil.rmtree(work, ignore_errors=True)
             reason = str(error).removeprefix(f"{candidate.place}: ").replace(f"{work}{os.sep}", "")
             failures.append(f"{candidate.source}, {candidate.place}: {reason}")
@@ -120,18 +151,18 @@ def _fetch(module: PublishedModule, on_progress: OnProgress, policy: Policy) -> 
                 _log.warning("refused what %s", failures[-1])
     tried = "".join(f"\n  {failure}" for failure in failures)  # one line a source
     if offline:
-        raise OfflineError(_how_to_fill(module) + (f"\ntried:{tried}" if tried else ""))
+        raise OfflineError(_how_to_fill(wanted) + (f"\ntried:{tried}" if tried else ""))
     if not failures:
-        raise ModuleUnavailableError(f"{_how_to_fill(module)}; none of the configured sources has it")
+        raise ModuleUnavailableError(f"{_how_to_fill(wanted)}; none of the configured sources has it")
     raise DownloadError(
-        f"{module.handle} could not be fetched:{tried}\n{_what_to_put_where(module)}; weights that you have in another "
+        f"{wanted.handle} could not be fetched:{tried}\n{wanted.advice()}; weights that you have in another "
         "file become a module with `mobilenet convert`"
     )
 
 
-def _how_to_fill(module: PublishedModule) -> str:
+def _how_to_fill(wanted: _Wanted) -> str:
     forbids = ", and MOBILENET_HUB_OFFLINE=1 forbids to fetch it" if is_offline() else ""
-    return f"{module.handle} is not on this machine{forbids}. {_what_to_put_where(module)}"
+    return f"{wanted.handle} is not on this machine{forbids}. {wanted.advice()}"
 
 
 def _what_to_put_where(module: PublishedModule) -> str:
@@ -143,9 +174,9 @@ def _what_to_put_where(module: PublishedModule) -> str:
     )
 
 
-def _take(candidate: Candidate, module: PublishedModule, on_progress: OnProgress, policy: Policy) -> None:
+def _take(candidate: Candidate, wanted: _Wanted, on_progress: OnProgress, policy: Policy) -> None:
     """Make the module from what lies at one place, and install it."""
-    work = work_folder(module.handle)
+    work = work_folder(wanted.handle)
     for leftover in ("unpacked", "module"):  # of a killed process; its part of a download is resumed
         shutil.rmtree(work / leftover, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
@@ -158,9 +189,9 @@ def _take(candidate: Candidate, module: PublishedModule, on_progress: OnProgress
     if source.is_file():
         archive = describe_file(source)
         source = _inner_folder(unpack(source, work / "unpacked"))
-    staged = write_module(work / "module", _as_asked(source, module, candidate))
+    staged = write_module(work / "module", wanted.made(source, candidate))
     origin = Origin(
-        handle=module.handle,
+        handle=wanted.handle,
         source=candidate.source,
         url=str(candidate.place),
         date=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -12,6 +12,7 @@ from mobilenet_hub.errors import InputError, InvalidModuleError, ModuleUnavailab
 from mobilenet_hub.host.files import exists, is_file, is_folder, sha256_of
 from mobilenet_hub.module import Module
 from mobilenet_hub.module_folder import CONFIG_FILE, read_module, weights_file
+from mobilenet_hub.store.address import own_address
 from mobilenet_hub.store.cache import damage_of, entry_folder, tidy
 from mobilenet_hub.store.places import module_named_by
 
@@ -25,8 +26,8 @@ def resolve(handle: str | os.PathLike[str], *, fetch: bool = True, kind: Kind | 
     """Return the module folder that a name stands for, fetching a published module where it is not here yet.
 
     Args:
-        handle: a module folder's path, "starter", or any name of a published module; a folder of that name that holds a
-            module comes first.
+        handle: a module folder's path, "starter", any name of a published module, or the http address of one of
+            somebody's own; a folder of that name that holds a module comes first.
         fetch: whether to fetch a module that is not here; False: only look.
         kind: which of a network's two modules is meant by the network's name alone, "mobilenet_v2_130_224".
 
@@ -50,7 +51,8 @@ def resolve(handle: str | os.PathLike[str], *, fetch: bool = True, kind: Kind | 
     if isinstance(handle, os.PathLike) or handle.startswith(_FILE_URL):
         raise _not_a_module(folder)
     try:
-        module = find_module(handle, kind)
+        address = own_address(handle)
+        cached_as = address.handle if address else find_module(handle, kind).handle
     except UnknownModuleError:
         if exists(folder) or handle.startswith((".", "~", os.sep)):
             raise _not_a_module(folder) from None
@@ -59,15 +61,15 @@ def resolve(handle: str | os.PathLike[str], *, fetch: bool = True, kind: Kind | 
                 f"no folder {handle} here, and no published module of that name; did you mean {near}?"
             ) from None
         raise
-    entry = entry_folder(module.handle)
+    entry = entry_folder(cached_as)
     if damage_of(entry) is None:
-        tidy(module.handle)
+        tidy(cached_as)
         return _ModuleFolder(entry)
     if not fetch:
-        raise ModuleUnavailableError(f"{module.handle} is not on this machine: {entry} holds no module")
+        raise ModuleUnavailableError(f"{cached_as} is not on this machine: {entry} holds no module")
     from mobilenet_hub.store.pull import pull  # a module that is here needs none of what fetches
 
-    return _ModuleFolder(pull(module.handle))
+    return _ModuleFolder(pull(address.url if address else cached_as))
 
 
 class _ModuleFolder(type(Path())):
