@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +55,18 @@ def published():
     """The outputs that TF-Slim computes with the golden weights: key -> array."""
     with np.load(need("golden/published.npz")) as arrays:
         return dict(arrays)
+
+
+@pytest.fixture(scope="session")
+def old_hub_models(tmp_path_factory):
+    """A folder of models that the unmodified tensorflow_hub and tf_keras saved (stock_old_models.py)."""
+    for package in ("tensorflow", "tensorflow_hub", "tf_keras"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"needs {package}")
+    made = tmp_path_factory.mktemp("old")
+    script = Path(__file__).with_name("stock_old_models.py")
+    subprocess.run([sys.executable, script, made], check=True, timeout=600, capture_output=True)
+    return made
 
 
 @pytest.fixture(autouse=True)

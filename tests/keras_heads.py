@@ -9,7 +9,12 @@ def body(keras, version, alpha=0.35, size=SIZE):
     """keras.applications' network without its top, its statistics away from where they begin."""
     make = keras.applications.MobileNetV2 if version == 2 else keras.applications.MobileNet
     network = make((size, size, 3), alpha=alpha if version == 2 else 0.25, include_top=False, weights=None)
-    random = np.random.default_rng(version)
+    return randomized(network, version)
+
+
+def randomized(network, seed=0):
+    """Take the statistics of a network away from where they begin."""
+    random = np.random.default_rng(seed)
     for layer in network.layers:
         if "BatchNorm" in type(layer).__name__:
             gamma, beta, mean, variance = layer.get_weights()
@@ -37,6 +42,7 @@ BEFORE = {
     "preprocess": (lambda k, v: [preprocess(k, v)], PIXELS),
     "rescaling": (lambda k, v: [k.layers.Rescaling(1 / 127.5, offset=-1)], PIXELS),
     "rescaling255": (lambda k, v: [k.layers.Rescaling(1 / 255)], PIXELS),
+    "rescaling_both": (lambda k, v: [k.layers.Rescaling(1 / 255), k.layers.Rescaling(2.0, offset=-1)], PIXELS),
     "augmented": (
         lambda k, v: [
             k.layers.RandomFlip("horizontal"), k.layers.RandomRotation(0.1), k.layers.Rescaling(1 / 127.5, offset=-1),
@@ -72,11 +78,26 @@ BEHIND = {
     ),
     "linear_pair": layers(GAP, dense(9), dense(4, "softmax")),
     "average_pooling": layers(("AveragePooling2D", ((2, 2),), {}), ("Flatten", (), {}), dense(4, "softmax")),
+    "keepdims": layers(("GlobalAveragePooling2D", (), {"keepdims": True}), ("Flatten", (), {}), dense(4, "softmax")),
+    "convolution_1x1": layers(
+        ("GlobalAveragePooling2D", (), {"keepdims": True}),
+        DROP,
+        ("Conv2D", (4, 1), {}),
+        ("Reshape", ((4,),), {}),
+        ("Activation", ("softmax",), {}),
+    ),
+    "hidden_norm_relu": layers(GAP, dense(9, use_bias=False), NORM, ("Activation", ("relu",), {}), dense(4, "softmax")),
+    "noise": layers(GAP, ("GaussianNoise", (0.1,), {}), dense(4, "softmax", kernel_regularizer="l2")),
+    "softmax_layer": layers(GAP, dense(4), ("Softmax", (), {})),
     "features": layers(GAP),
 }
 REFUSED = {
-    "flatten": (layers(("Flatten", (), {}), dense(4, "softmax")), "flattens the feature map"),
+    "flatten": (layers(("Flatten", (), {}), dense(4, "softmax")), "flattens? the feature map"),
     "max_pooling": (layers(("GlobalMaxPooling2D", (), {}), dense(4, "softmax")), "global max pooling"),
+    "relu6": (layers(GAP, dense(9, "relu6"), dense(4, "softmax")), "activation relu6"),
+    "gelu": (layers(GAP, dense(9, "gelu"), dense(4, "softmax")), "(?i)gelu"),
+    "elu_layer": (layers(GAP, dense(9), ("ELU", (), {}), dense(4, "softmax")), "(?i)elu"),
+    "leaky": (layers(GAP, dense(9), ("LeakyReLU", (), {}), dense(4, "softmax")), "(?i)leaky.?relu"),
     "tanh": (layers(GAP, dense(9, "tanh"), dense(4, "softmax")), "activation tanh"),
     "many_sigmoids": (layers(GAP, dense(4, "sigmoid")), "4 classes are independent"),
     "one_softmax": (layers(GAP, dense(1, "softmax")), "softmax of one unit"),
@@ -121,10 +142,16 @@ def given(images, how):
 
 
 def shaken(model, seed=0):
-    """Give the layers behind the network weights that say something."""
+    """Give the layers behind the network weights that say something, and keep what they say away from 0 and 1."""
     random = np.random.default_rng(seed)
     for layer in model.layers:
-        if type(layer).__name__ in ("Dense", "BatchNormalization") and layer.get_weights():
-            arrays = layer.get_weights()
-            layer.set_weights([random.normal(0.1, 0.4, one.shape) ** (2 if one.ndim == 1 else 1) for one in arrays])
+        own = type(layer).__name__ == "Conv2D" and not layer.use_bias
+        if type(layer).__name__ in ("Dense", "Conv2D", "BatchNormalization") and not own:
+            layer.set_weights([_some(random, one.shape) for one in layer.get_weights()])
     return model
+
+
+def _some(random, shape):
+    if len(shape) == 1:
+        return random.uniform(0.1, 0.5, shape)
+    return random.normal(0.1, 1, shape) / np.sqrt(np.prod(shape[:-1]))

@@ -43,6 +43,7 @@ V2 = "google/imagenet/mobilenet_v2_035_96/feature_vector/5"
 V2_OLD = "google/imagenet/mobilenet_v2_035_96/feature_vector/4"
 V2_CLASSES = "google/imagenet/mobilenet_v2_035_96/classification/4"
 NAMELESS = "google/tf2-preview/mobilenet_v2/feature_vector/2"  # tensorflow/hub issue 287: no .h5 can be made of it
+FOLDERS = ("frozen", "tuned")  # of these SavedModels, too
 MODULES = {V1: ("as made", 0), V1_OLD: ("by name", 1), V1_CLASSES: ("beta first", 2)} | {
     V2: ("by name", 3),
     V2_OLD: ("beta first", 4),
@@ -136,6 +137,9 @@ def main(folder):
         model.save(folder / f"{name}.keras")
         model.save_weights(folder / f"{name}.weights.h5")
         (folder / f"{name}.json").write_text(model.to_json())
+        if name in FOLDERS:
+            model.save(folder / f"{name}.saved", save_format="tf")
+            model.export(str(folder / f"{name}.exported"))
     np.savez(folder / "answers.npz", **answers)
     shutil.rmtree(folder / "my_module")
 

@@ -4,11 +4,7 @@ The files are made in a process of its own (stock_old_models.py), from SavedMode
 that published modules had; the answers beside them are the original's.
 """
 
-import subprocess
-import sys
 import warnings
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,15 +20,8 @@ SEEDS = {"frozen": 0, "frozen by name": 1, "classes": 2, "own folder": 6, "namel
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder of the original's files."""
-    for package in ("tensorflow", "tensorflow_hub", "tf_keras"):
-        if find_spec(package) is None:
-            pytest.skip(f"needs {package}")
-    made = tmp_path_factory.mktemp("old")
-    script = Path(__file__).with_name("stock_old_models.py")
-    subprocess.run([sys.executable, script, made], check=True, timeout=600, capture_output=True)
-    return made
+def folder(old_hub_models):
+    return old_hub_models
 
 
 @pytest.fixture

@@ -7,14 +7,15 @@ import warnings
 
 import numpy as np
 import pytest
-from keras_heads import BEFORE, BEHIND, FORMS, PIXELS, REFUSED, SIZE, body, given, nested, preprocess, shaken
+from keras_heads import BEHIND, PIXELS, SIZE, body, given, nested, preprocess, shaken
+from keras_matrix import CASES, FORMATS, LIGHT, compare, part
 from reference_network import forward
 
-from mobilenet_hub.errors import InvalidModuleError
 from mobilenet_hub.weights.convert import load_source
 
 pytestmark = [pytest.mark.keras_backend, pytest.mark.filterwarnings("ignore")]
 IMAGES = np.random.default_rng(0).random((2, SIZE, SIZE, 3), np.float32)
+PART = list(part())
 LIBRARIES = ("keras", "tf_keras")
 SAVED = {"keras": (".keras", ".h5"), "tf_keras": (".keras", ".h5")}
 
@@ -24,11 +25,6 @@ def library(request):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip(request.param)
-
-
-@pytest.fixture(scope="module")
-def bodies(library):
-    return {version: body(library, version) for version in (1, 2)}
 
 
 def saved(library, model, folder):
@@ -54,37 +50,22 @@ def check(model, path, images, logits=False):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("version", [1, 2])
-@pytest.mark.parametrize("name", BEHIND)
-def test_heads(library, bodies, version, name, tmp_path):
-    before = [preprocess(library, version)]
-    model = shaken(nested(library, bodies[version], before, BEHIND[name](library)))
-    for path in saved(library, model, tmp_path):
-        check(model, path, given(IMAGES, PIXELS), logits="logit" in name)
+@pytest.mark.parametrize(("name", "version", "head", "forms"), PART, ids=[" ".join(map(str, one[:3])) for one in PART])
+def test_heads_in_every_format(name, version, head, forms, tmp_path):
+    keras = pytest.importorskip(name)
+    if any(form not in LIGHT for form in forms):
+        pytest.importorskip("tensorflow")
+    model = CASES[head].make(keras, version)
+    for form in forms:
+        compare(model, FORMATS[name][form](model, tmp_path), head)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", BEFORE)
-def test_what_comes_before(library, bodies, name, form, tmp_path):
-    before, how = BEFORE[name]
-    if (form == "flat" and name != "nothing") or (form == "sequential" and name == "preprocess"):
-        pytest.skip("cannot be built so")
-    made = FORMS[form](library, bodies[1], before(library, 1), BEHIND["hidden"](library))
-    made.build((None, SIZE, SIZE, 3))
-    model = shaken(made)
-    for path in saved(library, model, tmp_path):
-        check(model, path, given(IMAGES, how))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in REFUSED if name != "convolution"])  # its map is too small
-def test_other_heads_are_refused_with_the_reason(library, bodies, name, tmp_path):
-    behind, words = REFUSED[name]
-    model = nested(library, bodies[1], [], behind(library))
-    for path in saved(library, model, tmp_path):
-        with pytest.raises(InvalidModuleError, match=words):
-            load_source(path)
+def test_the_part_of_the_matrix_has_every_kind():
+    assert {head for _, _, head, _ in PART} == set(CASES)
+    assert {(name, form) for name, _, _, forms in PART for form in forms} == {
+        (name, form) for name, forms in FORMATS.items() for form in forms
+    }
+    assert {(name, version) for name, version, _, _ in PART} == {(name, at) for name in LIBRARIES for at in (1, 2)}
 
 
 def test_weights_of_partly_frozen_models_belong_to_the_layers_of_their_names(library, tmp_path):

@@ -22,7 +22,7 @@ from mobilenet_hub.weights.hugging_face import CONFIG_FILE as HF_CONFIG
 from mobilenet_hub.weights.hugging_face import PICKLE_FILE, is_hugging_face, read_hugging_face
 from mobilenet_hub.weights.hugging_face import WEIGHTS_FILE as HF_WEIGHTS
 from mobilenet_hub.weights.identify import Source, Wanted, to_module
-from mobilenet_hub.weights.keras_file import read_keras_file
+from mobilenet_hub.weights.keras_file import is_keras_config, read_keras_file
 from mobilenet_hub.weights.kinds import ARCHIVE, GRAPH, JSON, KERAS, LITERT, ONNX, OPENVINO, OPENVINO_WEIGHTS, kind_of
 from mobilenet_hub.weights.labels import labels_beside
 from mobilenet_hub.weights.litert import read_litert
@@ -252,6 +252,8 @@ def _read_file(file: Path, size: tuple[int, int] | None) -> Source | None:
     if file.name in _FOLDER_READERS:
         return _FOLDER_READERS[file.name](file.parent)
     kind = kind_of(file)
+    if kind == JSON and is_keras_config(file) and kind_of(weights := _only_file(file.parent) or file) == KERAS:
+        return read_keras_file(weights, size)
     if kind == JSON and (file.name == TFJS_FILE or is_tfjs(file)):
         return read_tfjs(file, size)
     if kind == KERAS:
@@ -272,7 +274,7 @@ def _read_folder(folder: Path, size: tuple[int, int] | None) -> Source:
             return read_checkpoint(prefix)
         if is_file(folder / VARIABLES_FILE) or is_file(folder / HUB1_FILE):
             raise InvalidModuleError(f"{folder / MODEL_FILE} is missing, and the files beside it belong to one")
-        if (folder / TFJS_FILE).is_file():
+        if (folder / TFJS_FILE).is_file() and not is_keras_config(folder / TFJS_FILE):
             return read_tfjs(folder / TFJS_FILE, size)
         if is_hugging_face(folder):
             return read_hugging_face(folder)

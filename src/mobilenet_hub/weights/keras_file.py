@@ -32,6 +32,8 @@ SUFFIXES = (".keras", ".h5", ".hdf5")
 EXTRA = "keras-files"
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _OWN = "mobilenet_hub>MobileNet"  # as Keras knows our network
+_CONFIGS = ("model.json", _CONFIG, "architecture.json")  # beside a file of weights alone, where no name says whose
+_MAX_CONFIG = 16 << 20
 _MAX_UNZIPPED = 1 << 30
 _MAX_DEPTH = 12
 _NUMBERED = re.compile(r"(conv2d|depthwise_conv2d|batch_normalization|dense)(?:_(\d+))?")
@@ -45,7 +47,7 @@ def read_keras_file(file: Path, size: tuple[int, int] | None = None) -> Source:
     """Read a MobileNet of keras.applications from any of Keras's files.
 
     Args:
-        file: .keras, .weights.h5, .h5 or .hdf5.
+        file: .keras, .weights.h5, .h5 or .hdf5. Beside weights alone, the model's to_json() says what they are.
         size: (height, width) that the caller gives, for files that do not say it.
 
     Raises:
@@ -58,7 +60,10 @@ def read_keras_file(file: Path, size: tuple[int, int] | None = None) -> Source:
         try:
             if zipfile.is_zipfile(file) and (own := _read_own(file, size)):
                 return own
-            config, layers = _read_zip(file) if zipfile.is_zipfile(file) else _read_h5(file, file.stat().st_size)
+            if zipfile.is_zipfile(file):
+                config, layers = _read_zip(file)
+            else:
+                config, layers = _read_h5(file, file.stat().st_size, _config_beside(file))
         except (RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
         return to_source(file, "Keras file", read_network(layers, config, size))
@@ -97,6 +102,24 @@ def _member(archive: zipfile.ZipFile, file: Path, name: str) -> bytes:
     if info.file_size > min(_MAX_UNZIPPED, 32 * file.stat().st_size):
         raise ValueError(f"{name} announces {info.file_size} bytes")
     return archive.read(name)
+
+
+def is_keras_config(file: Path) -> bool:
+    """Tell whether a file is what a Keras model's to_json() says."""
+    try:
+        value = json.loads(file.read_text("utf-8")) if file.stat().st_size <= _MAX_CONFIG else None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and value.get("class_name") in CONTAINERS and "config" in value
+
+
+def _config_beside(file: Path) -> Any:
+    """Return the model's configuration that lies beside its weights as JSON, None where there is none."""
+    stem = file.name.partition(".")[0]
+    for name in (f"{stem}.json", f"{stem.removesuffix('_weights')}.json", *_CONFIGS):
+        if is_keras_config(file.with_name(name)):
+            return json.loads(file.with_name(name).read_text("utf-8"))
+    return None
 
 
 def _read_zip(file: Path) -> tuple[Any, Mapping[str, Arrays]]:
@@ -183,6 +206,10 @@ def _described_layers(
         name = layer.get("name") or layer["config"].get("name")
         if layer["class_name"] in CONTAINERS:
             yield from _described_layers(layer, _inner(group, place), budget, (*path, name))
+        elif layer["class_name"] == "KerasLayer":  # tensorflow_hub's: variables in the order of its module
+            stored = _inner(group, f"{place}/vars")
+            arrays = {str(at): budget.read(_inner(stored, str(at))) for at in range(len(stored))}
+            yield "/".join((*path, name)), arrays
         elif leaves := _leaves(layer):
             stored = _inner(group, f"{place}/vars")
             if len(stored) != len(leaves):

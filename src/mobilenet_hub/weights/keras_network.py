@@ -6,6 +6,7 @@ to the layers that bear their names; only files without a configuration are read
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from mobilenet_hub.architecture import (
     architecture,
 )
 from mobilenet_hub.catalog.labels import imagenet_labels_1000
+from mobilenet_hub.errors import InvalidModuleError
 from mobilenet_hub.weights.head import Dense, head_weights
 from mobilenet_hub.weights.identify import Found, is_slim, slim_name
 from mobilenet_hub.weights.keras_graph import KerasGraph, Layer, read_graph
@@ -26,6 +28,7 @@ from mobilenet_hub.weights.operation import INERT, RESHAPE, Operation
 from mobilenet_hub.weights.operations import as_found, recognize
 from mobilenet_hub.weights.padding import preferred_padding
 from mobilenet_hub.weights.reading import Unusable, as_float32
+from mobilenet_hub.weights.variable_order import weights_by_order
 
 Arrays = Mapping[str, np.ndarray]  # one layer's: "kernel", "bias", "gamma", ...
 _INERT = (
@@ -129,9 +132,17 @@ class _Weights:
                         raise Unusable(f"{name} occurs twice: it has several published networks")
                     found[name] = as_float32(array, name)
                     self._used.add(path)
-        if not found:
-            raise Unusable(f"the weights of the module in {layer.name} have no TF-Slim names in this file")
-        return found
+        return found or self._by_order(layer)
+
+    def _by_order(self, layer: Layer) -> dict[str, np.ndarray]:
+        arrays = self.of(layer)
+        if not arrays:
+            raise Unusable(f"the weights of the module in {layer.name} are not in this file")
+        try:
+            named = weights_by_order(list(arrays.values()), Path(layer.name))
+        except InvalidModuleError as error:
+            raise Unusable(str(error)) from None
+        return {name: as_float32(array, name) for name, array in named.items()}
 
     def unused(self) -> list[str]:
         return [path for path in self._stored if path not in self._used and self._stored[path]]
@@ -241,8 +252,11 @@ def _norm(layer: Layer, arrays: Arrays) -> dict[str, Any]:
 def _published(layer: Layer, weights: _Weights) -> dict[str, Any]:
     """Return the network of a hub.KerasLayer."""
     for key in ("signature", "output_key", "arguments"):
-        if layer.config.get(key) not in (None, {}, "default"):
-            raise Unusable(f"its layer {layer.name} is a module called with {key}={layer.config[key]!r}")
+        value = layer.config.get(key)
+        if key == "arguments" and isinstance(value, dict):  # the momentum says something of training only
+            value = {name: one for name, one in value.items() if name != "batch_norm_momentum"}
+        if value not in (None, {}, "default"):
+            raise Unusable(f"its layer {layer.name} is a module called with {key}={value!r}")
     found = weights.below(layer)
     scopes = {name.partition("/")[0] for name in found}
     networks = [name for name in BUILDERS if architecture(name, 1.0, 0).scope in scopes]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mobilenet_hub.weights.flatbuffer import Table
-from mobilenet_hub.weights.operation import INERT, RESHAPE, Operation
+from mobilenet_hub.weights.operation import INERT, MAX, RESHAPE, Operation
 from mobilenet_hub.weights.reading import Unusable, array_from, as_float32
 
 _IDENTIFIER = b"TFL3"
@@ -30,20 +30,21 @@ _MAX_POOL, _MUL, _RELU, _RELU6, _RESHAPE, _SOFTMAX, _CUSTOM, _PAD, _MEAN, _SUB, 
     41,
     42,
 )
-_SQUEEZE, _CAST, _QUANTIZE, _HARD_SWISH = 43, 53, 114, 117
+_SQUEEZE, _CAST, _REDUCE_MAX, _QUANTIZE, _HARD_SWISH = 43, 53, 82, 114, 117
 _NAMES = {  # of what is refused, in words that a person understands
     2: "concatenation", 5: "depth to space", 11: "L2 normalization", 12: "L2 pooling", 13: "local normalization",
-    _MAX_POOL: "max pooling", 20: "ReLU from -1 to 1", 23: "bilinear resizing", 26: "space to depth", 28: "tanh",
+    _MAX_POOL: "max pooling", 20: "ReLU from -1 to 1", 23: "bilinear resizing", 26: "space to depth",
     _CUSTOM: "an operator of somebody's own", 36: "gathering", 37: "batch to space", 38: "space to batch",
     39: "transpose", _MEAN: "mean over other axes", 45: "strided slice", 47: "exponential", 49: "splitting",
-    50: "log softmax", _CAST: "rounding to integers", 54: "PReLU", 55: "maximum", 56: "arg max", 57: "minimum",
+    50: "log softmax", _CAST: "rounding to integers", 55: "maximum", 56: "arg max", 57: "minimum",
     59: "negation", 60: "padding by a value", 65: "slice", 67: "transposed convolution", 73: "logarithm", 74: "sum",
-    75: "square root", 76: "reciprocal square root", 77: "shape", 78: "power", 82: "max pooling", 83: "packing",
-    92: "square", 97: "nearest resizing", 98: "leaky ReLU", 99: "squared difference", 100: "mirrored padding",
-    101: "absolute value", 102: "splitting", 105: "reversal", 111: "ELU", _HARD_SWISH: "HardSwish",
-    126: "a product of two branches", 150: "GELU", 152: "ReLU from 0 to 1",
+    75: "square root", 76: "reciprocal square root", 77: "shape", 78: "power", _REDUCE_MAX: "maximum", 83: "packing",
+    92: "square", 97: "nearest resizing", 99: "squared difference", 100: "mirrored padding",
+    101: "absolute value", 102: "splitting", 105: "reversal", _HARD_SWISH: "HardSwish",
+    126: "a product of two branches", 152: "ReLU from 0 to 1",
 }  # fmt: skip
-_FUNCTIONS = {_LOGISTIC: "sigmoid", _RELU: "relu", _RELU6: "relu6", _SOFTMAX: "softmax", _HARD_SWISH: "hard_swish"}
+_FUNCTIONS = {_LOGISTIC: "sigmoid", _RELU: "relu", _RELU6: "relu6", _SOFTMAX: "softmax", _HARD_SWISH: "hard_swish",
+              28: "tanh", 54: "PReLU", 98: "leaky ReLU", 111: "ELU", 150: "GELU"}  # fmt: skip
 _FUSED = {0: "linear", 1: "relu", 2: "ReLU from -1 to 1", 3: "relu6", 4: "tanh", 5: "sign"}  # ActivationFunctionType
 _FUSED_AT = {_CONV: 3, _DEPTHWISE: 4, _AVERAGE_POOL: 5, _FULLY_CONNECTED: 0, _ADD: 0, _MUL: 0, _SUB: 0, _DIV: 0}
 _TYPES = {0: "<f4", 1: "<f2", 2: "<i4", 3: "u1", 4: "<i8", 7: "<i2", 9: "i1", 10: "<f8"}  # TensorType
@@ -265,9 +266,9 @@ class LiteRtGraph:
             window = (one.option(4), one.option(3))
             whole = window == self.shape(one.inputs[0])[1:3] and prod(self.shape(one.output)[1:3]) == 1
             return "pool", {"window": window, "whole": whole}
-        axes = self.constant(one.inputs[1]) if one.code == _MEAN and len(one.inputs) > 1 else None
-        if one.code == _MEAN and axes is not None and sorted(axes.reshape(-1).astype(int) % 4) == [1, 2]:
-            return "mean", {}
+        axes = self.constant(one.inputs[1]) if one.code in (_MEAN, _REDUCE_MAX) and len(one.inputs) > 1 else None
+        if axes is not None and sorted(axes.reshape(-1).astype(int) % 4) == [1, 2]:
+            return ("mean" if one.code == _MEAN else MAX), {}
         if one.code in (_RESHAPE, _SQUEEZE):
             return RESHAPE, {"shape": self.shape(one.output)}
         if one.code in (_QUANTIZE, _DEQUANTIZE) or (one.code == _CAST and self._type(one.output) in _FLOATS):

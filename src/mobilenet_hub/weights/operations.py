@@ -14,7 +14,7 @@ from mobilenet_hub.architecture import BATCH_NORM_EPSILON, Architecture, ConvUni
 from mobilenet_hub.weights.head import Affine, Dense, Step, head_weights
 from mobilenet_hub.weights.identify import Found
 from mobilenet_hub.weights.likeness import network_of
-from mobilenet_hub.weights.operation import INERT, RESHAPE, Operation, Tensor
+from mobilenet_hub.weights.operation import INERT, MAX, RESHAPE, Operation, Tensor
 from mobilenet_hub.weights.padding import SAME, Pads, padding_rule
 from mobilenet_hub.weights.reading import Unusable, as_float32
 
@@ -198,6 +198,8 @@ class _Walk:
             self._take_sum(one)
         elif one.kind in ("mean", "pool") and whole:
             self._take_pooling(one)
+        elif one.kind == MAX and whole:
+            raise Unusable(f"{one.name} is global max pooling, where a module has global average pooling")
         elif one.kind == RESHAPE and whole:
             raise Unusable(f"{one.name} flattens the feature map, where a module has global average pooling")
         else:

@@ -15,6 +15,7 @@ from mobilenet_hub.weights.reading import Unusable
 from mobilenet_hub.weights.tensorflow.graph_def import CONVOLUTIONS, Node, image_size_of, nodes_of, variant_of
 from mobilenet_hub.weights.tensorflow.graph_operations import TensorFlowGraph
 from mobilenet_hub.weights.tensorflow.protobuf import Message
+from mobilenet_hub.weights.tensorflow.variables import Variables
 
 _PASSING = ("Identity", "ReadVariableOp", "Cast")
 _OTHER_ACTIVATIONS = ("Relu", "LeakyRelu", "Elu", "Selu", "Tanh", "Softplus", "Softsign", "Sigmoid")
@@ -44,7 +45,7 @@ def read_graph(graph: Message, values: Mapping[str, np.ndarray], size: tuple[int
     if ends is None:
         _check_parts(nodes)
         return None
-    followed = TensorFlowGraph(graph, values)
+    followed = TensorFlowGraph(graph, Variables(values))
     start, end = map(followed.tensor, ends)
     operations = followed.operations(end)
     return as_found(recognize(operations, start, end, size), size, tuple(one.name for one in operations))

@@ -4,17 +4,17 @@ What depends on constants and variables alone is computed. Source: the registrat
 (tensorflow/core/ops/*.cc) for the attributes' meaning and defaults.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mobilenet_hub.weights.operation import INERT, RESHAPE, Operation
+from mobilenet_hub.weights.operation import INERT, MAX, RANDOM, RESHAPE, Operation
 from mobilenet_hub.weights.reading import Unusable
 from mobilenet_hub.weights.tensorflow.graph_calls import Calls, Key, Placed
 from mobilenet_hub.weights.tensorflow.graph_def import Node
 from mobilenet_hub.weights.tensorflow.protobuf import Message
+from mobilenet_hub.weights.tensorflow.variables import Variables
 
 _VARIABLES = ("VarHandleOp", "VariableV2", "Variable")
 _STARTS = ("Placeholder",)
@@ -34,16 +34,15 @@ _COMPUTED: dict[str, Callable[..., np.ndarray]] = {
 _SUMS = ("Add", "AddV2")
 _CASTS = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}  # types.proto
 _CAST_FLOATS = (1, 2, 19)
-_NUMBERED = re.compile(r"_\d+$")
 _EPSILON = 1e-4  # FusedBatchNorm's own, where a graph does not say it
 
 
 class TensorFlowGraph(Calls):
     """A GraphDef with its functions, and the values of its variables."""
 
-    def __init__(self, graph: Message, variables: Mapping[str, np.ndarray] | None = None):
+    def __init__(self, graph: Message, variables: Variables | None = None):
         super().__init__(graph)
-        self._variables = variables or {}
+        self._variables = variables or Variables()
 
     def operations(self, end: Key) -> list[Operation]:
         """Return what leads to a tensor, each operation after those that it takes its inputs from.
@@ -57,7 +56,7 @@ class TensorFlowGraph(Calls):
 class _Reading:
     """Goes through nodes in order: computes constants, and lists what is done to the images."""
 
-    def __init__(self, placed: Mapping[Key, Placed], variables: Mapping[str, np.ndarray]):
+    def __init__(self, placed: Mapping[Key, Placed], variables: Variables):
         self._placed = placed
         self._variables = variables
         self._constants: dict[Key, np.ndarray | None] = {}  # None: of a kind that is no number
@@ -74,7 +73,7 @@ class _Reading:
         if one.node.op == "Const":
             self._constants[key] = one.node.constant() if one.node.is_number else None
         elif one.node.op in _VARIABLES:
-            self._constants[key] = self._variable(one.node)
+            self._constants[key] = self._variables.value(key[0], one.node)
         elif one.node.op == "Shape":  # of the batch's size, nothing of the images
             self._constants[key], self._shapes[key] = None, one.inputs[0]
         elif "Random" in one.node.op:
@@ -86,14 +85,6 @@ class _Reading:
         else:
             self._constants[key] = self._computed(one)
         return True
-
-    def _variable(self, node: Node) -> np.ndarray | None:
-        shared = node.attributes["shared_name"].text(2) if "shared_name" in node.attributes else ""
-        # A copy that Keras 3 exports is numbered in the graph, but not in the checkpoint.
-        for name in (shared, node.name, _NUMBERED.sub("", shared), _NUMBERED.sub("", node.name)):
-            if name in self._variables:
-                return self._variables[name]
-        return None
 
     def _computed(self, one: Placed) -> np.ndarray | None:
         values = [self._constants[taken] for taken in one.inputs]
@@ -144,6 +135,10 @@ class _Reading:
             return "pad", self._pad(one)
         if op == "Mean" and sorted(self._value(one.inputs[1], node, "an axis").reshape(-1) % 4) == [1, 2]:
             return "mean", {}
+        if op == "Max" and sorted(self._value(one.inputs[1], node, "an axis").reshape(-1) % 4) == [1, 2]:
+            return MAX, {}
+        if "Random" in op:
+            return RANDOM, {}
         if op == "AvgPool" and node.integers("ksize")[::3] == [1, 1] and node.text("padding") == "VALID":
             _check_channels_last(node)
             return "pool", {"window": tuple(node.integers("ksize")[1:3])}

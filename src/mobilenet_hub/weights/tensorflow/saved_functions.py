@@ -13,6 +13,7 @@ from mobilenet_hub.weights.tensorflow.graph_def import Node
 from mobilenet_hub.weights.tensorflow.graph_operations import TensorFlowGraph
 from mobilenet_hub.weights.tensorflow.object_graph import OBJECT_GRAPH, VALUE, Tensors
 from mobilenet_hub.weights.tensorflow.protobuf import Message, varints
+from mobilenet_hub.weights.tensorflow.variables import Variables
 
 _FUNCTION, _VARIABLE, _CONSTANT = 6, 7, 9  # SavedObject's kinds
 _IMAGES = "images"
@@ -58,7 +59,7 @@ def traces(graph: Message, objects: Message, tensors: Tensors) -> Iterator[Trace
             if value is not None:
                 variables[f"bound/{at}"] = value
             arguments.append(Given(f"bound/{at}", "VarHandleOp" if value is not None else "Placeholder"))
-        opened = TensorFlowGraph(graph, variables)
+        opened = TensorFlowGraph(graph, Variables(by_node=variables))
         free = opened.arguments_of(name) - len(arguments)
         inputs = [Given(_IMAGES if not at else f"argument/{at}", "Placeholder") for at in range(max(free, 0))]
         returned = opened.call(name, [*inputs, *arguments])

@@ -32,6 +32,7 @@ from mobilenet_hub.weights.tensorflow.object_graph import OBJECT_GRAPH, Tensors,
 from mobilenet_hub.weights.tensorflow.protobuf import Message
 from mobilenet_hub.weights.tensorflow.saved_functions import traces
 from mobilenet_hub.weights.tensorflow.tensor_bundle import read_bundle
+from mobilenet_hub.weights.tensorflow.variables import Variables, restored_variables
 
 MODEL_FILE, HUB1_FILE, VARIABLES_FILE = "saved_model.pb", "tfhub_module.pb", "variables/variables.index"
 EXTRA_FOLDER = "assets.extra"  # where TensorFlow lets a SavedModel keep what it does not read; our exports do
@@ -76,7 +77,7 @@ def read_saved_model(folder: Path) -> Source:
     kind = "TF1 hub module" if is_hub1 else "TF2 SavedModel" if objects else "SavedModel"
     size = stated_size or (sizes.pop() if len(sizes) == 1 else None)
     with reading(folder, "a SavedModel of a MobileNet"):
-        found = _followed(graphs, variables, size) or _called(graphs, bundle, size)
+        found = _followed(graphs, variables, bundle, size) or _called(graphs, bundle, size)
         if found:
             # What a hub module, or an export of ours, takes is written in its description: images in [0, 1].
             takes_unit = is_hub1 or stated_size is not None
@@ -90,14 +91,16 @@ def read_saved_model(folder: Path) -> Source:
         return Source(folder, kind, weights, size, labels, variant=variant_of(nodes), carried=carried)
 
 
-def _followed(graphs: list[Message], variables: dict[str, np.ndarray], size: tuple[int, int] | None) -> Found | None:
+def _followed(
+    graphs: list[Message], variables: dict[str, np.ndarray], tensors: Tensors, size: tuple[int, int] | None
+) -> Found | None:
     """Follow the signature that serves from its images to its output; None where a model has none with an output."""
     serving = [graph for graph in graphs if "train" not in graph.message(1).texts(4)]
     for graph in serving or graphs:
         ends = _ends(graph.map(5))
         if ends is None:
             continue
-        followed = TensorFlowGraph(graph.message(2), variables)
+        followed = TensorFlowGraph(graph.message(2), Variables(variables, restored_variables(graph, tensors)))
         start, end = map(followed.tensor, ends)
         operations = followed.operations(end)
         found = recognize(operations, start, end, size)
