@@ -102,7 +102,7 @@ REFUSED = {
     "many_sigmoids": (layers(GAP, dense(4, "sigmoid")), "4 classes are independent"),
     "one_softmax": (layers(GAP, dense(1, "softmax")), "softmax of one unit"),
     "behind_softmax": (layers(GAP, dense(4, "softmax"), dense(3)), "another layer follows its softmax"),
-    "convolution": (layers(("Conv2D", (8, 3), {}), GAP, dense(4)), "no part of a MobileNet"),
+    "convolution": (layers(("Conv2D", (8, 3), {"padding": "same"}), GAP, dense(4)), "no part of a MobileNet"),
     "norm_of_map": (layers(NORM, GAP, dense(4)), "follows an activation"),
     "max_of_map": (layers(("MaxPooling2D", (2,), {}), GAP, dense(4)), "no part of a MobileNet"),
     "part_pooling": (layers(("AveragePooling2D", ((1, 1),), {}), GAP, dense(4)), "not all of it"),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mobilenet_hub.architecture import BUILDERS, Architecture, architecture
-from mobilenet_hub.weights.operation import RANDOM, Operation
+from mobilenet_hub.weights.operation import Operation
 from mobilenet_hub.weights.reading import Unusable
 
 
@@ -11,13 +11,8 @@ def network_of(path: Sequence[Operation]) -> Architecture:
     """Return the architecture that a path looks like, of depth multiplier 1.
 
     Raises:
-        Unusable: it has other convolutions; says which network it looks like. Or its answers are random.
+        Unusable: it has other convolutions; says which network it looks like.
     """
-    if chance := next((one.name for one in path if one.kind == RANDOM), None):
-        raise Unusable(
-            f"it changes its images at random whenever it answers ({chance}): Keras 3 exports augmentation as in "
-            "training; save the model as .keras, or export it without its augmentation"
-        )
     if any(one.kind == "network" for one in path):
         network = next(one.values["network"] for one in path if one.kind == "network")
         return architecture(network, 1.0, 0)

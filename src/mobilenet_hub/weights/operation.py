@@ -7,7 +7,6 @@ from typing import Any
 Tensor = Hashable
 INERT = "inert"  # does nothing to what passes: an identity, dropout
 RESHAPE = "reshape"  # moves nothing where one position of the map is left
-RANDOM = "random"  # makes numbers that are others each time
 MAX = "global max pooling"
 
 

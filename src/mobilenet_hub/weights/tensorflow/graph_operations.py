@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mobilenet_hub.weights.operation import INERT, MAX, RANDOM, RESHAPE, Operation
+from mobilenet_hub.weights.operation import INERT, MAX, RESHAPE, Operation
 from mobilenet_hub.weights.reading import Unusable
 from mobilenet_hub.weights.tensorflow.graph_calls import Calls, Key, Placed
 from mobilenet_hub.weights.tensorflow.graph_def import Node
@@ -63,6 +63,11 @@ class _Reading:
         self._shapes: dict[Key, Key] = {}  # of what the shape of another tensor is asked for
 
     def operations(self) -> Iterator[Operation]:
+        if chance := next((one.node.name for one in self._placed.values() if "Random" in one.node.op), None):
+            raise Unusable(
+                f"it changes its images at random whenever it answers ({chance}): Keras 3 exports augmentation as in "
+                "training; save the model as .keras, or export it without its augmentation"
+            )
         for key, one in self._placed.items():
             if one.node.op in _STARTS:
                 continue
@@ -76,8 +81,6 @@ class _Reading:
             self._constants[key] = self._variables.value(key[0], one.node)
         elif one.node.op == "Shape":  # of the batch's size, nothing of the images
             self._constants[key], self._shapes[key] = None, one.inputs[0]
-        elif "Random" in one.node.op:
-            return False
         elif any(taken not in self._constants for taken in one.inputs) or (not one.inputs and key[0]):
             if one.inputs or one.node.op in _STARTS:
                 return False
@@ -137,8 +140,6 @@ class _Reading:
             return "mean", {}
         if op == "Max" and sorted(self._value(one.inputs[1], node, "an axis").reshape(-1) % 4) == [1, 2]:
             return MAX, {}
-        if "Random" in op:
-            return RANDOM, {}
         if op == "AvgPool" and node.integers("ksize")[::3] == [1, 1] and node.text("padding") == "VALID":
             _check_channels_last(node)
             return "pool", {"window": tuple(node.integers("ksize")[1:3])}
