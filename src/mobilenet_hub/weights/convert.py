@@ -253,7 +253,7 @@ def _read_file(file: Path, size: tuple[int, int] | None) -> Source | None:
         return _FOLDER_READERS[file.name](file.parent)
     kind = kind_of(file)
     if kind == JSON and is_keras_config(file) and kind_of(weights := _only_file(file.parent) or file) == KERAS:
-        return read_keras_file(weights, size)
+        file, kind = weights, KERAS
     if kind == JSON and (file.name == TFJS_FILE or is_tfjs(file)):
         return read_tfjs(file, size)
     if kind == KERAS:
