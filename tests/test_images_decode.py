@@ -190,9 +190,9 @@ def test_a_scaled_jpeg_is_never_smaller_than_asked(height, width, minimum, orien
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(Image.new("RGB", (width, height), (90, 120, 30)), exif=exif.tobytes())
-    whole, (full_height, full_width) = images.decode_sized(data)
+    whole, (full_height, full_width), _ = images.decode_sized(data)
     assert whole.shape[:2] == (full_height, full_width) == ((width, height) if orientation > 4 else (height, width))
-    scaled, size = images.decode_sized(data, minimum)
+    scaled, size, _ = images.decode_sized(data, minimum)
     assert size == (full_height, full_width)
     for got, full, least in zip(scaled.shape, size, minimum, strict=False):
         assert got >= min(least, full)

@@ -67,6 +67,30 @@ def test_a_scaled_jpeg_is_fitted_as_the_whole_is():
         assert np.abs(one - other).mean() < 3
 
 
+@pytest.mark.parametrize("fit", FITS)
+def test_colors_are_brought_to_srgb_last_and_show_the_same(fit):
+    """Fitted and then converted is converted and then fitted, but for rounding and what a filter makes of edges."""
+    from PIL import ImageCms
+
+    y, x = np.mgrid[0:90, 0:120]
+    smooth = np.stack([100 + 80 * np.sin(x / 17), 120 + 60 * np.cos(y / 13), 2 * x], axis=2).clip(0, 255)
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    swapped = bytearray(lab.tobytes())  # red and green change places: a profile that nobody can miss
+    red, green = swapped.index(b"rXYZ", 128), swapped.index(b"gXYZ", 128)
+    swapped[red : red + 4], swapped[green : green + 4] = swapped[green : green + 4], swapped[red : red + 4]
+    buffer = io.BytesIO()
+    Image.fromarray(smooth.astype(np.uint8)).save(buffer, "PNG", icc_profile=bytes(swapped))
+    fitted = Preprocessing(32, fit)
+    late = fitted.load(buffer.getvalue()).astype(int)
+    early = fitted.apply(decode_image(buffer.getvalue())).astype(int)
+    if fit == "slim":  # as the published networks were measured, without profiles
+        early = fitted.apply(smooth.astype(np.uint8)).astype(int)
+        assert np.array_equal(late, early)
+    assert np.abs(late - early).max() <= 3
+    if fit == "pad":
+        assert (late[0] == 128).all()
+
+
 def test_a_batch_is_its_images():
     batch = Preprocessing(32, "squash").load_batch([scene(), scene()[::-1]])
     assert batch.dtype == np.uint8

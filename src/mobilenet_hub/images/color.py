@@ -4,7 +4,7 @@ docs/images.md has the measurement that this was decided by. littlecms does it, 
 """
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,19 +16,22 @@ _SAME = 2  # levels of 255: a profile that changes no color by more is sRGB unde
 _STRIP_PIXELS = 1 << 20
 
 
-def to_srgb(pixels: np.ndarray, icc: bytes, *, gray: bool = False) -> np.ndarray:
+class Profile(NamedTuple):
+    """The color space of a picture."""
+
+    icc: bytes = b""  # the profile as files embed it; empty: sRGB
+    gray: bool = False  # the picture is of gray, so that only a profile of gray says anything of it
+
+
+def to_srgb(pixels: np.ndarray, profile: Profile) -> np.ndarray:
     """Return uint8 [height, width, 3] pixels in sRGB; as they are where the profile is that, broken or for others.
 
-    Args:
-        pixels: in the profile's color space.
-        icc: the profile as files embed it.
-        gray: the picture is of gray, so that only a profile of gray says anything of it.
-
     Example:
-        >>> to_srgb(np.zeros((4, 6, 3), np.uint8), b"").shape
+        >>> to_srgb(np.zeros((4, 6, 3), np.uint8), Profile()).shape
         (4, 6, 3)
     """
-    transform = _transform(icc, "L" if gray else "RGB") if icc else None
+    gray = profile.gray
+    transform = _transform(profile.icc, "L" if gray else "RGB") if profile.icc else None
     if transform is None:
         return pixels
     from PIL import Image, ImageCms

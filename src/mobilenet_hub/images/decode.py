@@ -8,20 +8,19 @@ import re
 import stat
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.images import jpeg
-from mobilenet_hub.images.color import to_srgb
+from mobilenet_hub.images.color import Profile, to_srgb
 from mobilenet_hub.images.limits import MAX_FILE_BYTES, TOO_LARGE, check_cost
 from mobilenet_hub.images.orientation import upright
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_Sized = tuple[np.ndarray, tuple[int, int]]  # pixels, and the full upright (height, width)
 _CANVAS = 255  # transparent parts show white, as on a page
 
 DOWNLOAD_IT = "download it first, nothing is fetched here but modules"
@@ -47,18 +46,26 @@ def decode_image(source: Any, *, min_size: tuple[int, int] | None = None) -> np.
         >>> decode_image(np.zeros((4, 6), np.uint8)).shape
         (4, 6, 3)
     """
-    return decode_sized(source, min_size)[0]
+    found = decode_sized(source, min_size)
+    return to_srgb(found.pixels, found.profile)
 
 
-def decode_sized(source: Any, min_size: tuple[int, int] | None = None, *, as_tensorflow: bool = False) -> _Sized:
-    """Decode as `decode_image` does, and return beside the pixels the full upright (height, width).
+class Decoded(NamedTuple):
+    """A picture whose colors are still those of its file."""
 
-    With `as_tensorflow` JPEG goes through the less exact transform that TensorFlow's decoder takes, and color profiles
-    are not applied.
+    pixels: np.ndarray  # upright RGB, uint8 [height, width, 3]
+    size: tuple[int, int]  # (height, width) of the whole, where it was decoded at a scale
+    profile: Profile  # what the colors mean
+
+
+def decode_sized(source: Any, min_size: tuple[int, int] | None = None, *, as_tensorflow: bool = False) -> Decoded:
+    """Decode as `decode_image` does, but leave the colors as they are, and say what they mean.
+
+    With `as_tensorflow` JPEG goes through the less exact transform that TensorFlow's decoder takes, and everything is
+    taken for sRGB.
     """
     if isinstance(source, np.ndarray):
-        pixels = _from_array(source)
-        return pixels, (pixels.shape[0], pixels.shape[1])
+        return _whole(_from_array(source), Profile())
     if isinstance(source, str | os.PathLike):
         try:
             return _from_bytes(read_bytes(source), min_size, as_tensorflow)
@@ -124,23 +131,23 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     raise ImageError("a folder, not a picture" if stat.S_ISDIR(info.st_mode) else "not a regular file")
 
 
-def _from_bytes(data: bytes, min_size: tuple[int, int] | None, as_tensorflow: bool) -> _Sized:
+def _from_bytes(data: bytes, min_size: tuple[int, int] | None, as_tensorflow: bool) -> Decoded:
     if not data:
         raise ImageError("empty file (0 bytes)")
     if data.startswith(jpeg.START):
         return _from_jpeg(data, min_size, as_tensorflow)
     from mobilenet_hub.images.with_pillow import decode_file
 
-    return _sized(decode_file(data, profiles=not as_tensorflow))
+    return _whole(*decode_file(data, profiles=not as_tensorflow))
 
 
-def _from_jpeg(data: bytes, min_size: tuple[int, int] | None, as_tensorflow: bool) -> _Sized:
+def _from_jpeg(data: bytes, min_size: tuple[int, int] | None, as_tensorflow: bool) -> Decoded:
     header = jpeg.read_header(data)
     scaled = header.scaled_size(min_size)
     held = header.height * header.width if header.buffered else scaled[0] * scaled[1]
     check_cost(header.height, header.width, held=held)
     jpeg.check_scans(data, header)
-    icc = b"" if as_tensorflow else jpeg.color_profile(data, header)
+    profile = Profile(b"" if as_tensorflow else jpeg.color_profile(data, header), header.components == 1)
     if header.stray:
         data = jpeg.bare(data, header)
         header = replace(jpeg.read_header(data), orientation=header.orientation)
@@ -148,13 +155,13 @@ def _from_jpeg(data: bytes, min_size: tuple[int, int] | None, as_tensorflow: boo
         raise ImageError(f"a JPEG of {header.components} channels, which make no picture")
     pixels = jpeg.decode(data, header, min_size, fast_dct=as_tensorflow)
     if pixels is None or pixels.shape[2] == 4:
-        pixels = _from_odd_jpeg(data, header, pixels, icc)
-    elif icc:
-        pixels = to_srgb(pixels, icc, gray=header.components == 1)
-    return upright(pixels, header.orientation), header.upright_size
+        pixels, profile = _from_odd_jpeg(data, header, pixels, profile.icc)
+    return Decoded(upright(pixels, header.orientation), header.upright_size, profile)
 
 
-def _from_odd_jpeg(data: bytes, header: jpeg.JpegHeader, inks: np.ndarray | None, icc: bytes) -> np.ndarray:
+def _from_odd_jpeg(
+    data: bytes, header: jpeg.JpegHeader, inks: np.ndarray | None, icc: bytes
+) -> tuple[np.ndarray, Profile]:
     """Return the pixels as stored of CMYK, and of what simplejpeg complains of though every viewer shows it."""
     from PIL import Image
 
@@ -165,18 +172,18 @@ def _from_odd_jpeg(data: bytes, header: jpeg.JpegHeader, inks: np.ndarray | None
     return from_pillow(image)
 
 
-def _sized(pixels: np.ndarray) -> _Sized:
-    return pixels, (pixels.shape[0], pixels.shape[1])
+def _whole(pixels: np.ndarray, profile: Profile) -> Decoded:
+    return Decoded(pixels, (pixels.shape[0], pixels.shape[1]), profile)
 
 
-def _from_image(image: "Image", min_size: tuple[int, int] | None, as_tensorflow: bool) -> _Sized:
+def _from_image(image: "Image", min_size: tuple[int, int] | None, as_tensorflow: bool) -> Decoded:
     """Decode a Pillow image: as its file would be, as long as it is no more than an opened file."""
     from mobilenet_hub.images.with_pillow import file_of, from_pillow
 
     data = file_of(image)
     if data is not None:
         return _from_bytes(data, min_size, as_tensorflow)
-    return _sized(from_pillow(image, profiles=not as_tensorflow))
+    return _whole(*from_pillow(image, profiles=not as_tensorflow))
 
 
 def _from_array(array: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from mobilenet_hub.architecture import height_and_width
 from mobilenet_hub.errors import InputError
+from mobilenet_hub.images.color import to_srgb
 from mobilenet_hub.images.decode import decode_sized
 from mobilenet_hub.images.resample import Filter, resample
 
@@ -73,8 +74,12 @@ class Preprocessing:
 
     def load_sized(self, source: Any) -> tuple[np.ndarray, tuple[int, int]]:
         """Load as `load` does, and return beside the pixels the full upright (height, width) of the picture."""
-        pixels, full_size = decode_sized(source, self.sufficient_size, as_tensorflow=self.fit == "slim")
-        return self.apply(pixels), full_size
+        found = decode_sized(source, self.sufficient_size, as_tensorflow=self.fit == "slim")
+        height, width = found.pixels.shape[:2]
+        # Colors last, on fewer pixels; docs/images.md has what that changes. What is put beside a picture is sRGB.
+        if self.fit == "pad" or height * width <= self.image_size[0] * self.image_size[1]:
+            return self.apply(to_srgb(found.pixels, found.profile)), found.size
+        return to_srgb(self.apply(found.pixels), found.profile), found.size
 
     def load_batch(self, sources: Sequence[Any]) -> np.ndarray:
         """Load pictures as `load` does, one after the other, into uint8 [n, height, width, 3].

@@ -6,7 +6,7 @@ import numpy as np
 
 from mobilenet_hub.errors import ImageError
 from mobilenet_hub.images import png, tiff, tiff_samples
-from mobilenet_hub.images.color import cmyk_to_srgb, to_srgb
+from mobilenet_hub.images.color import Profile, cmyk_to_srgb
 from mobilenet_hub.images.content import AVIF_BRANDS, HEIF_BRANDS, JXL_STARTS
 from mobilenet_hub.images.limits import MAX_FILE_BYTES, check_cost
 from mobilenet_hub.images.orientation import orientation_of, upright
@@ -31,12 +31,12 @@ class _Facts(NamedTuple):
     icc: bytes = b""
 
 
-def decode_file(data: bytes, *, profiles: bool = True) -> np.ndarray:
-    """Return the upright RGB pixels of a file of any format, uint8 [height, width, 3].
+def decode_file(data: bytes, *, profiles: bool = True) -> tuple[np.ndarray, Profile]:
+    """Return the upright RGB pixels of a file of any format, uint8 [height, width, 3], and their color space.
 
     Args:
         data: the file.
-        profiles: bring other color spaces to sRGB.
+        profiles: read color profiles; without, everything is taken for sRGB.
 
     Raises:
         ImageError: it cannot be read as a picture; the text says why.
@@ -56,7 +56,7 @@ def decode_file(data: bytes, *, profiles: bool = True) -> np.ndarray:
         if not isinstance(stored, np.ndarray):
             return _from_image(stored, facts, profiles)
         gray = directory.samples < 3
-        return upright(to_srgb(stored, facts.icc, gray=gray) if profiles else stored, facts.orientation)
+        return upright(stored, facts.orientation), Profile(facts.icc if profiles else b"", gray)
     return from_pillow(open_file(data), profiles=profiles)
 
 
@@ -200,8 +200,8 @@ def check_webp(data: bytes) -> None:
     check_cost(*size, "WEBP")
 
 
-def from_pillow(image: "Image", *, profiles: bool = True) -> np.ndarray:
-    """Return the upright RGB pixels of a Pillow image, uint8 [height, width, 3].
+def from_pillow(image: "Image", *, profiles: bool = True) -> tuple[np.ndarray, Profile]:
+    """Return the upright RGB pixels of a Pillow image, uint8 [height, width, 3], and their color space.
 
     Raises:
         ImageError: it cannot be loaded, or holds numbers whose meaning is not known.
@@ -209,7 +209,7 @@ def from_pillow(image: "Image", *, profiles: bool = True) -> np.ndarray:
     return _from_image(image, None, profiles)
 
 
-def _from_image(image: "Image", facts: _Facts | None, profiles: bool) -> np.ndarray:
+def _from_image(image: "Image", facts: _Facts | None, profiles: bool) -> tuple[np.ndarray, Profile]:
     codec = image.tile[0][0] if getattr(image, "tile", None) else ""  # type: ignore[attr-defined]
     check_cost(image.height, image.width, image.format or "", codec)
     try:
@@ -220,8 +220,9 @@ def _from_image(image: "Image", facts: _Facts | None, profiles: bool) -> np.ndar
         image.load()
         facts = facts or _facts(image)
         gray = image.mode.startswith(_GRAY_MODES) and image.mode != "LAB"
-        if image.mode == "CMYK" and profiles:
-            image = cmyk_to_srgb(image, facts.icc)
+        profile = Profile(facts.icc if profiles else b"", gray)
+        if image.mode == "CMYK":
+            image, profile = cmyk_to_srgb(image, profile.icc), Profile()
             pixels = np.asarray(image)
         else:
             pixels = _to_rgb(image)
@@ -231,9 +232,7 @@ def _from_image(image: "Image", facts: _Facts | None, profiles: bool) -> np.ndar
         raise
     except Exception as error:  # as above
         raise ImageError(_reason(error, b"", _KINDS.get(image.format or "", "picture"))) from error
-    if profiles and facts.icc:
-        pixels = to_srgb(pixels, facts.icc, gray=gray)
-    return upright(pixels, facts.orientation)
+    return upright(pixels, facts.orientation), profile
 
 
 def _facts(image: "Image") -> _Facts:
