@@ -502,7 +502,23 @@ def test_a_webp_is_refused_by_its_header():
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("kind", ["WEBP", "JPEG"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "I;16"])
+def test_jpeg_2000_decoded_apart_is_the_same_picture(mode, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (600, 700, 4), np.uint8)
+    if mode == "I;16":
+        picture = Image.fromarray(noise[:, :, 0].astype(np.uint16) << 8)
+        shown = three(noise[:, :, 0])
+    else:
+        picture = Image.fromarray(noise).convert(mode)
+        shown = decode_image(picture)
+    data = saved(picture, "JPEG2000")
+    assert len(data) > 1 << 18
+    for source in routes(data, tmp_path):
+        near(decode_image(source), shown, 0)
+    assert "damaged" in reason(data[:300_000])
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "JPEG", "JPEG2000"])
 def test_ctrl_c_is_answered_while_pictures_are_decoded(kind, tmp_path):
     import signal
     import subprocess
@@ -510,7 +526,10 @@ def test_ctrl_c_is_answered_while_pictures_are_decoded(kind, tmp_path):
     import time
 
     large = Image.fromarray(np.random.default_rng(0).integers(0, 256, (500, 500, 3), np.uint8)).resize((7000, 7000))
-    large.save(tmp_path / "0.img", kind, **({"method": 0} if kind == "WEBP" else {"progressive": True}))
+    if kind == "JPEG2000":  # noise is what takes it long: five seconds for each
+        large = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1400, 1400, 3), np.uint8))
+    options = {"WEBP": {"method": 0}, "JPEG": {"progressive": True}}
+    large.save(tmp_path / "0.img", kind, **options.get(kind, {}))
     for number in range(1, 20):
         (tmp_path / f"{number}.img").symlink_to("0.img")
     names = [str(path) for path in sorted(tmp_path.glob("*.img"))]

@@ -9,15 +9,15 @@ MAX_PIXELS = 2**28  # 16,384 x 16,384: a picture that claims more is refused fro
 MAX_HELD_PIXELS = 2**28 // 3  # Pillow's own limit: more than this is never held decoded at once
 MAX_FILE_BYTES = 2**29
 TOO_LARGE = f"more than {MAX_FILE_BYTES >> 20} MiB, too large for a picture"
+MAX_SECONDS = 30  # after which a picture that is decoded in a process of its own is given up
 MAX_HELD_BYTES = 2**30  # while one picture is decoded, its file not counted
 # Bytes a pixel at the worst moment, measured, where MAX_HELD_PIXELS of them would be more.
-# JPEG 2000's reader also keeps Python's lock, and so Ctrl-C waiting, for 50 ns a pixel.
 _BYTES_PER_PIXEL = {"WEBP": 20, "AVIF": 20, "HEIF": 20, "JPEG2000": 44, "JXL": 24}
-# Codecs that are written in Python take up to a microsecond for a sample.
+# Codecs that are written in Python take up to a microsecond for a sample, some channel by channel.
 _SLOW_CODECS = frozenset(
     ["ppm_plain", "qoi", "bmp_rle", "MSP", "SGI16", "fits_gzip", "BLP1", "BLP2", "dds_rgb", "DXT1", "BCn"]
 )
-_MAX_SLOW_PIXELS = 2**23
+_MAX_SLOW_PIXELS = 2**22
 
 
 def check_cost(

@@ -6,6 +6,7 @@ import numpy as np
 
 from mobilenet_hub.errors import ImageError
 from mobilenet_hub.images import png, tiff, tiff_samples
+from mobilenet_hub.images.apart import loaded_apart, takes_long
 from mobilenet_hub.images.color import Profile, cmyk_to_srgb
 from mobilenet_hub.images.content import AVIF_BRANDS, HEIF_BRANDS, JXL_STARTS
 from mobilenet_hub.images.limits import MAX_FILE_BYTES, check_cost
@@ -57,7 +58,9 @@ def decode_file(data: bytes, *, profiles: bool = True) -> tuple[np.ndarray, Prof
             return _from_image(stored, facts, profiles)
         gray = directory.samples < 3
         return upright(stored, facts.orientation), Profile(facts.icc if profiles else b"", gray)
-    return from_pillow(open_file(data), profiles=profiles)
+    image = open_file(data)
+    check_cost(image.height, image.width, image.format or "")
+    return from_pillow(loaded_apart(data, image) if takes_long(image, len(data)) else image, profiles=profiles)
 
 
 def open_file(data: bytes) -> "Image":
