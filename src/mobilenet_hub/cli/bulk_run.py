@@ -12,6 +12,7 @@ from mobilenet_hub.host.percent import percent
 from mobilenet_hub.host.progress import Bars, Stage
 
 _MAX_NAMED = 20
+_FEW = 32  # photos that LiteRT has computed in float32 before OpenVINO has started (benchmarks/NOTES.md)
 
 if TYPE_CHECKING:
     from mobilenet_hub.bulk.rows import Rows
@@ -68,8 +69,19 @@ def open_model(args: argparse.Namespace, model: "type[AnyModel]") -> "tuple[Path
         threads=args.threads,
         engine=args.engine,
         any_size=args.any_size,
+        few=_is_few(args),
     )
     return module, opened
+
+
+def _is_few(args: argparse.Namespace) -> bool:
+    """Tell whether the images are so few that the program's start is most of the time; an output is for many."""
+    from mobilenet_hub.images.inputs import count
+
+    if args.output is not None:
+        return False
+    total = args.limit if args.limit is not None else count(args.images)
+    return total is not None and total <= _FEW
 
 
 def run_bulk(

@@ -24,7 +24,7 @@ from mobilenet_hub.images.decode import decode_image
 from mobilenet_hub.images.fit import Fit, Preprocessing
 from mobilenet_hub.images.inputs import Item, items
 from mobilenet_hub.images.skipped import Skipped
-from mobilenet_hub.inference.engine import Engine, EngineChoice, Precision
+from mobilenet_hub.inference.engine import Engine, EngineChoice, Precision, settled_precision
 from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.module_folder import read_config
 from mobilenet_hub.store import resolve
@@ -100,6 +100,7 @@ def open_to_measure(
         output = "logits" if read_config(source).num_classes else "features"
     except ModuleUnavailableError:
         source, output = placeholder(find_module(os.fspath(name), "classification").configuration), "logits"
+        precision = settled_precision(precision, engine)  # of made-up weights, scores say nothing
     return Engine(source, (output,), precision=precision, engine=engine, threads=threads)
 
 
@@ -229,7 +230,8 @@ def measure_catalog(
     networks = configurations() if networks is None else networks
     for number, configuration in enumerate(networks):
         on_progress(Stage("bench", "network"), number, len(networks))
-        engine = Engine(placeholder(configuration), ("logits",), precision=precision, threads=threads)
+        settled = settled_precision(precision, "auto")  # of made-up weights, scores say nothing
+        engine = Engine(placeholder(configuration), ("logits",), precision=settled, threads=threads)
         pixels = np.zeros((BATCH_SIZE, *engine.image_size, 3), np.uint8)
         engine.run(pixels)
         start, runs = time.perf_counter(), 0

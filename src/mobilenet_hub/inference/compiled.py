@@ -73,7 +73,7 @@ def keep(file: Path, model: bytes | memoryview) -> bool:
 
 
 def _prune(folder: Path) -> None:
-    kept = [file for file in folder.iterdir() if file.suffix in (".blob", ".tflite")]
+    kept = [file for file in folder.iterdir() if file.suffix in (".blob", ".tflite", ".moved")]
     files = sorted(((f.stat().st_mtime, f.stat().st_size, f) for f in kept), reverse=True)
     total = 0
     for _, size, file in files:

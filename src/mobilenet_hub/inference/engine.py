@@ -52,6 +52,7 @@ class Engine:
         threads: int | None = None,
         any_size: bool = False,
         engine: EngineChoice = "auto",
+        few: bool = False,
     ):
         """Open a module for inference.
 
@@ -59,10 +60,12 @@ class Engine:
             module: a module folder, whose compiled form is kept on disk, or a module in memory, compiled each time.
             outputs: names out of `graph.output_names`: "logits", "features", slim's endpoints.
             image_size: a side or (height, width); None: the size that the module was trained at.
-            precision: "f32", "bf16" (f32 where the CPU or the engine has no bf16) or "auto", the faster that there is.
+            precision: "f32", "bf16" (f32 where the CPU or the engine has no bf16) or "auto", the faster that there is
+                and that moves no score of this module by more than 0.05.
             threads: how many to use; None: as many as there are cores.
             any_size: allow another size than the published module allows.
-            engine: "litert", "openvino", or "auto": OpenVINO for bf16, which LiteRT has not, else LiteRT.
+            engine: "litert", "openvino", or "auto", the fastest for the job, as `engine_for` says.
+            few: whether a few photos are all that is to come: "auto" is then what starts fastest, LiteRT in f32.
 
         Raises:
             InputError: the module does not allow this image size, or an argument has no meaning.
@@ -84,10 +87,19 @@ class Engine:
         source = module if isinstance(module, Module) else Path(module)
         self.job = Job(source, self.config, self.image_size, self.outputs, threads)
         self._kept = _kept_file(module, self.job, precision, engine)
-        arithmetic = "f32" if self._kept else settled_precision(precision, engine)
-        self.engine_name: EngineName = engine_for("litert" if self._kept else engine, arithmetic, installed_engines())
+        arithmetic = "f32" if self._kept else settled_precision(precision, engine, few=few)
+        made = None
+        if arithmetic == "bf16":
+            from mobilenet_hub.inference.score_check import keeps_scores
+
+            made = OpenVINO(self.job, "bf16")
+            if precision == "auto" and "logits" in outputs and not keeps_scores(self.job, made):
+                arithmetic, made = "f32", None
+        asked = "litert" if self._kept else engine
+        self.engine_name: EngineName = engine_for(asked, arithmetic, installed_engines(), few=few)
         self.precision: Arithmetic | Literal["int8"] = "int8" if self._kept else arithmetic
-        made = LiteRT(self.job) if self.engine_name == "litert" else OpenVINO(self.job, arithmetic)
+        if made is None:
+            made = LiteRT(self.job) if self.engine_name == "litert" else OpenVINO(self.job, arithmetic)
         self._runner = self._kept or made
         self._lock = Lock()
 
@@ -163,13 +175,14 @@ class Engine:
         return softmax(logits.astype(np.float64) / self.config.variant.temperature)
 
 
-def settled_precision(asked: Precision, engine: EngineChoice) -> Arithmetic:
-    """Return what is really computed in; LiteRT has f32 alone.
+def settled_precision(asked: Precision, engine: EngineChoice, *, few: bool = False) -> Arithmetic:
+    """Return what is really computed in; LiteRT, which "auto" takes for a few photos, has f32 alone.
 
     Raises:
         InputError: a name that is not a precision.
     """
-    return chosen_precision("f32" if engine == "litert" and asked in PRECISIONS else asked)
+    on_litert = engine == "litert" or (few and (engine, asked) == ("auto", "auto") and "litert" in installed_engines())
+    return chosen_precision("f32" if on_litert and asked in PRECISIONS else asked)
 
 
 def _kept_file(
@@ -214,7 +227,9 @@ def installed_engines() -> tuple[EngineName, ...]:
     return tuple(name for name, package in _PACKAGES.items() if find_spec(package) is not None)
 
 
-def engine_for(asked: EngineChoice, arithmetic: Arithmetic, installed: Collection[EngineName]) -> EngineName:
+def engine_for(
+    asked: EngineChoice, arithmetic: Arithmetic, installed: Collection[EngineName], *, few: bool = False
+) -> EngineName:
     """Return the engine that a choice means.
 
     "auto" is OpenVINO for bf16 and LiteRT for f32, where it is as fast in bulk and faster for one image
@@ -224,6 +239,7 @@ def engine_for(asked: EngineChoice, arithmetic: Arithmetic, installed: Collectio
         asked: the choice.
         arithmetic: what is computed in.
         installed: the engines that there are.
+        few: whether a few photos are all that is to come.
 
     Raises:
         InputError: a name that is not an engine.

@@ -33,17 +33,20 @@ class Model:
         threads: int | None = None,
         any_size: bool = False,
         engine: EngineChoice = "auto",
+        few: bool = False,
     ):
         """Open a module; the first images compile it, or find it compiled on disk.
 
         Args:
             module: a name of a module, a module folder's path, or a module in memory.
-            precision: "f32", "bf16" or "auto", the faster of the two that this CPU has instructions for.
+            precision: "f32", "bf16" or "auto": bf16 where this CPU has instructions for it and no score moves by more
+                than 0.05, else f32.
             image_size: a side or (height, width); None: what the module was trained at.
             fit: how an image of another shape is fitted; None: what the module says, or the default of `images`.
             threads: how many compute and decode; None: as many as there are cores.
             any_size: allow an image size that the published module does not.
-            engine: "litert", "openvino", or "auto": OpenVINO for bf16, which LiteRT has not, else LiteRT.
+            engine: "litert", "openvino", or "auto", the fastest for the job: OpenVINO for bf16, else LiteRT.
+            few: whether a few photos are all that is to come: "auto" is then what starts fastest, LiteRT in f32.
 
         Raises:
             InputError: no such fit; or the module does not have the output, or does not allow this image size.
@@ -62,6 +65,7 @@ class Model:
             threads=threads,
             any_size=any_size,
             engine=engine,
+            few=few,
         )
         self.preprocessing = Preprocessing(self.engine.image_size, fit or self.config.fit)
         self.image_size = self.engine.image_size

@@ -73,7 +73,7 @@ class OpenVINO:
 
         if job.folder is None:
             return CompiledNetwork(build()[0], chunk, job.outputs)
-        key = cache_key(job, _machine(), chunk, input_type, settings)
+        key = cache_key(job, machine(), chunk, input_type, settings)
         file = compiled_file(f"{key}.blob")
         compiled = _imported(file, settings)
         if compiled is None:
@@ -91,7 +91,8 @@ class OpenVINO:
         return min(max(2 ** round(log2(images)), 1), _MAX_CHUNK)
 
 
-def _machine() -> object:
+def machine() -> object:
+    """Return what a compiled model depends on besides the module: OpenVINO and the CPU."""
     openvino = import_openvino()
     core = openvino.Core()
     hardware = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
