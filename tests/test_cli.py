@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -284,7 +285,8 @@ def test_a_reader_that_leaves_is_no_error(module, photos):
 def test_doctor_tells_what_is_here(capsys, tmp_path, monkeypatch):
     assert main(["doctor", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["versions"]["openvino"]
+    assert facts["versions"]["ai-edge-litert"]
+    assert ("openvino" in facts["versions"]) == bool(find_spec("openvino")) == ("openvino" in facts["cpu"]["engines"])
     assert facts["cpu"]["precision"]["f32"] == "f32"
     assert facts["cache"]["path"] == os.environ["MOBILENET_HUB_CACHE"]
     assert main(["doctor"]) == 0

@@ -187,9 +187,19 @@ def _quantized(args: argparse.Namespace, model: "Model") -> "Int8Engine":
 
 
 def note_precision(args: argparse.Namespace, engine: "Engine") -> None:
-    """Say so where the precision asked for is not to be had."""
+    """Say so where the precision asked for is not to be had, and in bulk what another engine would gain here."""
     if args.precision == "bf16" and engine.precision != "bf16":
-        note("this CPU has no bf16 arithmetic: running in f32, which is more exact", args.quiet)
+        note(
+            "this CPU has no bf16 arithmetic, or no engine for it is installed: running in f32, which is more exact",
+            args.quiet,
+        )
+    if args.output is not None and args.precision == args.engine == "auto":
+        from mobilenet_hub.host.cpu import cpu_features
+        from mobilenet_hub.inference.openvino import gain_of_openvino, is_installed
+
+        gain = gain_of_openvino(cpu_features(), is_there=is_installed())
+        if gain and engine.precision == "f32":
+            note(gain, args.quiet)
 
 
 def _named(inputs: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import hashlib
 import platform
 from collections.abc import Sequence
+from contextlib import suppress
 
 from mobilenet_hub.evaluation.dataset import Example
 from mobilenet_hub.host.cpu import available_cores, cpu_name
@@ -17,9 +18,12 @@ def environment() -> dict[str, str]:
         >>> "numpy" in environment()
         True
     """
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
-    packages = {name: version(name) for name in ("numpy", "openvino", "pillow", "simplejpeg", resampler())}
+    packages = {}
+    for name in ("ai-edge-litert", "numpy", "openvino", "pillow", "simplejpeg", resampler()):
+        with suppress(PackageNotFoundError):
+            packages[name] = version(name)
     machine = f"{cpu_name()}, {available_cores()} cores"
     return {"mobilenet-hub": __version__, "Python": platform.python_version(), **packages, "machine": machine}
 

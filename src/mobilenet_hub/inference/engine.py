@@ -88,18 +88,14 @@ class Engine:
         self.job = Job(source, self.config, self.image_size, self.outputs, threads)
         self._kept = _kept_file(module, self.job, precision, engine)
         arithmetic = "f32" if self._kept else settled_precision(precision, engine, few=few)
-        made = None
-        if arithmetic == "bf16":
+        if (arithmetic, precision) == ("bf16", "auto") and "logits" in outputs:
             from mobilenet_hub.inference.score_check import keeps_scores
 
-            made = OpenVINO(self.job, "bf16")
-            if precision == "auto" and "logits" in outputs and not keeps_scores(self.job, made):
-                arithmetic, made = "f32", None
+            arithmetic = "bf16" if keeps_scores(self.job) else "f32"
         asked = "litert" if self._kept else engine
         self.engine_name: EngineName = engine_for(asked, arithmetic, installed_engines(), few=few)
         self.precision: Arithmetic | Literal["int8"] = "int8" if self._kept else arithmetic
-        if made is None:
-            made = LiteRT(self.job) if self.engine_name == "litert" else OpenVINO(self.job, arithmetic)
+        made = LiteRT(self.job) if self.engine_name == "litert" else OpenVINO(self.job, arithmetic)
         self._runner = self._kept or made
         self._lock = Lock()
 
