@@ -21,6 +21,7 @@ from mobilenet_hub.evaluation.charts import (
 from mobilenet_hub.evaluation.metrics import Curve, Metrics, Outcome
 from mobilenet_hub.evaluation.mistakes import Maps, mistakes_card
 from mobilenet_hub.evaluation.page import card, page, table
+from mobilenet_hub.evaluation.twins import Twin, WithoutTwins, twins_card
 from mobilenet_hub.host.percent import percent
 from mobilenet_hub.images.skipped import Skipped
 
@@ -43,6 +44,8 @@ class Report:
     warnings: Sequence[str] = ()
     left_out: Sequence[Skipped] = ()
     judged_on: str = "test"  # the part that the page is about
+    twins: Sequence[Twin] = ()  # test photos that are all but copies of training photos
+    left: WithoutTwins | None = None  # what was said of the others, where there are twins
     maps: Maps = field(default_factory=dict)  # of the worst mistakes
     uncalibrated: Metrics | None = None  # of the first part, before a temperature was fitted
 
@@ -62,6 +65,7 @@ def render(report: Report) -> str:
         sections.append(
             card("Accuracy of each part", interval_chart(list(report.parts.items())), _explained(report.parts))
         )
+    sections.append(twins_card(report.twins, report.left))
     sections.append(mistakes_card(report.outcomes, report.labels, report.maps))
     sections.append(_confusion(report.labels, metrics))
     sections.append(_classes(report.labels, metrics))

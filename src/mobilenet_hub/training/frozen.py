@@ -12,6 +12,7 @@ import numpy as np
 from mobilenet_hub.errors import DivergedError
 from mobilenet_hub.evaluation.dataset import SPLITS, Dataset
 from mobilenet_hub.evaluation.metrics import Curve
+from mobilenet_hub.evaluation.twins import find_twins
 from mobilenet_hub.host.progress import OnProgress
 from mobilenet_hub.inference.embed import Embedder
 from mobilenet_hub.inference.engine import PRECISIONS, Precision
@@ -25,7 +26,6 @@ from mobilenet_hub.training.result import Fitted
 ClassWeights = Literal["auto", "balanced", "none"]
 CLASS_WEIGHTS: tuple[ClassWeights, ...] = get_args(ClassWeights)
 FEW, FEW_VIEWS = 1000, 4
-_COPY = 0.97  # cosine of features from which two photos are all but the same, with any module: docs/search.md
 UNBALANCED = 3.0  # largest class over smallest from which "auto" balances
 
 
@@ -123,7 +123,8 @@ def fit_frozen(
             "engine": embedder.engine_name,
         },
         probabilities={split: softmax(head.logits(firsts[split])) for split in SPLITS},
-        warnings=(*unbalanced, *_leaks(firsts["train"], firsts["test"])),
+        warnings=unbalanced,
+        twins=find_twins(dataset.part("test"), firsts["test"], dataset.part("train"), firsts["train"]),
     )
 
 
@@ -138,21 +139,6 @@ def _check_finite(vectors: Mapping[str, np.ndarray], name: str) -> None:
             f"{name} gives features that are not finite to {bad} of {len(vectors)} photos: nothing can be learned from "
             "them; take another module, or another precision, precision=f32 say"
         )
-
-
-def _leaks(train: np.ndarray, test: np.ndarray) -> tuple[str, ...]:
-    """Return what is to be said of test photos that are all but in the training photos, in one line."""
-    if not len(train) or not len(test):
-        return ()
-    train, test = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (train, test))
-    parts = np.array_split(test, -(-len(test) // 512))
-    near = sum(int(((part @ train.T).max(1) >= _COPY).sum()) for part in parts)
-    if not near:
-        return ()
-    return (
-        f"{near} of the {len(test)} test photos are all but copies of training photos, which flatters the accuracy: "
-        "`mobilenet check` shows them and lists what to --exclude",
-    )
 
 
 def _key(base: Module, embedder: Embedder) -> str:

@@ -16,6 +16,7 @@ from mobilenet_hub.evaluation.provenance import environment, fingerprint
 from mobilenet_hub.evaluation.report import Report, render
 from mobilenet_hub.evaluation.seen import KEY as SEEN
 from mobilenet_hub.evaluation.seen import PHOTOS_FILE, as_text
+from mobilenet_hub.evaluation.twins import Twin, WithoutTwins
 from mobilenet_hub.host.files import sha256_of
 from mobilenet_hub.host.ownership import MARK
 from mobilenet_hub.host.percent import percent
@@ -49,6 +50,7 @@ class Fitted:
     # Per part float32 [photos, classes], in the order of `dataset.part(split)`; None: to be computed by the engine.
     probabilities: Mapping[Split, np.ndarray] | None = None
     warnings: tuple[str, ...] = field(default=())
+    twins: tuple[Twin, ...] = ()  # test photos that are all but copies of training photos, where features were computed
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Record:
     outcomes: Mapping[Split, tuple[Outcome, ...]]
     split: Mapping[str, float]  # shares and seed
     seconds: float
+    left: WithoutTwins | None = None  # of the test photos without a twin, where there are twins
     uncalibrated: Metrics | None = None  # of the part it is judged by, at temperature 1
 
 
@@ -146,6 +149,8 @@ def _metrics_json(fitted: Fitted, record: Record, facts: Mapping[str, Mapping[st
         **missing,
         **{split: metrics.to_json(dataset.labels) for split, metrics in record.metrics.items()},
         "calibration_error_before": record.uncalibrated and round(record.uncalibrated.calibration_error, 6),
+        "test_without_twins": record.left and record.left.to_json(),
+        "twins": [{"photo": t.photo.name, "of": t.of.name, "similarity": round(t.similarity, 4)} for t in fitted.twins],
         "method": record.method,
         "module": record.base,
         "labels": list(dataset.labels),
@@ -188,6 +193,8 @@ def _report(fitted: Fitted, record: Record, facts: Mapping[str, Mapping[str, str
         parts=parts,
         judged_on=record.judged_on,
         outcomes=outcomes,
+        twins=fitted.twins,
+        left=record.left,
         maps=explain_worst(Classifier(fitted.module, "f32", threads=threads), outcomes),
         uncalibrated=record.uncalibrated,
         curves=fitted.curves,

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,8 @@ from mobilenet_hub.evaluation.calibration import at_temperature, fit_temperature
 from mobilenet_hub.evaluation.dataset import SPLITS, TEST_SHARE, VALIDATION_SHARE, Dataset, Split, read_dataset
 from mobilenet_hub.evaluation.evaluate import outcomes_of, predict
 from mobilenet_hub.evaluation.exclusion import read_exclusions
-from mobilenet_hub.evaluation.metrics import Metrics, measure
+from mobilenet_hub.evaluation.metrics import Metrics, Outcome, measure
+from mobilenet_hub.evaluation.twins import WithoutTwins, twins_warning, without_twins
 from mobilenet_hub.host.ownership import clear_work
 from mobilenet_hub.host.progress import OnProgress, Stage, silent
 from mobilenet_hub.images.skipped import Skipped
@@ -153,14 +154,19 @@ def train(
             before = _measure(fitted.dataset, probabilities)
             fitted, probabilities = _calibrated(fitted, probabilities)
             metrics = _measure(fitted.dataset, probabilities)
+            outcomes: dict[Split, tuple[Outcome, ...]] = {
+                s: outcomes_of(fitted.dataset.part(s), probabilities[s]) for s in SPLITS
+            }
+            fitted, left = _without_twins(fitted, metrics, outcomes["test"])
             record = Record(
                 method=method,
                 base=name,
                 metrics=metrics,
                 judged_on=_judged_on(metrics),
-                outcomes={s: outcomes_of(fitted.dataset.part(s), probabilities[s]) for s in SPLITS},
+                outcomes=outcomes,
                 split={"validation": validation, "test": test, "seed": seed},
                 seconds=time.perf_counter() - start,
+                left=left,
                 uncalibrated=before[_judged_on(metrics)],
             )
             staged = write_result(own_work / RESULT, fitted, record, threads=threads)
@@ -179,6 +185,19 @@ def train(
         seconds=time.perf_counter() - start,
         judged_on=record.judged_on,
     )
+
+
+def _without_twins(
+    fitted: Fitted, metrics: Mapping[Split, Metrics], outcomes: Sequence[Outcome]
+) -> tuple[Fitted, WithoutTwins | None]:
+    """Count the test photos without those that have a twin among the training photos, and say so."""
+    there = {example.digest for example in fitted.dataset.examples}  # some may have turned out to be no photos
+    twins = tuple(t for t in fitted.twins if {t.photo.digest, t.of.digest} <= there)
+    if not twins:
+        return replace(fitted, twins=()), None
+    left = without_twins(outcomes, twins)
+    said = twins_warning(twins, metrics["test"], left)
+    return replace(fitted, twins=twins, warnings=(*fitted.warnings, said)), left
 
 
 def _judged_on(metrics: Mapping[Split, Metrics]) -> Split:
@@ -222,7 +241,7 @@ def _fine_tuned(start: Callable[..., Fitted], options: GradientOptions, dataset:
 
     fitted = start(dataset, **how)
     tuned = fine_tune(fitted.dataset, fitted.module, options=options, **how)
-    return replace(tuned, warnings=(*fitted.warnings, *tuned.warnings))
+    return replace(tuned, warnings=(*fitted.warnings, *tuned.warnings), twins=fitted.twins)
 
 
 def _with_cautions(dataset: Dataset) -> Dataset:
