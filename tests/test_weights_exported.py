@@ -145,6 +145,65 @@ def test_inner_layers_are_no_module(format, tmp_path):
     assert not (tmp_path / "back").exists()
 
 
+def with_another_clip(folder):
+    import onnx
+    from onnx import numpy_helper
+
+    file = next(folder.rglob("*.onnx"))
+    model = onnx.load(file)
+    six = next(one for one in model.graph.initializer if "/" not in one.name and numpy_helper.to_array(one).item() == 6)
+    six.CopyFrom(numpy_helper.from_array(np.float32(5), six.name))
+    onnx.save(model, file)
+
+
+def with_another_node(folder):
+    import onnx
+
+    file = next(folder.rglob("*.onnx"))
+    model = onnx.load(file)
+    end = model.graph.output[0].name
+    model.graph.node[-1].output[0] = "before"
+    model.graph.node.append(onnx.helper.make_node("Neg", ["before"], [end]))
+    onnx.save(model, file)
+
+
+def with_another_clamp(folder):
+    file = next(folder.rglob("*.xml"))
+    text = file.read_text("utf-8")
+    assert 'max="6"' in text
+    file.write_text(text.replace('max="6"', 'max="5"', 1), "utf-8")
+
+
+def with_another_scale(folder):
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    file = next(folder.rglob("*.tflite"))
+    model = schema.ModelT.InitFromPackedBuf(file.read_bytes(), 0)
+    scale = next(one for one in model.subgraphs[0].tensors if one.name == b"scale")
+    model.buffers[scale.buffer].data = list(np.float32(1.7).tobytes())
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    file.write_bytes(builder.Output())
+
+
+@pytest.mark.parametrize(
+    ("format", "change"),
+    [
+        ("onnx", with_another_clip),
+        ("onnx", with_another_node),
+        ("openvino", with_another_clamp),
+        ("litert", with_another_scale),
+    ],
+)
+def test_a_graph_that_was_changed_since_is_refused(format, change, tmp_path):
+    """What is carried says what was exported, not what the file computes now."""
+    there_and_back(made(UNLABELLED), format, tmp_path)
+    change(tmp_path / "there")
+    with pytest.raises(InvalidModuleError, match="changed since"):
+        load_source(tmp_path / "there")
+
+
 def test_files_of_others_are_refused_with_what_to_do(tmp_path):
     onnx = pytest.importorskip("onnx")
     value = onnx.helper.make_tensor_value_info("x", 1, [1])

@@ -11,6 +11,9 @@ from mobilenet_hub.errors import InputError, ProofError
 from mobilenet_hub.exporting.proof import Run
 from mobilenet_hub.exporting.request import Request
 from mobilenet_hub.inference.graph import INPUT, fold_batch_norm
+from mobilenet_hub.weights.exported import GRAPH, weight_names
+from mobilenet_hub.weights.onnx_file import graph_digest
+from mobilenet_hub.weights.tensorflow.protobuf import Message
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
@@ -27,6 +30,9 @@ def write(request: Request, file: Path) -> None:
     if request.opset > (latest := onnx.defs.onnx_opset_version()):
         raise InputError(f"onnx {onnx.__version__} knows operator sets up to {latest}, not {request.opset}; update it")
     model = _model(request)
+    written = Message(model.SerializeToString())
+    properties = _properties(request) | {GRAPH: graph_digest(written, weight_names(request.config.network))}
+    onnx.helper.set_model_props(model, properties)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, file)
 

@@ -7,6 +7,8 @@ import numpy as np
 from mobilenet_hub.exporting.proof import Run
 from mobilenet_hub.exporting.request import Request
 from mobilenet_hub.inference.graph import build_graph, import_openvino
+from mobilenet_hub.weights.exported import GRAPH, weight_names
+from mobilenet_hub.weights.openvino_file import graph_digest
 
 
 def write(request: Request, file: Path) -> None:
@@ -26,6 +28,8 @@ def write(request: Request, file: Path) -> None:
         graph.set_rt_info(value, ["model_info", key])
     for key, text in request.carried.items():
         graph.set_rt_info(text, [key])
+    openvino.save_model(graph, file, compress_to_fp16=False)
+    graph.set_rt_info(graph_digest(file, weight_names(request.config.network)), [GRAPH])
     openvino.save_model(graph, file, compress_to_fp16=False)
 
 

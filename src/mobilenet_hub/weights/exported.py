@@ -26,7 +26,7 @@ CUT = (
     "from, or export that with its own outputs"
 )
 # What the two are called in the metadata of an export.
-STATED, BATCH_NORM = "mobilenet_hub.module", "mobilenet_hub.batch_norm"
+STATED, BATCH_NORM, GRAPH = "mobilenet_hub.module", "mobilenet_hub.batch_norm", "mobilenet_hub.graph"
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Carried:
 
     config: ModuleConfig
     batch_norm: Mapping[str, np.ndarray] | None  # float32 by TF-Slim name
+    graph: str = ""  # the digest of the graph but for its weights, where these are read by their names
 
 
 def carried_texts(module: Module, *, folds: bool = True) -> dict[str, str]:
@@ -60,8 +61,9 @@ def read_carried(texts: Mapping[str, str], file: Path) -> Carried | None:
     if STATED not in texts:
         return None
     config = read_stated(texts[STATED], file)
+    graph = texts.get(GRAPH, "")
     if BATCH_NORM not in texts:
-        return Carried(config, None)
+        return Carried(config, None, graph)
     variables = [one for unit in config.network.units for one in unit.batch_norm]
     try:
         data = base64.b64decode(texts[BATCH_NORM], validate=True)
@@ -69,7 +71,7 @@ def read_carried(texts: Mapping[str, str], file: Path) -> Carried | None:
         values = iter(np.split(array_from(data, np.dtype("<f4"), (count,), BATCH_NORM), _ends(variables)))
     except (ValueError, binascii.Error) as error:
         raise InvalidModuleError(f"{file} carries a batch norm that does not fit its network: {error}") from None
-    return Carried(config, {one.name: next(values) for one in variables})
+    return Carried(config, {one.name: next(values) for one in variables}, graph)
 
 
 def _ends(variables: list) -> list[int]:
@@ -89,6 +91,12 @@ def from_export(source: Source, carried: Carried, wanted: Wanted) -> Module:
     """
     known = carried.config
     variant = known.variant
+    scaling = (source.variant.input_scale, source.variant.input_offset)
+    if source.scaled and not np.allclose(scaling, (variant.input_scale, variant.input_offset), rtol=1e-5, atol=1e-6):
+        raise InvalidModuleError(
+            f"{source.path} scales its images otherwise than the module that it was exported from: it was changed "
+            "since; export the module again"
+        )
     if source.model is not None:  # a kept file scales by itself, and its images are what it takes
         variant = replace(source.variant, temperature=variant.temperature)
     else:
@@ -157,6 +165,25 @@ def _divided(folded: np.ndarray, scale: np.ndarray, unit: ConvUnit) -> np.ndarra
 
 def _times(kernel: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return (kernel.astype(np.float64) * scale).astype(np.float32)
+
+
+def weight_names(network: Architecture) -> set[str]:
+    """Return what our graphs call the constants that hold a network's weights, batch norm folded into them."""
+    units = {name for unit in network.units for name in (unit.kernel.name, f"{unit.scope}/bias")}
+    return units | {one.name for layer in network.dense for one in layer}
+
+
+def check_graph(carried: Carried, found: str) -> None:
+    """Demand that a graph whose weights are read by their names is the one that was exported.
+
+    Raises:
+        Unusable: it was changed since.
+    """
+    if carried.graph != found:
+        raise Unusable(
+            "its graph was changed since it was exported, or it is of an older version of mobilenet-hub; convert the "
+            "module that it was exported from, or export that again"
+        )
 
 
 def folded_source(file: Path, kind: str, carried: Carried, constants: Mapping[str, np.ndarray]) -> Source:

@@ -52,6 +52,7 @@ class Source:
     variant: Variant = field(default_factory=Variant)
     batch_norm_folded: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
+    scaled: bool = False  # the graph itself says how images are scaled
     model: bytes | None = None  # a file that the module keeps and runs as it is; the weights then only say what it is
     carried: Any = None  # `exported.Carried`: what an export of ours carries of its module
 
@@ -88,7 +89,7 @@ def to_source(path: Path, kind: str, found: Found, takes_unit: bool = False) -> 
     if takes_unit:
         scale, offset = found.scaling or (1.0, 0.0)
     elif found.scaling is not None:
-        scale, offset = _scaling(*found.scaling)
+        scale, offset = scaling_of_images(*found.scaling)
     elif _is_teachable_machine(found):
         scale, offset = TEACHABLE_MACHINE_SCALE, INPUT_OFFSET
     elif any(_RETRAIN in name for name in found.names):
@@ -98,10 +99,12 @@ def to_source(path: Path, kind: str, found: Found, takes_unit: bool = False) -> 
     if isclose(scale, INPUT_SCALE, rel_tol=1e-6):
         scale = INPUT_SCALE
     variant = replace(found.variant, input_scale=scale, input_offset=offset)
-    return Source(path, kind, found.weights, found.image_size, found.labels, variant, found.batch_norm_folded)
+    scaled = takes_unit or found.scaling is not None
+    labels, folded = found.labels, found.batch_norm_folded
+    return Source(path, kind, found.weights, found.image_size, labels, variant, folded, scaled=scaled)
 
 
-def _scaling(scale: float, offset: float) -> tuple[float, float]:
+def scaling_of_images(scale: float, offset: float) -> tuple[float, float]:
     """Return what takes images in [0, 1] to what a graph makes of the images that it is given.
 
     Raises:

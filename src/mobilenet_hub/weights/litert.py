@@ -14,7 +14,7 @@ from mobilenet_hub.architecture import Variant
 from mobilenet_hub.weights.exported import CUT, read_carried
 from mobilenet_hub.weights.flatbuffer import Table
 from mobilenet_hub.weights.head import Affine, Dense, Step, head_weights
-from mobilenet_hub.weights.identify import PIXEL_SCALE, Found, Source, to_source
+from mobilenet_hub.weights.identify import PIXEL_SCALE, Found, Source, scaling_of_images, to_source
 from mobilenet_hub.weights.labels import labels_inside
 from mobilenet_hub.weights.litert_graph import LiteRtGraph
 from mobilenet_hub.weights.operations import Recognized, as_found, recognize
@@ -59,7 +59,7 @@ def read_litert(file: Path) -> Source:
         size = image_size_of(graph.shape(graph.input))
         if not graph.quantized:
             if carried:
-                found = _as_exported(found, carried.config.variant.temperature)
+                found = _as_exported(found, carried.config.variant)
             whole = as_found(found, size, graph.names)
             source = to_source(file, "LiteRT file", replace(whole, labels=labels_inside(data, _classes(found))))
             return replace(source, carried=carried)
@@ -78,6 +78,7 @@ def read_litert(file: Path) -> Source:
                 replace(outline, scaling=None),
             )  # ours take [0, 1], or pixels of it
         elif found.scaling is not None:  # it scales by itself: what it takes are pixels, or [0, 1]
+            scaling_of_images(*found.scaling)
             scaling = (255.0 if abs(found.scaling[0]) < PIXEL_SCALE else 1.0, 0.0)
         else:
             scaling = _of_range(*graph.input_range())
@@ -129,14 +130,26 @@ def metadata_of(data: bytes) -> dict[str, str]:
     return found
 
 
-def _as_exported(found: Recognized, temperature: float) -> Recognized:
-    """Leave out what a module does by itself: the scaling of images, and the division by the temperature."""
+def _as_exported(found: Recognized, variant: Variant) -> Recognized:
+    """Leave out what a module does by itself: the scaling of images, and the division by the temperature.
+
+    Raises:
+        Unusable: images are scaled otherwise than the module does.
+    """
+    scale, offset = found.scaling or (1.0, 0.0)
+    if not any(np.allclose((scale * top, offset), _entering(variant), rtol=1e-5, atol=1e-6) for top in (1, 255)):
+        raise Unusable(f"it scales its images otherwise than the module that it was exported from: {CUT}")
+    temperature = variant.temperature
     head = list(found.head)
     if len(head) > 2 and head[-1] == "softmax" and isinstance(head[-2], Affine) and isinstance(head[-3], Dense):
         scale, shift = np.asarray(head[-2].scale), np.asarray(head[-2].shift)
         if np.allclose(scale, 1 / temperature, rtol=1e-5) and not shift.any():
             del head[-2]
     return replace(found, head=tuple(head), scaling=None)
+
+
+def _entering(variant: Variant) -> tuple[float, float]:
+    return variant.input_scale, variant.input_offset
 
 
 def _classes(found: Recognized) -> int:

@@ -3,19 +3,21 @@
 Field numbers: onnx/onnx.proto.
 """
 
+from collections.abc import Set
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
 from mobilenet_hub.errors import InvalidModuleError
-from mobilenet_hub.weights.exported import folded_source, read_carried
+from mobilenet_hub.weights.exported import check_graph, folded_source, read_carried, weight_names
 from mobilenet_hub.weights.identify import Source
 from mobilenet_hub.weights.reading import Unusable, array_from, reading
 from mobilenet_hub.weights.tensorflow.protobuf import Message, varints
 
 _TYPES = {1: np.dtype("<f4"), 10: np.dtype("<f2")}  # TensorProto.DataType
-_PROPERTIES, _GRAPH, _NODE, _INITIALIZER, _INPUT = 14, 7, 1, 5, 11
+_PROPERTIES, _GRAPH, _NODE, _INITIALIZER, _INPUT, _OUTPUT = 14, 7, 1, 5, 11, 12
 _EXTERNAL = 14  # TensorProto.data_location
 
 
@@ -41,9 +43,19 @@ def read_onnx(file: Path) -> Source:
         names = [unit.kernel.name for unit in carried.config.network.units]
         if kernels != names[: len(kernels)]:
             raise Unusable("its convolutions are others than it was exported with; export the module again")
+        check_graph(carried, graph_digest(model, weight_names(carried.config.network)))
         constants = {name: _array(tensor, name) for name, tensor in tensors.items() if "/" in name}
         source = folded_source(file, "ONNX export", carried, constants)
         return _sized(source, graph)
+
+
+def graph_digest(model: Message, weights: Set[str]) -> str:
+    """Return a digest of what a model computes, whatever the weights of these names are."""
+    graph, digest = model.message(_GRAPH), sha256()
+    others = [data for data in graph.all_bytes(_INITIALIZER) if Message(data).text(8) not in weights]
+    for part in (*graph.all_bytes(_NODE), *others, *graph.all_bytes(_INPUT), *graph.all_bytes(_OUTPUT)):
+        digest.update(sha256(part).digest())
+    return digest.hexdigest()
 
 
 def _array(tensor: Message, name: str) -> np.ndarray:

@@ -1,6 +1,8 @@
 """OpenVINO's IR that was exported by us: the .xml as text, the weights in the .bin beside it; no OpenVINO is needed."""
 
+from collections.abc import Set
 from dataclasses import replace
+from hashlib import sha256
 from math import prod
 from pathlib import Path
 from xml.etree import ElementTree
@@ -8,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from mobilenet_hub.errors import CorruptFileError, InvalidModuleError
-from mobilenet_hub.weights.exported import folded_source, read_carried
+from mobilenet_hub.weights.exported import check_graph, folded_source, read_carried, weight_names
 from mobilenet_hub.weights.identify import Source
 from mobilenet_hub.weights.reading import Unusable, array_from, reading
 
@@ -41,11 +43,27 @@ def read_openvino(file: Path) -> Source:
         layers = net.findall("layers/layer")
         if sum(layer.get("type") in _CONVOLUTIONS for layer in layers) > len(carried.config.network.units):
             raise Unusable("it has more convolutions than it was exported with; export the module again")
+        check_graph(carried, graph_digest(file, weight_names(carried.config.network)))
         source = folded_source(file, "OpenVINO export", carried, _constants(layers, file.with_suffix(".bin")))
         shapes = [_shape(layer) for layer in layers if layer.get("type") == "Parameter"]
         if len(shapes) == 1 and len(shapes[0]) == 4 and min(shapes[0][1:3]) > 0:
             source = replace(source, image_size=shapes[0][1:3])
         return source
+
+
+def graph_digest(file: Path, weights: Set[str]) -> str:
+    """Return a digest of what an IR computes, whatever the weights of these names are."""
+    net, data, digest = ElementTree.fromstring(file.read_bytes()), file.with_suffix(".bin").read_bytes(), sha256()
+    for layer in net.findall("layers/layer"):
+        if layer.get("type") == "Const":
+            about = _about(layer)
+            start, size = int(about.pop("offset")), int(about["size"])  # where a constant stands says nothing
+            if layer.get("name") not in weights:
+                digest.update(sha256(data[start : start + size]).digest())
+        digest.update(ElementTree.tostring(layer))
+    for edge in net.findall("edges/edge"):
+        digest.update(ElementTree.tostring(edge))
+    return digest.hexdigest()
 
 
 def _constants(layers: list[ElementTree.Element], file: Path) -> dict[str, np.ndarray]:
