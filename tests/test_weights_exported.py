@@ -13,6 +13,7 @@ from reference_network import random_weights
 
 from mobilenet_hub.architecture import ConvUnit, Variant
 from mobilenet_hub.errors import CorruptFileError, InvalidModuleError, MobileNetHubError
+from mobilenet_hub.evaluation.seen import is_trained_here
 from mobilenet_hub.exporting.export import export
 from mobilenet_hub.inference.engine import Engine
 from mobilenet_hub.module import Module, ModuleConfig
@@ -260,6 +261,22 @@ def test_a_keras_file_that_was_saved_again_says_nothing_that_may_be_wrong_by_now
     assert found.config.trained_on is None
     assert found.config.variant == V1.variant
     assert found.weights["MobilenetV1/Logits/Conv2d_1c_1x1/biases"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_a_layer_trained_in_memory_says_no_more_which_photos_it_has_seen(tmp_path):
+    pytest.importorskip("keras")
+    from mobilenet_hub.hub.keras_layer import KerasLayer
+
+    write_module(tmp_path / "m", made(V1))
+    layer = KerasLayer(str(tmp_path / "m"), trainable=True)
+    export(layer, "safetensors", tmp_path / "same")
+    assert read_module(tmp_path / "same").config == V1
+    layer.network.slim_variables["MobilenetV1/Logits/Conv2d_1c_1x1/biases"].assign([1, 2, 3])
+    export(layer, "safetensors", tmp_path / "tuned")
+    found = read_module(tmp_path / "tuned").config
+    assert (found.labels, found.trained_on, found.metrics) == (V1.labels, None, None)
+    assert is_trained_here(found)
 
 
 @given(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobilenet_hub.errors import InputError, MissingExtraError
+from mobilenet_hub.errors import InputError, MissingExtraError, MobileNetHubError
 from mobilenet_hub.exporting.formats import (
     FORMATS,
     FREE,
@@ -172,8 +172,23 @@ def _opened(module: "Exportable") -> tuple[Contract, Mapping[str, np.ndarray]]:
     if isinstance(module, str | os.PathLike):
         return open_contract(module)
     if hasattr(module, "contract") and hasattr(module, "network"):  # their classes take Keras to import
-        return module.contract, module.network.slim_weights()
+        return _as_now(module.contract, module.network.slim_weights())
     raise InputError(f"a module is a name, a folder, a layer or what hub.load gave, not {type(module).__name__}")
+
+
+def _as_now(contract: Contract, weights: Mapping[str, np.ndarray]) -> tuple[Contract, Mapping[str, np.ndarray]]:
+    """Forget what a module says of its making where it was trained further in memory, on nobody knows which photos."""
+    config = contract.config
+    if config.trained_on is None and config.metrics is None:
+        return contract, weights
+    try:
+        _, before = open_contract(contract.name, fetch=False)
+    except MobileNetHubError:
+        before = {}
+    if any(name not in before or not np.array_equal(before[name], array) for name, array in weights.items()):
+        source = {"module": contract.name, "method": "in memory"}
+        contract = replace(contract, config=replace(config, source=source, trained_on=None, metrics=None))
+    return contract, weights
 
 
 def _check_given(format: Format, options: Options) -> None:
