@@ -14,71 +14,112 @@ from mobilenet_hub.cli.main import main
 from mobilenet_hub.errors import OutputError
 from mobilenet_hub.host.ownership import MARK, check_apart, check_file_place
 
+ROUNDS = int(os.environ.get("MOBILENET_HUB_TEST_ROUNDS", "40"))  # of random commands; more by hand
+
 # What the user has, at places that an output, its work or its companions may want.
 PRECIOUS = (
-    *("out/thesis.txt", "out.work/thesis.txt", "out.csv.parts/thesis.txt", "out.parquet.skipped.csv", "out.npy"),
-    *(
-        "out.html",
-        "out.csv",
-        "out.jsonl",
-        "out.parquet",
-        "out.index.parquet",
-        "out.csv.skipped.csv",
-        "part/skipped.csv",
-    ),
-    *(
-        "part/skipped.csv",
-        "part/part-00000.parquet",
-        "out.safetensors",
-        "keep.jpg",
-        "mine/module.json",
-        "mine/README.md",
-        "out.svg",
-    ),
-    *("out.svg", "out.parquet.parts/part-00000.parquet", "work/result/thesis.txt", "deep/out/module.json", "file.work"),
+    *("../above.txt", "out/thesis.txt", "out.work/thesis.txt", "out.html.work/thesis.txt", "out.csv.work/thesis.txt"),
+    *("out.html", "out.csv", "out.jsonl", "out.parquet", "out.npy", "out.svg", "out.safetensors", "keep.jpg"),
+    *("out.index.parquet", "out.csv.skipped.csv", "out.parquet.skipped.csv", ".lock", ".out.lock", "full/.lock"),
+    *("out.csv.parts/thesis.txt", "out.parquet.parts/part-00000.parquet", "part/skipped.csv"),
+    *("part/part-00000.parquet", "mine/module.json", "mine/README.md", "work/result/thesis.txt", "file.work"),
+    *("deep/out/module.json", "site/me/net/1", "features/notes.txt", "features/index/segment-of-my-life/thesis.txt"),
+    *("features/index/basis-of-all.txt", "halves/notes.txt"),
 )
+LINKS = {"link": "photos", "link.html": "keep.jpg", "link.csv": "out.jsonl", "new.html": "not there", "to": "work"}
 OUTPUTS = (
-    *("out", "out/", "part", "mine", "deep", "deep/out", "work", "out.work", "file", "file.work", "keep.jpg", "photos"),
-    *("out.html", "out.csv", "out.jsonl", "out.parquet", "out.npy", "out.safetensors", "photos/red", "photos/new", "."),
-    *("model/weights.safetensors", "model/module.json", "model", "model/new", "nowhere/out.html"),
+    *(
+        "out",
+        "out/",
+        "./out/.",
+        "part",
+        "mine",
+        "deep",
+        "deep/out",
+        "work",
+        "out.work",
+        "file",
+        "file.work",
+        "keep.jpg",
+    ),
+    *("out.html", "out.csv", "out.jsonl", "out.parquet", "out.npy", "out.svg", "out.safetensors", "out.html/"),
+    *(
+        "photos",
+        "photos/red",
+        "photos/new",
+        "photos/red/../new",
+        ".",
+        "..",
+        "/",
+        "../tree/out",
+        "TREE/out.html",
+        "TREE",
+    ),
+    *("model/weights.safetensors", "model/module.json", "model", "model/new", "nowhere/out.html", "features", "full"),
+    *(
+        "site",
+        "halves",
+        "link",
+        "link/new",
+        "link.html",
+        "link.csv",
+        "new.html",
+        "to",
+        "fresh.html",
+        "fresh.csv",
+        "fresh",
+    ),
 )
-WORKS = ("", "work", "out.work")
+WORKS = ("", "work", "out.work", "to", "photos/new", "full")
 COMMANDS = {
-    "train": ["train", "photos", "--module", "model", "--views", "1"],
-    "evaluate": ["evaluate", "model", "photos"],
-    "classify": ["classify", "photos", "--module", "model"],
-    "embed": ["embed", "photos", "--module", "model"],
-    "convert": ["convert", "model"],
-    "export": ["export", "model", "--format", "safetensors"],
+    "train": ["train", "photos", "--module", "model", "--views", "1", "-o"],
+    "evaluate": ["evaluate", "model", "photos", "-o"],
+    "classify": ["classify", "photos", "--module", "model", "-o"],
+    "embed": ["embed", "photos", "--module", "model", "-o"],
+    "part": ["embed", "photos", "--module", "model", "--part", "0/2", "-o"],
+    "merge": ["merge", "halves", "-o"],
+    "similar": ["similar", "photos/red/photo 0.png", "--in", "features", "-o"],
+    "dedupe": ["dedupe", "photos", "--module", "model", "-o"],
+    "check": ["check", "photos", "--module", "model", "-o"],
+    "exclusions": ["check", "photos", "--module", "model", "--exclusions"],
+    "convert": ["convert", "model", "-o"],
+    "export": ["export", "model", "--format", "safetensors", "-o"],
+    "litert": ["export", "model", "--format", "litert", "-o"],
+    "bench": ["bench", "--catalog", "v1_025_128", "--seconds", "0.01", "--plot"],
 }
 
 
 def snapshot(root):
-    return {p.relative_to(root): hashlib.sha1(p.read_bytes()).digest() for p in root.rglob("*") if p.is_file()}
+    return {p: str(p.readlink()) if p.is_symlink() else hashlib.sha1(p.read_bytes()).digest()
+            for p in root.rglob("*") if p.is_symlink() or p.is_file()}  # fmt: skip
 
 
 @pytest.fixture
 def tree(photos, base, tmp_path):  # noqa: F811
     """A working folder with photos, a trained module and precious files, and what of it must stay as it is."""
-    shutil.copytree(photos, tmp_path / "photos")
-    for folder in (tmp_path / "photos").iterdir():
+    root = tmp_path / "tree"
+    shutil.copytree(photos, root / "photos")
+    for folder in (root / "photos").iterdir():
         for photo in sorted(folder.iterdir())[6:]:
             photo.unlink()
-    assert (
-        main(["train", str(tmp_path / "photos"), "-o", str(tmp_path / "model"), "--module", str(base), "--quiet"]) == 0
-    )
-    (tmp_path / "model" / "thesis.txt").write_text("years")
-    for number, name in enumerate(PRECIOUS):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(f"precious {number}")
     here = Path.cwd()
-    os.chdir(tmp_path)
-    yield tmp_path
+    os.chdir(root)
+    assert main(["train", "photos", "-o", "model", "--module", str(base), "--quiet"]) == 0
+    assert main(["embed", "photos", "-o", "features", "--module", "model", "--quiet"]) == 0
+    for part in ("0/2", "1/2"):
+        assert main(["embed", "photos", "-o", "halves", "--module", "model", "--part", part, "--quiet"]) == 0
+    (root / "model" / "thesis.txt").write_text("years")
+    for number, name in enumerate(PRECIOUS):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"precious {number}")
+    for name, target in LINKS.items():
+        (root / name).symlink_to(target)
+    yield root
     os.chdir(here)
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=ROUNDS, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     runs=st.lists(
         st.tuples(st.sampled_from(sorted(COMMANDS)), st.sampled_from(OUTPUTS), st.sampled_from(WORKS)),
@@ -86,27 +127,66 @@ def tree(photos, base, tmp_path):  # noqa: F811
     )
 )  # fmt: skip
 def test_random_commands_leave_every_byte_that_is_not_ours(tree, capsys, runs):
-    before = snapshot(tree)
+    above = tree.parent
+    before = snapshot(above)
     for command, output, work in runs:
-        words = [*COMMANDS[command], "-o", output, "--quiet"]
+        words = [*COMMANDS[command], output.replace("TREE", str(tree)), "--quiet"]
         if work and command == "train":
             words += ["--work", work]
         assert main(words) in (0, 1, 2)
         assert "unexpected" not in capsys.readouterr().err, words
-        after = snapshot(tree)
+        after = snapshot(above)
         changed = sorted(str(name) for name, content in before.items() if after.get(name) != content)
         assert not changed, f"{words} changed {changed}"
-    for name in snapshot(tree).keys() - before.keys():  # the next example begins with the same tree
-        (tree / name).unlink()
-    for folder in sorted((p for p in tree.rglob("*") if p.is_dir()), reverse=True):
+    for name in snapshot(above).keys() - before.keys():  # the next example begins with the same tree
+        name.unlink()
+    for folder in sorted((p for p in above.rglob("*") if p.is_dir() and not p.is_symlink()), reverse=True):
         if not any(folder.iterdir()):
             folder.rmdir()
+
+
+@pytest.mark.slow
+def test_a_site_leaves_what_is_there(tree, capsys):
+    pytest.importorskip("tensorflow")
+    before = snapshot(tree.parent)
+    words = ["export", "model", "--format", "site", "--quiet", "--handle"]
+    for handle, site in (
+        ("me/net/1", "site"),
+        ("me/net", "site"),
+        ("me/net/1/2", "site"),
+        ("me/x", "photos/red/photo 0.png"),
+    ):
+        assert main([*words, handle, "-o", site]) == 2, (handle, site)
+        assert "unexpected" not in capsys.readouterr().err
+    assert main([*words, "me/net/2", "-o", "site"]) == 0
+    after = snapshot(tree.parent)
+    assert all(after[name] == content for name, content in before.items())
+
+
+def test_a_module_of_the_cache_goes_and_what_lies_beside_it_stays(golden_module, monkeypatch):
+    from mobilenet_hub.store.cache import Origin, cache_folder, entry_folder, install
+
+    name = golden_module("mobilenet_v1_025_128/feature_vector/5")
+    (entry,) = [file.parent for file in cache_folder().rglob("module.json")]
+    handle = entry.relative_to(cache_folder()).as_posix()
+    (entry / "thesis.txt").write_text("years")
+    (entry / "notes").mkdir()
+    (entry / "notes" / "a.txt").write_text("days")
+    staged = shutil.copytree(entry, cache_folder() / ".incoming" / "new", ignore=lambda *_: ["thesis.txt", "notes"])
+    install(staged, Origin(handle, "test", "here", "2026-01-01", None, {}))
+    assert entry_folder(handle) == entry
+    assert sorted(file.name for file in entry.iterdir()) == [
+        "module.json", "notes", "origin.json", "thesis.txt", "weights.safetensors"
+    ]  # fmt: skip
+    assert main(["cache", "remove", name, "--quiet"]) == 0
+    assert sorted(file.name for file in entry.iterdir()) == ["notes", "thesis.txt"]
+    assert (entry / "notes" / "a.txt").read_text() == "days"
 
 
 @pytest.mark.parametrize("command", ["train", "convert"])
 def test_force_keeps_what_is_not_ours_in_a_module_folder(tree, command):
     before = snapshot(tree)
-    words = [*COMMANDS[command], "-o", "again", "--quiet"]
+    words = [*COMMANDS[command], "again", "--quiet"]
     assert main(words) == 0
     (tree / "again" / "thesis.txt").write_text("years")
     assert main(words) == 2
@@ -117,7 +197,7 @@ def test_force_keeps_what_is_not_ours_in_a_module_folder(tree, command):
 
 
 def test_a_report_gives_way_to_the_next_and_nothing_else_does(tree, capsys):
-    words = [*COMMANDS["evaluate"], "--quiet", "-o"]
+    words = [*COMMANDS["evaluate"][:-1], "--quiet", "-o"]
     assert main([*words, "new.html"]) == 0
     assert MARK in (tree / "new.html").read_text()
     assert main([*words, "new.html"]) == 0
@@ -133,7 +213,7 @@ def test_a_report_gives_way_to_the_next_and_nothing_else_does(tree, capsys):
 def test_a_place_that_is_no_folder_of_its_own_is_refused(tree, capsys, output):
     before = snapshot(tree)
     for command in ("train", "convert", "evaluate", "export"):
-        assert main([*COMMANDS[command], "-o", output, "--quiet", "--force"]) == 2
+        assert main([*COMMANDS[command], output, "--quiet", "--force"]) == 2
         assert capsys.readouterr().err.startswith(f"mobilenet: {output}" if command == "train" else "mobilenet: ")
     assert snapshot(tree) == before
 

@@ -23,8 +23,8 @@ from mobilenet_hub.bulk.manifest import (
     shard_name,
 )
 from mobilenet_hub.bulk.run import Summary
-from mobilenet_hub.bulk.shards import Shards, discard_leftovers
-from mobilenet_hub.bulk.single_file import assemble, is_single_file, shards_of, skipped_of, totals_of
+from mobilenet_hub.bulk.shards import Shards, discard_leftovers, is_written_here
+from mobilenet_hub.bulk.single_file import assemble, check_places, is_single_file, shards_of, skipped_of, totals_of
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.host.files import exists, is_folder, replacing, sha256_of
 from mobilenet_hub.host.locks import LOCK_FILE, claimed, is_locked
@@ -73,6 +73,8 @@ def merge(
     is_file = is_single_file(outputs[0] if into is None else into)
     folder = shards_of(output) if is_file else output
     try:
+        if is_file:
+            check_places(output)
         if into is not None:
             _gather([_folder_of(Path(source)) for source in outputs], folder)
         elif is_file and exists(output) and not (exists(folder / MANIFEST_FILE) or _parts(folder)):  # merged before
@@ -125,8 +127,10 @@ def _gather(sources: Sequence[Path], folder: Path) -> None:
             source, target = found.folder / Path(name).name, folder / Path(name).name
             if not source.is_file():
                 raise InputError(f"{source} is in the manifest of part {found.part} and not there")
-            if not (target.exists() and sha256_of(source) == sha256_of(target)):
+            if not exists(target):
                 _share(source, target)
+            elif sha256_of(source) != sha256_of(target):
+                raise InputError(f"{target} is there already, and is not {source}; choose a new folder")
 
 
 def _is_ours(name: str) -> bool:
@@ -135,13 +139,12 @@ def _is_ours(name: str) -> bool:
 
 def _share(source: Path, target: Path) -> None:
     """Make a file's content appear under another name, whole; without a copy where the file system can."""
-    if not exists(target):
-        try:
-            target.hardlink_to(source)
-        except OSError:  # another disk, or one without links
-            pass
-        else:
-            return
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another disk, or one without links
+        pass
+    else:
+        return
     with source.open("rb") as stream, replacing(target) as copy:
         shutil.copyfileobj(stream, copy, 1 << 20)
 
@@ -213,6 +216,8 @@ def _whole(folder: Path, parts: Sequence[_Found], on_progress: OnProgress) -> Ma
     settings: dict[str, Any] = parts[0].manifest.settings
     inputs, size = parts[0].manifest.inputs or 0, settings["shard_size"]
     merged = Manifest(settings, complete=True)
+    if exists(folder / SKIPPED_FILE) and not is_written_here(folder / SKIPPED_FILE):
+        raise OutputError(f"{folder / SKIPPED_FILE} was not written by this program; move it away")
     with replacing(folder / SKIPPED_FILE) as lists:
         lists.write(csv_lines([SKIPPED_HEADING]))
         for number in range(-(-inputs // size)):

@@ -22,7 +22,7 @@ from mobilenet_hub.bulk.rows import Rows
 from mobilenet_hub.bulk.shards import Shards, discard_leftovers
 from mobilenet_hub.bulk.single_file import (
     assemble,
-    check_companions,
+    check_places,
     endings,
     is_label_text,
     is_single_file,
@@ -109,7 +109,7 @@ def write(
     output = Path(output)
     _check(output, rows, is_file=is_file)
     if is_file:
-        check_companions(output)
+        check_places(output)
     settings = {**settings, "fit": preprocessing.fit, "limit": plan.limit, "shard_size": plan.shard_size}
     folder = shards_of(output) if is_file else output
     if is_file and exists(output) and not exists(folder / MANIFEST_FILE):

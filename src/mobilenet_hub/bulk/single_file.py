@@ -16,7 +16,7 @@ from mobilenet_hub.bulk.rows import LABEL_COLUMNS, Rows
 from mobilenet_hub.bulk.shard_file import open_parquet
 from mobilenet_hub.bulk.shards import Shards, is_written_here
 from mobilenet_hub.errors import InputError, OutputError
-from mobilenet_hub.host.files import replacing
+from mobilenet_hub.host.files import exists, replacing
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, Schema
@@ -106,12 +106,22 @@ def totals_of(output: Path) -> tuple[int, int]:
         raise InputError(f"{output} is no output of this program") from None
 
 
-def check_companions(output: Path) -> None:
-    """Refuse, before the work, files of the user's where those that belong to the output are to be.
+def check_places(output: Path) -> None:
+    """Refuse, before the work, files of the user's where the output, or what belongs to it, is to be.
 
     Raises:
-        OutputError: there is one.
+        InputError: another file is there.
+        OutputError: one is where what belongs to it is to be.
     """
+    from pyarrow import ArrowException
+
+    try:
+        text = output.suffix.lower() in (".csv", ".jsonl")
+        ours = not exists(output) or (is_label_text(output) if text else "rows" in settings_of(output))
+    except (ArrowException, OSError, ValueError):
+        ours = False
+    if not ours:
+        raise InputError(f"{output} is there already, and not from this command; choose another name")
     companions = [skipped_of(output), *([index_of(output)] if output.suffix.lower() == ".npy" else [])]
     for file in companions:
         if file.exists() and not is_written_here(file):

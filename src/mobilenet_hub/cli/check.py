@@ -1,12 +1,11 @@
 """`mobilenet check FOLDER`: what is wrong with labelled photos, before one trains on them."""
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobilenet_hub.cli.console import note, open_page, print_json, table
-from mobilenet_hub.cli.options import add_labelled_folder, add_module, add_open, add_threads
+from mobilenet_hub.cli.options import add_force, add_labelled_folder, add_module, add_open, add_threads
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.host.progress import Bars
 
@@ -18,6 +17,7 @@ EXAMPLES = (
     "mobilenet check photos -o findings.html --exclusions leave_out.csv",
 )
 
+EXCLUSIONS = ("path", "reason")
 _MAX_SHOWN = 10
 
 
@@ -31,34 +31,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--false-pairs", type=float, metavar="P", help="as for dedupe (default: 1e-6)")
     parser.add_argument("--seed", type=int, default=0, help="of the split that train makes (default: 0)")
     add_threads(parser)
+    add_force(parser, "write also over files that are not from here")
 
 
 def run(args: argparse.Namespace) -> int:
     """Check; 1 where something was found."""
     from mobilenet_hub.search.check import check
     from mobilenet_hub.search.page import check_page
-    from mobilenet_hub.search.tables import checked_output, write_table, write_text
+    from mobilenet_hub.search.tables import checked_output, kept_work, write_table, write_text
 
     if args.open and not args.output:
         raise InputError("`open` shows the page: name its file with -o findings.html")
-    report, listing = checked_output(args.output, (".html",)), checked_output(args.exclusions, (".csv",))
-    work = report.with_name(f"{report.name}.work") if report is not None else None
-    with Bars(args.quiet) as bars:
-        found = check(
-            args.folder,
-            module=args.module,
-            seed=args.seed,
-            false_pairs=args.false_pairs,
-            work=work,
-            threads=args.threads,
-            on_progress=bars,
-        )
-    if report is not None:
-        write_text(report, check_page(found))
-    if listing is not None:
-        write_table(listing, ("path", "reason"), found.exclusions())
-    if work is not None:
-        shutil.rmtree(work, ignore_errors=True)
+    report = checked_output(args.output, (".html",), overwrite=args.overwrite)
+    listing = checked_output(args.exclusions, (".csv",), EXCLUSIONS, overwrite=args.overwrite)
+    with kept_work(report) as work:
+        with Bars(args.quiet) as bars:
+            found = check(
+                args.folder,
+                module=args.module,
+                seed=args.seed,
+                false_pairs=args.false_pairs,
+                work=work,
+                threads=args.threads,
+                on_progress=bars,
+            )
+        if report is not None:
+            write_text(report, check_page(found))
+        if listing is not None:
+            write_table(listing, EXCLUSIONS, found.exclusions())
     if args.json:
         print_json(found.to_json())
     else:

@@ -1,12 +1,11 @@
 """`mobilenet dedupe PHOTOS|FEATURES -o GROUPS`: groups of (nearly) equal photos, moved only in a second call."""
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobilenet_hub.cli.console import note, note_passed_over, print_json, table
-from mobilenet_hub.cli.options import add_module, add_threads
+from mobilenet_hub.cli.options import add_force, add_module, add_threads
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.host.progress import Bars
 
@@ -44,6 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--against", metavar="FEATURES", help="only find what is in this collection already")
     add_threads(parser)
+    add_force(parser, "write also over a file that is not from here")
     move = parser.add_argument_group("in a second call")
     move.add_argument("--from", dest="groups", metavar="GROUPS", help="the file of groups, looked through by you")
     move.add_argument("--move-to", metavar="DIR", help="move what is not kept to DIR, with a log")
@@ -56,27 +56,26 @@ def run(args: argparse.Namespace) -> int:
     if args.undo is not None or any(moving):
         return _move(args, moving)
     from mobilenet_hub.search.dedupe import dedupe
-    from mobilenet_hub.search.tables import checked_output
+    from mobilenet_hub.search.tables import checked_output, kept_work
 
     if not args.photos:
         raise InputError("give photos, or what `mobilenet embed -o` wrote; or --from GROUPS --move-to DIR")
-    output = checked_output(args.output, ENDINGS)
-    work = output.with_name(f"{output.name}.work") if output is not None else None
-    with Bars(args.quiet) as bars:
-        found = dedupe(
-            args.photos[0] if len(args.photos) == 1 else args.photos,
-            module=args.module,
-            false_pairs=args.false_pairs,
-            threshold=args.threshold,
-            keep=args.keep,
-            against=args.against,
-            work=work,
-            threads=args.threads,
-            on_progress=bars,
-        )
-    if output is not None:
-        _write(output, found, ", ".join(args.photos))
-        shutil.rmtree(work or output, ignore_errors=True) if work is not None else None
+    output = checked_output(args.output, ENDINGS, COLUMNS, overwrite=args.overwrite)
+    with kept_work(output) as work:
+        with Bars(args.quiet) as bars:
+            found = dedupe(
+                args.photos[0] if len(args.photos) == 1 else args.photos,
+                module=args.module,
+                false_pairs=args.false_pairs,
+                threshold=args.threshold,
+                keep=args.keep,
+                against=args.against,
+                work=work,
+                threads=args.threads,
+                on_progress=bars,
+            )
+        if output is not None:
+            _write(output, found, ", ".join(args.photos))
     if args.json:
         print_json(_as_json(found))
     elif output is None:

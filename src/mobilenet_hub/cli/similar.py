@@ -5,7 +5,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from mobilenet_hub.cli.console import note, note_passed_over, print_json, table
-from mobilenet_hub.cli.options import add_threads
+from mobilenet_hub.cli.options import add_force, add_threads
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.host.progress import Bars
 
@@ -32,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--module", metavar="MODULE", help="where FEATURES' module is (default: as FEATURES says)")
     parser.add_argument("-o", "--output", metavar="OUT", help="a .csv, .jsonl or .parquet, or a page, .html")
     add_threads(parser)
+    add_force(parser, "write also over a file that is not from here")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.k < 1:
         raise InputError(f"-k must be 1 or more, not {args.k}")
-    output = checked_output(args.output, ENDINGS)
+    output = checked_output(args.output, ENDINGS, COLUMNS, overwrite=args.overwrite)
     features = Features(args.features)
     passed_over: Counter[str] = Counter()
     with Bars(args.quiet) as bars:

@@ -180,7 +180,7 @@ def replacing_folder(folder: Path, keep: Callable[[Path], bool] | None = None) -
             for entry in filter(keep, sorted(folder.iterdir())):
                 if os.path.lexists(new / entry.name):
                     raise FileExistsError(errno.EEXIST, "in the way, and not from this program", str(entry))
-                _carry_over(entry, new / entry.name)
+                carry_over(entry, new / entry.name)
         swap_folder(new, folder, work / _OLD)
 
 
@@ -259,6 +259,18 @@ def swap_folder(new: Path, folder: Path, aside: Path) -> None:
     flush(folder.absolute().parent)
 
 
+def carry_over(entry: Path, target: Path) -> None:
+    """Have a file or folder in two places, without a copy where the file system can.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.copytree(entry, target, symlinks=True, copy_function=_link)
+    else:
+        _link(str(entry), str(target))
+
+
 def replace_files(moves: Sequence[tuple[Path, Path]], aside: Path) -> None:
     """Rename finished files to their places, all or none: after a failure what was there is there again.
 
@@ -324,14 +336,6 @@ def _clear(partial: Path, path: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
     finally:
         os.close(descriptor)
-
-
-def _carry_over(entry: Path, target: Path) -> None:
-    """Have a file or folder in two places."""
-    if entry.is_dir() and not entry.is_symlink():
-        shutil.copytree(entry, target, symlinks=True, copy_function=_link)
-    else:
-        _link(str(entry), str(target))
 
 
 def _link(file: str, copy: str) -> None:

@@ -10,6 +10,7 @@ New shards are a new segment; anything else that changed makes all of it anew.
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,7 @@ _CANARIES = 2  # rows of each shard whose codes are made again when the index is
 _CANARY_TOLERANCE = 1  # of a code: another CPU's matrix product may round the other way
 _FACT_TOLERANCES = {SCALE: 1e-4, OFFSET: 1e-4, RESIDUAL: 1e-2}  # a residual is the root of what rounding leaves
 _FILES = ("codes.npy", "rows.npy", "runs.npy")
+_SEGMENT, _BASIS = re.compile(r"segment-[0-9a-f]{16}"), re.compile(r"basis-[0-9a-f]{16}\.npy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,9 +223,11 @@ def _write(features: Features, index: Index) -> None:
     _write_json(features, index, basis)
     named = {segment.folder.name for segment in index.segments if segment.folder is not None} | {basis, INDEX_FILE}
     for entry in place.iterdir():
-        if entry.name.startswith("segment-") and entry.name not in named:
+        if entry.name in named:
+            continue
+        if _SEGMENT.fullmatch(entry.name):
             shutil.rmtree(entry, ignore_errors=True)
-        elif entry.name.startswith("basis-") and entry.name not in named:
+        elif _BASIS.fullmatch(entry.name):
             with suppress(OSError):
                 entry.unlink()
 

@@ -4,25 +4,38 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.host.files import is_folder, printable, replacing
+from mobilenet_hub.host.ownership import bears_mark, check_file_place, clear_work, work_folder
 
 TABLE_ENDINGS = (".csv", ".jsonl", ".parquet")
+_WORK = re.compile("features")  # what lies in the folder of unfinished work
+_LONGEST_LINE = 1 << 20
 
 
-def checked_output(output: str | os.PathLike[str] | None, endings: Sequence[str]) -> Path | None:
+def checked_output(
+    output: str | os.PathLike[str] | None, endings: Sequence[str], columns: Sequence[str] = (), *, overwrite: bool
+) -> Path | None:
     """Return where to write, refusing before the work what would be refused after it.
+
+    Args:
+        output: the name given, if any.
+        endings: what it may end in.
+        columns: of the table that is written where it is no page.
+        overwrite: whether a file of the user's may be replaced.
 
     Raises:
         InputError: another ending.
-        OutputError: no such folder to write in.
+        OutputError: no such folder to write in, or something else is there.
 
     Example:
-        >>> checked_output("out.txt", (".csv", ".html"))
+        >>> checked_output("out.txt", (".csv", ".html"), overwrite=False)
         Traceback (most recent call last):
         mobilenet_hub.errors.InputError: out.txt: the name must end in .csv, .html
     """
@@ -33,7 +46,45 @@ def checked_output(output: str | os.PathLike[str] | None, endings: Sequence[str]
         raise InputError(f"{path}: the name must end in {', '.join(endings)}")
     if not is_folder(path.absolute().parent):
         raise OutputError(f"{path}: the folder {path.absolute().parent} does not exist; make it first")
+    is_page = path.suffix.lower() == ".html"
+    check_file_place(path, overwrite=overwrite, is_ours=bears_mark if is_page else lambda it: _has(it, columns))
     return path
+
+
+def _has(table: Path, columns: Sequence[str]) -> bool:
+    """Tell whether a file is a table of just these columns, or of no row at all."""
+    from pyarrow import ArrowException, parquet
+
+    try:
+        if table.suffix.lower() == ".parquet":
+            return parquet.read_schema(table).names == list(columns)
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            line = stream.readline(_LONGEST_LINE)
+        return not line or (
+            line.strip() == ",".join(columns)
+            if table.suffix.lower() == ".csv"
+            else list(json.loads(line)) == list(columns)
+        )
+    except (OSError, ValueError, TypeError, ArrowException):
+        return False
+
+
+@contextmanager
+def kept_work(output: Path | None) -> Iterator[Path | None]:
+    """Give the folder beside an output for what a killed run can go on from; it is cleared when all is done.
+
+    Args:
+        output: where the result will lie; None: the work is not kept.
+
+    Raises:
+        OutputError: the folder holds something else, or another run works there.
+    """
+    if output is None:
+        yield None
+        return
+    with work_folder(output.with_name(f"{output.name}.work"), output.name, _WORK, shared=False) as work:
+        yield work
+        clear_work(work, _WORK)
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -18,9 +18,9 @@ from typing import Any
 
 from mobilenet_hub.errors import DownloadError, InvalidModuleError, OutputError
 from mobilenet_hub.host.environment import setting
-from mobilenet_hub.host.files import is_file, sha256_of, swap_folder
+from mobilenet_hub.host.files import carry_over, is_file, sha256_of, swap_folder
 from mobilenet_hub.host.locks import is_locked, locked
-from mobilenet_hub.module_folder import CONFIG_FILE, WEIGHTS_FILE, read_module
+from mobilenet_hub.module_folder import CONFIG_FILE, LABELS_FILE, WEIGHTS_FILE, is_ours, read_module
 
 ORIGIN_FILE = "origin.json"
 _INCOMING = ".incoming"
@@ -198,17 +198,35 @@ def install(staged: Path, origin: Origin) -> Path:
     """Move a finished module folder to its place in the cache, with its record; the caller holds the entry's lock.
 
     Returns:
-        The entry's folder: the new one whole, or the old one, at any moment and after a crash.
+        The entry's folder: the new one whole, or the old one, at any moment and after a crash. What somebody else has
+        put into the old one is in the new one, too.
     """
     (staged / ORIGIN_FILE).write_text(json.dumps(asdict(origin), indent=2) + "\n", "utf-8")
     entry = entry_folder(origin.handle)
     entry.parent.mkdir(parents=True, exist_ok=True)
+    for file in _strangers(entry):
+        if not os.path.lexists(staged / file.name):
+            carry_over(file, staged / file.name)
     swap_folder(staged, entry, Path(tempfile.mkdtemp(prefix="old.", dir=staged.parent)) / entry.name)
     return entry
 
 
+def _strangers(entry: Path) -> list[Path]:
+    """Return what lies in an entry's folder and does not belong to its module."""
+    if not entry.is_dir():
+        return []
+    try:
+        origin = read_origin(entry)
+    except InvalidModuleError:
+        origin = None
+    own = {CONFIG_FILE, WEIGHTS_FILE, LABELS_FILE, ORIGIN_FILE, *(origin.files if origin else ())}
+    return [file for file in sorted(entry.iterdir()) if file.name not in own and not is_ours(file)]
+
+
 def remove(handle: str) -> bool:
     """Remove a handle's entry, waiting for a pull of it that is under way; tell whether there was one.
+
+    What somebody else has put into its folder stays.
 
     Example:
         >>> remove("google/tf2-preview/mobilenet_v2/classification/4")
@@ -222,7 +240,13 @@ def remove(handle: str) -> bool:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         try:
-            entry.rename(work / "removed")
+            strangers = _strangers(entry)
+            if strangers:
+                own = set(entry.iterdir()) - set(strangers)
+                for file in sorted(own, key=lambda file: file.name != CONFIG_FILE):  # without it the rest is no module
+                    file.rename(work / file.name)
+            else:
+                entry.rename(work / "removed")
         except OSError as error:
             raise OutputError(f"{entry} cannot be removed: {error}") from None
         finally:
