@@ -75,6 +75,7 @@ def merge(
     try:
         if is_file:
             check_places(output)
+            _check_ending(output, [folder] if into is None else [_folder_of(Path(source)) for source in outputs])
         if into is not None:
             _gather([_folder_of(Path(source)) for source in outputs], folder)
         elif is_file and exists(output) and not (exists(folder / MANIFEST_FILE) or _parts(folder)):  # merged before
@@ -94,6 +95,21 @@ def merge(
         raise OutputError(f"{output} cannot be written: {error.strerror or error}; all parts are kept") from error
     skipped = manifest.total("skipped")
     return Summary(output, manifest.total("rows"), skipped, skipped_file if skipped else None, 0)
+
+
+def _check_ending(output: Path, sources: Sequence[Path]) -> None:
+    """Refuse a name that rows like those of the parts cannot be written to."""
+    from pyarrow import ArrowException, parquet
+
+    for found in (found for source in sources for found in _parts(source)):
+        for shard in found.manifest.shards[:1]:
+            try:
+                names = parquet.read_schema(found.folder / Path(shard["file"]).name).names
+            except (ArrowException, OSError):
+                continue  # damaged or gone, which is told later
+            allowed = (".parquet", ".npy") if "features" in names else (".parquet", ".csv", ".jsonl")
+            if output.suffix.lower() not in allowed:
+                raise InputError(f"{output}: the name must end in {', '.join(allowed)}, or be that of a folder")
 
 
 def _folder_of(source: Path) -> Path:

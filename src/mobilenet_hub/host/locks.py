@@ -89,7 +89,7 @@ def claimed(lock: Path, place: Path) -> Iterator[None]:
         place: what is written, for the error's text.
 
     Raises:
-        OutputError: another process is writing there.
+        OutputError: another process is writing there, or the user has a file of that name.
         OSError: the lock file cannot be made.
 
     Example:
@@ -99,6 +99,7 @@ def claimed(lock: Path, place: Path) -> Iterator[None]:
         ...     (folder / LOCK_FILE).exists()
         True
     """
+    _refuse_foreign(lock)
     try:
         descriptor = _acquire(lock, _AT_ONCE_S, None)
     except _BusyError:
@@ -112,6 +113,13 @@ def claimed(lock: Path, place: Path) -> Iterator[None]:
         yield
     finally:
         _release(lock, descriptor)
+
+
+def _refuse_foreign(lock: Path) -> None:
+    """Refuse a file that names no owner of a lock: it would be overwritten and removed."""
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError), lock.open("rb") as file:
+        if (left := file.read(_LONGEST)) and not _OWNER.fullmatch(left):
+            raise OutputError(f"{lock} is no lock of this program; move it away, or choose another output")
 
 
 def is_locked(path: Path) -> bool:
@@ -174,11 +182,7 @@ def _acquire(path: Path, limit_s: float, done: Callable[[], bool] | None) -> int
         descriptor = _open(path)
         if descriptor is not None:
             if _locks(descriptor) and is_still_there(path, descriptor):
-                if (left := os.read(descriptor, _LONGEST)) and not _OWNER.fullmatch(left):
-                    os.close(descriptor)
-                    raise OutputError(f"{path} is no lock of this program; move it away, or choose another output")
                 os.truncate(path, 0)
-                os.lseek(descriptor, 0, os.SEEK_SET)
                 os.write(descriptor, f"{socket.gethostname()} process {os.getpid()}".encode())
                 return descriptor
             os.close(descriptor)

@@ -1,7 +1,7 @@
 """What OpenVINO is told about single nodes: which stay float32, and which of its kernels to take.
 
-It takes such hints from a graph's file alone, so a graph that gets them is written, marked and read again. Imports
-errors; OpenVINO inside functions.
+It takes such hints from a graph's file alone, so a graph that gets them is written, marked and read again. OpenVINO
+inside functions.
 """
 
 import re
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobilenet_hub.errors import InputError
+from mobilenet_hub.host.files import beside
 
 if TYPE_CHECKING:
     from openvino import Model, Node
@@ -19,6 +20,7 @@ _FLOAT32 = (  # the name for it until OpenVINO 2026.2, and the later one; each v
     '<attribute name="precise" version="0"/>'
     '<attribute name="DisablePrecisionConversion" version="0" value="dynamic:f16"/>'
 )
+_FILES = "mobilenet-hub-hints"  # in the temporary folder
 _KERNELS = '<attribute name="primitives_priority" version="0" value="cpu:{}"/>'
 
 
@@ -85,8 +87,8 @@ def _hinted(model: "Model", hints: Mapping[str, str]) -> "Model":
         hint = hints.get(layer["name"])
         return f"{layer[0]}<rt_info>{hint}</rt_info>" if hint else layer[0]
 
-    with tempfile.TemporaryDirectory() as folder:
-        graph, constants = Path(folder) / "graph.xml", Path(folder) / "graph.bin"
+    with beside(Path(tempfile.gettempdir()) / _FILES) as folder:  # where a killed process leaves it, the next clears it
+        graph, constants = folder / "graph.xml", folder / "graph.bin"
         serialize(model, graph, constants)
         layers = r'<layer id="\d+" name="(?P<name>[^"]*)" type="(?!Const|Parameter)[^>]*>'
         hinted = re.sub(layers, with_hint, graph.read_text(encoding="utf-8"))

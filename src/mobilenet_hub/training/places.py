@@ -96,6 +96,8 @@ def _lock_of(folder: Path) -> Path:
 
 def _finish_killed(folder: Path, work: Path) -> None:
     """Clear what a killed run left beside its output, and its work where its result had come to its place."""
+    if folder.name in ("", ".."):
+        return  # refused in a moment
     clear_left_by_killed(folder.absolute())
     if exists(_lock_of(folder)):
         with suppress(OSError), claimed(_lock_of(folder), folder):
