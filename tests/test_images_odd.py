@@ -421,6 +421,36 @@ def test_unusual_bmps_are_called_unusual(compression):
     assert "rare kind" in reason(bytes(data))
 
 
+def test_every_line_of_noise_names_its_file(tmp_path):
+    """Whatever a library has to say of a damaged file comes as a reason, and nothing comes from C on the side."""
+    import subprocess
+    import sys
+
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 15, 3), np.uint8)).resize((90, 70))
+    lines = picture.convert("1")
+    files = {kind: saved(picture, kind) for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "AVIF", "JPEG2000", "TGA")}
+    for codec in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
+        files[codec] = saved(picture, "TIFF", compression=codec)
+    for codec in ("group3", "group4"):
+        files[codec] = saved(lines, "TIFF", compression=codec)
+    random = np.random.default_rng(1)
+    for kind, data in files.items():
+        for number in range(12):
+            damaged = bytearray(data)
+            near_the_head = min(len(data), 200) if number % 2 else len(data)
+            for at in random.integers(2, near_the_head, 4):
+                damaged[at] = random.integers(256)
+            (tmp_path / f"{kind} {number}").write_bytes(damaged)
+    names = sorted(map(str, tmp_path.iterdir()))
+    words = [sys.executable, "-m", "mobilenet_hub.cli.main", "classify", "--quiet", "--json", *names]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    *told, last = done.stderr.splitlines()
+    assert done.returncode == 1 and len(told) > 20
+    assert all(line.startswith(f"{tmp_path}") and ": " in line for line in told)
+    assert "could not be classified" in last
+    assert not [line for line in told if "data stream" in line and "rare kind" in line]  # damaged is not rare
+
+
 # The reference files
 
 

@@ -78,7 +78,7 @@ def loaded_apart(data: bytes, image: "Image") -> "Image":
         raise ImageError("cannot be decoded: the process that tried ended early, perhaps for want of memory")
     said = json.loads(head)
     if isinstance(said, str):
-        raise ImageError(f"truncated or damaged picture ({said})")
+        raise ImageError(f"truncated or damaged JPEG 2000 ({said})")
     mode, size, palette = said
     loaded = Image.frombytes(mode, tuple(size), pixels)
     if palette is not None:

@@ -21,8 +21,13 @@ _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 _GRAY_MODES = ("1", "L", "LA", "La", "I", "F")
 _EMPTY_ALPHA = ("BMP", "DIB", "TGA")  # formats whose fourth byte is as often filler as alpha
 _TURNED = ("AVIF", "HEIF", "JXL")  # formats whose own turn is the only one that counts: XMP's says what they were
-_KINDS = {"TIFF": "TIFF", "BMP": "BMP", "PNG": "PNG", "WEBP": "WebP", "JPEG": "JPEG", "GIF": "GIF", "AVIF": "AVIF"}
+_KINDS = {
+    **{name: name for name in ("TIFF", "BMP", "PNG", "JPEG", "GIF", "AVIF", "TGA", "ICO", "PCX", "SGI", "DDS")},
+    **{"WEBP": "WebP", "JPEG2000": "JPEG 2000", "HEIF": "HEIC", "JXL": "JPEG XL", "MPO": "JPEG", "DIB": "BMP"},
+}
+_TELLING = frozenset(["TIFF", "BMP", "PNG", "WEBP", "JPEG", "GIF", "AVIF"])  # which begin as nothing else does
 _LACKING = ("unsupported", "not supported", "unknown", "not implemented", "cannot handle", "no decoder", "unrecognized")
+_DAMAGED = "data stream contents"  # in Pillow's words for what a decoder trips over, "unrecognized" too
 
 
 class _Facts(NamedTuple):
@@ -156,7 +161,7 @@ def _refusal(data: bytes) -> str:
     from PIL import Image
 
     for name, (factory, accept) in Image.OPEN.items():
-        if name in _KINDS and accept is not None and accept(data[:16]) is True:
+        if name in _TELLING and accept is not None and accept(data[:16]) is True:
             try:
                 factory(BytesIO(data), "")
             except Exception as error:
@@ -166,8 +171,8 @@ def _refusal(data: bytes) -> str:
 
 def _reason(error: Exception, data: bytes, kind: str = "") -> str:
     kind = kind or ("BMP" if data.startswith(b"BM") else "picture")
-    text = " ".join(str(error).split()) or type(error).__name__
-    if any(word in text.lower() for word in _LACKING):
+    text = " ".join(str(error).split()).partition(" Please build")[0] or type(error).__name__  # advice for its authors
+    if _DAMAGED not in text and any(word in text.lower() for word in _LACKING):
         return f"a {kind} of a rare kind that is not read ({text}): save it anew as PNG or JPEG"
     return f"truncated or damaged {kind} ({text})"
 
