@@ -6,11 +6,13 @@ links, devices, sparse files, names that occur twice, more bytes or names than a
 cut-off stream, a web page in the place of an archive. Memory stays bounded: nothing is read in one piece.
 """
 
+import errno
 import gzip
 import io
 import os
 import shutil
 import stat
+import sys
 import tarfile
 import tempfile
 import unicodedata
@@ -26,6 +28,7 @@ _GZIP_MAGIC, _ZIP_MAGIC = b"\x1f\x8b", b"PK\x03\x04"
 _TAR_MAGIC_AT, _TAR_MAGIC = 257, b"ustar"
 _CHUNK = 1 << 18
 _MAX_NAME, _MAX_PART = 1024, 255
+_MAX_DIRECTORY = 2 << 20  # bytes of a zip's list of members, which is read in one piece: 2 KB for each that may be
 _FORBIDDEN_CHARACTERS = frozenset('\\:*?"<>|')  # path syntax of Windows
 _INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn")  # Unicode's control, format, surrogate, private and unassigned ones
 _WINDOWS_DEVICES = frozenset(
@@ -131,16 +134,18 @@ def _what_it_is(head: bytes) -> str:
 
 
 class _Guarded(io.RawIOBase):
-    """A tar stream that refuses to be read in large pieces, as a forged size of an extended header would have it."""
+    """A stream that refuses to be read in large pieces, as a forged size of a header would have it."""
 
-    def __init__(self, file: IO[bytes], archive: Path):
+    def __init__(self, file: IO[bytes], archive: Path, most: int = _CHUNK):
         self._file = file
         self._archive = archive
+        self.most = most
 
     def read(self, size: int = -1, /) -> bytes:
-        if not 0 <= size <= _CHUNK:
-            raise CorruptFileError(f"{self._archive.name} has a header of {size} bytes; refused")
-        return self._file.read(size)
+        data = self._file.read(self.most + 1) if size < 0 else b""
+        if max(size, len(data)) > self.most:
+            raise CorruptFileError(f"{self._archive.name} has a header of {max(size, len(data))} bytes; refused")
+        return data if size < 0 else self._file.read(size)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         return self._file.seek(offset, whence)
@@ -210,20 +215,33 @@ def _unpack_member(
             left -= len(chunk)
 
 
+def zip_of(stream: IO[bytes], archive: Path) -> zipfile.ZipFile:
+    """Open a zip archive, if its list of members is not larger than any honest one's.
+
+    Raises:
+        CorruptFileError: it is; names the archive.
+        zipfile.BadZipFile: it is none.
+    """
+    guarded = _Guarded(stream, archive, _MAX_DIRECTORY)
+    packed = zipfile.ZipFile(guarded)
+    guarded.most = sys.maxsize  # members are read in the pieces that their readers ask for
+    return packed
+
+
 def _unpack_zip(archive: Path, folder: Path, limits: Limits) -> None:
     seen: dict[str, bool] = {}
     allowed = min(limits.total_bytes, max(limits.ratio_from, limits.ratio * archive.stat().st_size))
     total = 0
     try:
-        with zipfile.ZipFile(archive) as packed:
+        with archive.open("rb") as stream, zip_of(stream, archive) as packed:
             members = packed.infolist()
             if len(members) > limits.members:
                 raise CorruptFileError(f"{archive.name} has more than {limits.members} members; refused")
             for member in members:
                 total += _unpack_zipped(packed, member, archive, folder, seen, allowed - total)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        if isinstance(error, CorruptFileError):
-            raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
+        if isinstance(error, CorruptFileError) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
+            raise  # EINVAL: it says that a member lies before its beginning
         raise CorruptFileError(f"{archive.name} is a damaged zip archive: {error}") from None
     if not any(not is_folder for is_folder in seen.values()):
         raise CorruptFileError(f"{archive.name} holds no file")

@@ -7,7 +7,7 @@ from struct import Struct, error, unpack_from
 
 _U16, _I32, _U32 = Struct("<H"), Struct("<i"), Struct("<I")
 _HEADER_BYTES = 4  # of a list of field positions: its own size, and the table's
-_MAX_TABLES = 10_000
+_MAX_TABLES = _MAX_NUMBERS = 10_000  # more than any model's: many lists may share the same bytes
 
 
 class Table:
@@ -47,6 +47,8 @@ class Table:
         """Return a vector of numbers."""
         size = Struct(f"<{kind}").size
         start, count = self._vector(field, size)
+        if count > _MAX_NUMBERS:
+            raise ValueError(f"a list of {count} numbers at byte {start}")
         return list(unpack_from(f"<{count}{kind}", self._data, start)) if count else []
 
     def place(self, field: int) -> int:

@@ -13,7 +13,8 @@ import numpy as np
 
 from mobilenet_hub.weights.reading import Unusable, as_float32
 
-_MAX_WIDTH = 8192  # of a batch norm between two activations, which becomes a dense layer
+_MAX_HIDDEN = 16  # hidden layers
+_MAX_WIDTH = 2048  # of a batch norm between two activations, which becomes a dense layer
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def head_weights(steps: Sequence[Step], scope: str, features: int) -> tuple[dict
     if not layers:
         return {}, ()
     *hidden, (last, activation) = layers
+    if len(hidden) > _MAX_HIDDEN:
+        raise Unusable(f"{len(hidden)} hidden layers stand behind its features; at most {_MAX_HIDDEN} are taken")
     if any(function != "relu" for _, function in hidden):
         functions = ", ".join(function for _, function in hidden if function != "relu")
         raise Unusable(f"a hidden layer behind its features has the activation {functions}, where a module has ReLU")

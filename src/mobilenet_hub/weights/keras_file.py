@@ -19,6 +19,7 @@ import numpy as np
 from mobilenet_hub.architecture import BATCH_NORM_LEAVES, Variant, architecture
 from mobilenet_hub.errors import MissingExtraError
 from mobilenet_hub.module_folder import CONFIG_FILE as MODULE_FILE
+from mobilenet_hub.weights.archive import zip_of
 from mobilenet_hub.weights.exported import STATED, read_carried
 from mobilenet_hub.weights.identify import Source, to_source
 from mobilenet_hub.weights.keras_graph import CONTAINERS
@@ -36,6 +37,7 @@ _CONFIGS = ("model.json", _CONFIG, "architecture.json")  # beside a file of weig
 _MAX_CONFIG = 16 << 20
 _MAX_UNZIPPED = 1 << 30
 _MAX_DEPTH = 12
+_MAX_GROUPS = 10_000
 _NUMBERED = re.compile(r"(conv2d|depthwise_conv2d|batch_normalization|dense)(?:_(\d+))?")
 # mobilenet_7_5_224_tf.h5, mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5
 _PUBLISHED_NAME = re.compile(
@@ -71,7 +73,7 @@ def read_keras_file(file: Path, size: tuple[int, int] | None = None) -> Source:
 
 def _read_own(file: Path, size: tuple[int, int] | None) -> Source | None:
     """Read a file of our own `keras.mobilenet.MobileNet`, exported or saved by Keras; None where it is of another."""
-    with zipfile.ZipFile(file) as archive:
+    with file.open("rb") as stream, zip_of(stream, file) as archive:
         config = json.loads(_member(archive, file, _CONFIG))
         if not isinstance(config, dict) or config.get("registered_name") != _OWN:
             return None
@@ -98,8 +100,10 @@ def _read_own(file: Path, size: tuple[int, int] | None) -> Source | None:
 
 
 def _member(archive: zipfile.ZipFile, file: Path, name: str) -> bytes:
+    if archive.namelist().count(name) != 1:
+        raise ValueError(f"it has {archive.namelist().count(name)} members called {name}")
     info = archive.getinfo(name)
-    if info.file_size > min(_MAX_UNZIPPED, 32 * file.stat().st_size):
+    if info.file_size > min(_MAX_CONFIG if name == _CONFIG else _MAX_UNZIPPED, 32 * file.stat().st_size):
         raise ValueError(f"{name} announces {info.file_size} bytes")
     return archive.read(name)
 
@@ -123,7 +127,7 @@ def _config_beside(file: Path) -> Any:
 
 
 def _read_zip(file: Path) -> tuple[Any, Mapping[str, Arrays]]:
-    with zipfile.ZipFile(file) as archive:
+    with file.open("rb") as stream, zip_of(stream, file) as archive:
         config = json.loads(_member(archive, file, _CONFIG))
         data = _member(archive, file, _WEIGHTS)
     _, layers = _read_h5(io.BytesIO(data), len(data), config)
@@ -138,7 +142,8 @@ def _read_h5(file: Path | io.BytesIO, size: int, config: Any = None) -> tuple[An
     with h5py.File(file, "r") as root:
         config = json.loads(root.attrs["model_config"]) if "model_config" in root.attrs else config
         left = _Budget(size)
-        group = _inner(root, "model_weights") if "model_weights" in root else root
+        whole = root.get("model_weights", getlink=True) is not None
+        group = _inner(root, "model_weights") if whole else root
         if "layer_names" in group.attrs:
             return config, _named_layers(group, left)
         return config, _numbered_layers(root, left) if config is None else dict(_described_layers(config, root, left))
@@ -236,28 +241,29 @@ def _snake_case(name: str) -> str:
 
 def _numbered_layers(root: "h5py.Group", budget: _Budget) -> dict[str, Arrays]:
     """Read Keras 3's weights without a configuration: layers numbered within their class, weights within the layer."""
-    found = sorted(_numbered(root, 0), key=lambda one: one[:3])
+    found = sorted(_numbered(root, set()), key=lambda one: one[:3])
     models = {parent for parent, kind, _, _ in found if "conv2d" in kind}
     if len(models) != 1:
         raise ValueError(f"it has convolutions in {len(models)} models")
     layers: dict[str, Arrays] = {}
     for parent, kind, number, group in found:
-        arrays = [budget.read(_inner(group, f"vars/{at}")) for at in range(len(group["vars"]))]
+        arrays = [budget.read(_inner(group, f"vars/{at}")) for at in range(len(_inner(group, "vars")))]
         leaves = BATCH_NORM_LEAVES if kind == "batch_normalization" else ("kernel", "bias")
         layers[f"{parent}/{kind}_{number}"] = dict(zip(leaves, arrays, strict=kind == "batch_normalization"))
     return layers
 
 
-def _numbered(group: "h5py.Group", depth: int) -> Iterator[tuple[str, str, int, "h5py.Group"]]:
+def _numbered(group: "h5py.Group", seen: set[int]) -> Iterator[tuple[str, str, int, "h5py.Group"]]:
     import h5py
 
-    if depth > _MAX_DEPTH:
-        raise ValueError("its groups nest too deep")
     for name in group:
         inner = _inner(group, name)
         if not isinstance(inner, h5py.Group):
             continue
-        if (numbered := _NUMBERED.fullmatch(name)) and "vars" in inner:
+        if (place := h5py.h5o.get_info(inner.id).addr) in seen or len(seen) > _MAX_GROUPS:
+            raise ValueError(f"its group {inner.name} is in itself or in several places, or one of too many")
+        seen.add(place)
+        if (numbered := _NUMBERED.fullmatch(name)) and isinstance(inner.get("vars", getlink=True), h5py.HardLink):
             yield str(group.name), numbered[1], int(numbered[2] or 0), inner
         elif name not in ("optimizer", "vars"):
-            yield from _numbered(inner, depth + 1)
+            yield from _numbered(inner, seen)

@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 from mobilenet_hub.errors import InvalidModuleError
+from mobilenet_hub.weights.archive import zip_of
 
 KERAS, LITERT, GRAPH, JSON, ARCHIVE = "keras", "litert", "graph", "json", "archive"
 ONNX, OPENVINO, OPENVINO_WEIGHTS = "onnx", "openvino", "openvino weights"
@@ -98,7 +99,7 @@ def _is_openvino(file: Path) -> bool:
 
 def _kind_of_zip(file: Path) -> str:
     try:
-        with zipfile.ZipFile(file) as archive:
+        with file.open("rb") as stream, zip_of(stream, file) as archive:
             names = set(archive.namelist()[:2000])
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return _BY_SUFFIX.get(file.suffix.lower(), ARCHIVE)

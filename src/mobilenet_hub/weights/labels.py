@@ -11,6 +11,9 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from mobilenet_hub.errors import CorruptFileError
+from mobilenet_hub.weights.archive import zip_of
+
 FILES = ("labels.txt", "retrained_labels.txt", "output_labels.txt", "label.txt", "class_names.txt", "classes.txt")
 METADATA_FILE = "metadata.json"
 _NUMBERED = re.compile(r"(\d+)[\s:,]+(\S.*)")
@@ -51,13 +54,15 @@ def labels_inside(data: bytes, num_classes: int) -> tuple[str, ...] | None:
     Source: tensorflow/lite/schema/metadata_schema.fbs, AssociatedFile.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with zip_of(io.BytesIO(data), Path("labels")) as archive:
             for info in archive.infolist()[:16]:
                 if info.filename.lower().endswith(".txt") and info.file_size <= _MAX_BYTES:
                     labels = plain_labels(archive.read(info).decode("utf-8"))
                     if len(labels) == num_classes:
                         return labels
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, ValueError, OSError):
+    except (CorruptFileError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError):
+        return None
+    except (ValueError, OSError):
         return None
     return None
 

@@ -52,7 +52,8 @@ _FLOATS = (0, 1, 10)
 _INTEGERS = {3: (0, 255), 9: (-128, 127)}
 _OUTPUTS = ("logits", "Logits", "probabilities", "Predictions", "features")  # as our exports call them
 _EDGE_TPU = b"edgetpu-custom-op"
-_MAX_OPERATORS = 1000
+_MAX_OPERATORS, _MAX_INPUTS, _MAX_NAME = 1000, 256, 2048
+_SHARED = 4  # how many times its own size a file's constants may be: some stand for several tensors
 _CLAMPED = 6.1  # where quantization ends that stands for ReLU6: a step above 6 at most
 
 
@@ -101,6 +102,8 @@ class LiteRtGraph:
         if len(graphs) != 1:
             raise ValueError(f"it has {len(graphs)} graphs, not one")
         self._buffers = model.tables(4)
+        self._constants: dict[int, np.ndarray | None] = {}
+        self._left = _SHARED * len(data)
         self._tensors = graphs[0].tables(0)
         self.input = self._one(graphs[0].numbers(1))
         outputs = graphs[0].numbers(2)
@@ -136,6 +139,8 @@ class LiteRtGraph:
         if code >= len(codes):
             raise ValueError(f"it refers to operator code {code} of {len(codes)}")
         inputs = [self._checked(tensor) for tensor in table.numbers(1)]
+        if len(inputs) > _MAX_INPUTS:
+            raise ValueError(f"an operator has {len(inputs)} inputs")
         return _Operator(codes[code], inputs, self._one(table.numbers(2)), table.table(4))
 
     def _type(self, tensor: int) -> int:
@@ -147,7 +152,7 @@ class LiteRtGraph:
 
     def name(self, tensor: int) -> str:
         """Return a tensor's name."""
-        return str(self._tensors[tensor].bytes(3), "utf-8", "replace")
+        return str(self._tensors[tensor].bytes(3)[:_MAX_NAME], "utf-8", "replace")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -178,7 +183,15 @@ class LiteRtGraph:
         maker = self._makers.get(tensor)
         if maker is not None and maker.code == _DEQUANTIZE:
             return self.constant(maker.inputs[0])
+        if tensor not in self._constants:
+            self._constants[tensor] = self._widened(tensor)
+        return self._constants[tensor]
+
+    def _widened(self, tensor: int) -> np.ndarray | None:
         stored = self._stored(tensor)
+        self._left -= 0 if stored is None else stored.nbytes
+        if self._left < 0:
+            raise ValueError("its constants are many times as large as it is")
         if stored is None or stored.dtype.kind == "f":
             return None if stored is None else as_float32(stored, self.name(tensor))
         scales, zeros, axis = self._quantization(tensor)

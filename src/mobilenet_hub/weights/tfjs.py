@@ -86,6 +86,9 @@ def _read_layers(manifest: Any, folder: Path) -> Mapping[str, Arrays]:
     if not isinstance(manifest, list):
         raise ValueError("it has no list of weights")
     layers: dict[str, dict[str, np.ndarray]] = {}
+    paths = [path for group in manifest for path in group["paths"]]
+    if len(paths) != len(set(map(str, paths))):
+        raise ValueError("one of its files of weights is named twice")
     for group in manifest:
         data = memoryview(b"".join(_read_shard(folder, path) for path in group["paths"]))
         at = 0

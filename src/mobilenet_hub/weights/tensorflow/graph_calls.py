@@ -11,6 +11,7 @@ from mobilenet_hub.weights.tensorflow.protobuf import Message
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _MAX_NODES, _MAX_DEPTH = 50_000, 30
+_MAX_STEPS = 100_000  # through calls and their arguments
 
 Key = tuple[str, int]  # a tensor: the node's name below the calls around it, and which of its outputs
 
@@ -56,6 +57,7 @@ class Calls:
     def __init__(self, graph: Message):
         self._top = _Scope("", {node.name: node for node in map(Node, graph.messages(1))})
         self._library = dict(_functions(graph.message(2)))
+        self._steps = 0
 
     @property
     def nodes(self) -> Iterable[Node]:
@@ -68,6 +70,9 @@ class Calls:
 
     def _resolved(self, scope: _Scope, reference: str) -> tuple[Key, _Scope, Node]:
         while True:
+            self._steps += 1
+            if self._steps > _MAX_STEPS:
+                raise ValueError("its functions call each other without end")
             name, *rest = reference.split(":")
             number = int(rest[-1]) if rest and rest[-1].isdigit() else 0
             if name in scope.arguments:

@@ -34,6 +34,7 @@ _COMPUTED: dict[str, Callable[..., np.ndarray]] = {
 _SUMS = ("Add", "AddV2")
 _CASTS = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}  # types.proto
 _CAST_FLOATS = (1, 2, 19)
+_MAX_CONSTANTS = 1 << 28  # bytes; a node of a few bytes may stand for many equal numbers
 _EPSILON = 1e-4  # FusedBatchNorm's own, where a graph does not say it
 
 
@@ -60,6 +61,7 @@ class _Reading:
         self._placed = placed
         self._variables = variables
         self._constants: dict[Key, np.ndarray | None] = {}  # None: of a kind that is no number
+        self._left = _MAX_CONSTANTS
         self._shapes: dict[Key, Key] = {}  # of what the shape of another tensor is asked for
 
     def operations(self) -> Iterator[Operation]:
@@ -76,7 +78,10 @@ class _Reading:
 
     def _is_constant(self, key: Key, one: Placed) -> bool:
         if one.node.op == "Const":
-            self._constants[key] = one.node.constant() if one.node.is_number else None
+            self._constants[key] = value = one.node.constant() if one.node.is_number else None
+            self._left -= 0 if value is None else value.nbytes
+            if self._left < 0:
+                raise ValueError(f"its constants are more than {_MAX_CONSTANTS} bytes")
         elif one.node.op in _VARIABLES:
             self._constants[key] = self._variables.value(key[0], one.node)
         elif one.node.op == "Shape":  # of the batch's size, nothing of the images
