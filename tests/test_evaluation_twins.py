@@ -94,3 +94,4 @@ def test_a_photo_that_was_saved_again_is_found_across_the_split(shared, tmp_path
     report = (tmp_path / "out" / "report.html").read_text("utf-8")
     assert all(name in report for pair in planted.items() for name in pair)
     assert "Counted without them" in report
+    assert f"of the {without['images']} without a twin" in report

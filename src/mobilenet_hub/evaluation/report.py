@@ -60,7 +60,7 @@ def render(report: Report) -> str:
         True
     """
     name, metrics = report.judged_on, report.parts[report.judged_on]
-    sections = [_figures(name, metrics)]
+    sections = [_figures(name, metrics, report.left)]
     if len(report.parts) > 1:
         sections.append(
             card("Accuracy of each part", interval_chart(list(report.parts.items())), _explained(report.parts))
@@ -101,17 +101,18 @@ _CALIBRATION = (
 )
 
 
-def _figures(name: str, metrics: Metrics) -> str:
+def _figures(name: str, metrics: Metrics, left: WithoutTwins | None) -> str:
     low, high = metrics.interval
     counts = metrics.confusion.sum(1)
     present = counts[counts > 0]
+    twinless = f"; {percent(left.accuracy)} of the {left.images} without a twin" if left and left.images else ""
     spread = f"{present.min()} to {present.max()} a class"
     cards = [
         (
             "main-figure",
             f"accuracy on {name} photos",
             percent(metrics.accuracy),
-            f"95% interval {percent(low)} to {percent(high)}",
+            f"95% interval {percent(low)} to {percent(high)}{twinless}",
         ),
         ("", "right", f"{metrics.correct}<small> of {metrics.images}</small>", spread),
         ("", "mean over classes", percent(metrics.balanced_accuracy), f"recall, {len(present)} classes"),
