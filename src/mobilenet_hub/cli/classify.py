@@ -1,13 +1,14 @@
 """`mobilenet classify IMAGES...`: labels with scores, to the screen or to a file."""
 
 import argparse
+import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from mobilenet_hub.cli.bulk_run import add_bulk_options, expected, note_precision, open_model, run_bulk
-from mobilenet_hub.cli.console import bar, is_fancy, note, note_passed_over, print_json, table
-from mobilenet_hub.cli.options import add_force, add_module
+from mobilenet_hub.cli.console import Table, bar, is_fancy, note, note_passed_over, open_page, print_json, table
+from mobilenet_hub.cli.options import add_force, add_module, add_open
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.host.percent import percent
 from mobilenet_hub.host.progress import Bars, Stage
@@ -22,6 +23,7 @@ EXAMPLES = (
     "mobilenet classify photo.jpg",
     "mobilenet classify photos --module my_module --min-score 0.8",
     "mobilenet classify photos --module my_module -o labels.csv",
+    "mobilenet classify photos --module my_module --explain why.html --open",
 )
 
 _TOP_OF_ONE = 5
@@ -41,6 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--explain", metavar="OUT.html", help="write a page that shows which part of each photo spoke for its labels"
     )
+    add_open(parser)
     add_force(parser, "with --explain: write the page also over a file that is no such page")
     add_bulk_options(parser)
 
@@ -55,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--min-score must be from 0 to 1, not {args.min_score:g}")
     if args.explain is not None:
         _check_page(args)
+    elif args.open:
+        raise InputError("`open` shows the page that --explain OUT.html writes")
     module, classifier = open_model(args, Classifier)
     if args.output is None:
         return _to_screen(args, classifier)
@@ -86,25 +91,30 @@ def _to_screen(args: argparse.Namespace, classifier: "Classifier") -> int:
 
         _ = classifier.explainer  # refuses a module whose maps cannot be reached
         page = ExplainedPage(args.top or 1)
-    predictions, skipped = _classify(args, classifier, passed_over, page)
+    screen = None if args.json else _Screen(args.top or 1, _shown_label(classifier))
+    predictions, skipped = _classify(args, classifier, passed_over, page, screen)
+    if screen is not None:
+        screen.end()
+    else:
+        print_json({**_as_json(classifier, args.module, predictions, skipped), "passed_over": dict(passed_over)})
     if page is not None:
         _write_page(args, classifier, page, skipped)
-    if args.json:
-        print_json({**_as_json(classifier, args.module, predictions, skipped), "passed_over": dict(passed_over)})
-    elif predictions:
-        alone = len(predictions) + len(skipped) == 1
-        print(_one_table(predictions[0]) if alone else _many_table(predictions, args.top or 1))
     note_passed_over(passed_over, args.quiet)
     for path, reason in skipped:
         note(f"{path}: {reason}")
-    if skipped and predictions:
+    if skipped and (predictions or (screen and screen.photos)):
         note(f"{len(skipped)} of the inputs could not be classified")
     return 1 if skipped else 0
 
 
 def _classify(
-    args: argparse.Namespace, classifier: "Classifier", passed_over: Counter[str], page: "ExplainedPage | None"
+    args: argparse.Namespace,
+    classifier: "Classifier",
+    passed_over: Counter[str],
+    page: "ExplainedPage | None",
+    screen: "_Screen | None",
 ) -> "tuple[list[Prediction], list[Skipped]]":
+    """Return what was said, unless a screen shows it as it comes, and the images that could not be read."""
     from itertools import islice
 
     from mobilenet_hub.images.batches import decode_batches
@@ -114,14 +124,18 @@ def _classify(
     skipped: list[Skipped] = []
     top = args.top or _TOP_OF_ONE
     total, done = expected(args), 0
-    with Bars(args.quiet) as on_progress:
+    with Bars(args.quiet or (screen is not None and sys.stdout.isatty())) as on_progress:  # the rows are the progress
         inputs = islice(items(args.images, passed_over=passed_over), args.limit)
         for batch in decode_batches(inputs, classifier.preprocessing, threads=classifier.engine.threads):
             if args.strict and batch.skipped:
                 key, reason = batch.skipped[0]
                 raise ImageError(reason, key)
             said = _said(classifier, batch, top, args.min_score, page)
-            predictions += [prediction.believed(args.min_score) for prediction in said]
+            believed = [prediction.believed(args.min_score) for prediction in said]
+            if screen is not None:
+                screen.add(believed, len(batch.inputs))
+            else:
+                predictions += believed
             skipped += batch.skipped
             done += len(batch.inputs)
             on_progress(Stage("classify", "image"), done, total)
@@ -155,6 +169,51 @@ def _write_page(
     write_page(args.explain, page.render("What spoke for the labels", lead, skipped))
     more = f" (the first {page.photos} of {page.photos + page.more} photos)" if page.more else ""
     note(f"{args.explain}: what spoke for the labels{more}", args.quiet)
+    if args.open:
+        open_page(args.explain, args.quiet)
+
+
+class _Screen:
+    """What is printed as it comes: one photo with its labels, or a row or a few for each of many."""
+
+    def __init__(self, top: int, shown_label: Callable[[str], str]):
+        self.photos = 0
+        self._top, self._shown_label = top, shown_label
+        self._table = Table(("image", "label", "score", ""), "<<>")
+        self._inputs = 0
+        self._waiting: list[Prediction] = []  # until it is known whether there is more than one
+
+    def add(self, predictions: "list[Prediction]", inputs: int) -> None:
+        """Take what was said of some inputs, of which some may have been no photos."""
+        self._inputs += inputs
+        self.photos += len(predictions)
+        self._waiting += predictions
+        if self._inputs > 1 and self._waiting:
+            print(self._table.rows([row for prediction in self._waiting for row in self._rows(prediction)]), flush=True)
+            self._waiting = []
+
+    def end(self) -> None:
+        """Print the one photo, where it stayed at that."""
+        for prediction in self._waiting:
+            print(_one_table(prediction))
+
+    def _rows(self, prediction: "Prediction") -> list[tuple[str, str, str, str]]:
+        ranked = list(zip(prediction.labels[: self._top], prediction.scores[: self._top], strict=True))
+        digits = len("100.0%") if self._table.fancy else 0  # rows to come may have it
+        shown = [
+            (self._shown_label(label), percent(score).rjust(digits), bar(score, 12, self._table.fancy))
+            for label, score in ranked
+        ] or [(_NO_ANSWER, "", "")]
+        return [(prediction.source if rank == 0 else "", *cells) for rank, cells in enumerate(shown)]
+
+
+def _shown_label(classifier: "Classifier") -> Callable[[str], str]:
+    """Return how a label is shown in a row on a terminal: of ImageNet's synonyms the first."""
+    from mobilenet_hub.catalog.labels import imagenet_labels
+
+    if is_fancy() and classifier.labels == imagenet_labels():
+        return lambda label: label.split(",")[0]
+    return str
 
 
 def _one_table(prediction: "Prediction") -> str:
@@ -166,16 +225,6 @@ def _one_table(prediction: "Prediction") -> str:
         for label, score in zip(prediction.labels, prediction.scores, strict=True)
     ]
     return f"{prediction.source}\n\n{table(('label', 'score', ''), rows, '<>', fancy)}"
-
-
-def _many_table(predictions: "Iterable[Prediction]", top: int) -> str:
-    fancy = is_fancy()
-    rows: list[tuple[str, str, str, str]] = []
-    for prediction in predictions:
-        ranked = list(zip(prediction.labels[:top], prediction.scores[:top], strict=True))
-        shown = [(label, percent(score), bar(score, 12, fancy)) for label, score in ranked] or [(_NO_ANSWER, "", "")]
-        rows += [(prediction.source if rank == 0 else "", *cells) for rank, cells in enumerate(shown)]
-    return table(("image", "label", "score", ""), rows, "<<>", fancy)
 
 
 def _as_json(

@@ -6,6 +6,7 @@ with box characters and bold headings; in a pipe, or with NO_COLOR set, they are
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from mobilenet_hub.images.content import passed_over_text
 from mobilenet_hub.images.skipped import Skipped
 
 _MAX_LISTED = 10  # files left out that are named; of more, the number
+_PHOTOS = ("image", "photo", "path", "keep", "copy", "copy of")  # columns of names of photos
+_LEAST_WIDTH = 12  # of a column that is cut to fit a terminal
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -31,14 +34,69 @@ def _is_utf8(stream: TextIO | None) -> bool:
     return (getattr(stream, "encoding", None) or "").lower().replace("-", "") == "utf8"
 
 
+class Table:
+    """A thin table whose rows may come bit by bit: a line of headings, a rule, the rows.
+
+    The first rows decide the widths; later ones can only widen them. On a terminal the table fits: what is too long is
+    cut, the name of a photo at its left.
+    """
+
+    def __init__(self, headers: Sequence[str], align: str = "", fancy: bool | None = None):
+        """Begin a table.
+
+        Args:
+            headers: a heading for each column.
+            align: "<" or ">" for each column; columns beyond its end are left-aligned.
+            fancy: draw for a terminal; None: if standard output is one that can.
+        """
+        self.fancy = is_fancy() if fancy is None else fancy
+        self._headers = headers
+        self._align = align.ljust(len(headers), "<")
+        # What may be cut: words, neither figures nor bars.
+        self._texts = [index for index, side in enumerate(self._align) if side == "<" and headers[index]]
+        self._widths: list[int] = []
+
+    def rows(self, rows: Sequence[Sequence[object]]) -> str:
+        """Return rows as text, the first ones below the headings; None is shown empty."""
+        cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+        lines = []
+        is_first, known = not self._widths, self._widths or [0] * len(self._headers)
+        columns = zip(known, zip(self._headers, *cells, strict=True), strict=True)
+        self._widths = [max(width, *map(_width, column)) for width, column in columns]
+        if self.fancy:
+            self._fit(shutil.get_terminal_size().columns)
+        if is_first:
+            heading = self._line(self._headers)
+            lines.append(f"\033[1m{heading}\033[0m" if self.fancy else heading)
+            lines.append("  ".join(("─" if self.fancy else "-") * width for width in self._widths))
+        return "\n".join([*lines, *map(self._line, cells)])
+
+    def _fit(self, columns: int) -> None:
+        """Take from the widest columns of text what the terminal has no room for."""
+        while self._texts and sum(self._widths) + 2 * (len(self._widths) - 1) > columns:
+            widest = max(self._texts, key=lambda index: self._widths[index])
+            if self._widths[widest] <= _LEAST_WIDTH:
+                break
+            self._widths[widest] -= 1
+
+    def _line(self, row: Sequence[str]) -> str:
+        shown = []
+        for index, (cell, align, width) in enumerate(zip(row, self._align, self._widths, strict=True)):
+            is_photo = self._headers[index] in _PHOTOS
+            text = _cut(cell, width, is_photo) if self.fancy and index in self._texts else cell
+            blanks = " " * (width - _width(text))
+            shown.append(f"{blanks}{text}" if align == ">" else f"{text}{blanks}")
+        return "  ".join(shown).rstrip()
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]], align: str = "", fancy: bool | None = None) -> str:
-    """Return a thin table: a line of headings, a rule, the rows.
+    """Return a whole table.
 
     Args:
         headers: a heading for each column.
         rows: cells; None is shown empty.
-        align: "<" or ">" for each column; columns beyond its end are left-aligned.
-        fancy: draw for a terminal; None: if standard output is one that can.
+        align: as for `Table`.
+        fancy: as for `Table`.
 
     Example:
         >>> print(table(["label", "score"], [["cat", "0.91"], ["lynx", "0.05"]], "<>", fancy=False))
@@ -47,17 +105,25 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], align: str =
         cat     0.91
         lynx    0.05
     """
-    fancy = is_fancy() if fancy is None else fancy
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
-    align = align.ljust(len(widths), "<")
+    return Table(headers, align, fancy).rows(rows)
 
-    def line(row: Sequence[str]) -> str:
-        return "  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(row, align, widths, strict=True)).rstrip()
 
-    rule = "  ".join(("─" if fancy else "-") * width for width in widths)
-    heading = f"\033[1m{line(headers)}\033[0m" if fancy else line(headers)
-    return "\n".join([heading, rule, *map(line, cells)])
+def _width(text: str) -> int:
+    """Return how many columns of a terminal a text takes: Chinese, Japanese and Korean letters take two."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _cut(text: str, width: int, is_photo: bool) -> str:
+    """Return a text that takes no more columns; a photo's name keeps its end, anything else its beginning."""
+    if _width(text) <= width:
+        return text
+    while _width(text) >= width:
+        text = text[1:] if is_photo else text[:-1]
+    return f"…{text}" if is_photo else f"{text}…"
 
 
 def bar(fraction: float, width: int = 20, fancy: bool | None = None) -> str:

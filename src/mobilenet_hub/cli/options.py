@@ -83,7 +83,7 @@ def add_force(parser: argparse._ActionsContainer, help: str) -> None:
 
 def add_open(parser: argparse._ActionsContainer) -> None:
     """Declare --open, of the page that is written."""
-    parser.add_argument("--open", action="store_true", help="show the report in the browser")
+    parser.add_argument("--open", action="store_true", help="show the page in the browser")
 
 
 def add_engine(parser: argparse._ActionsContainer, choices: str = "auto, litert or openvino") -> None:
