@@ -69,6 +69,7 @@ def test_other_arithmetic_and_labels_are_recorded(tmp_path):
         ({"model_type": "vit"}, "model_type is 'vit'"),
         ({"hidden_act": "relu"}, "hidden_act is 'relu', not 'relu6'"),
         ({"output_stride": 8}, "output_stride is 8"),
+        ({"problem_type": "multi_label_classification"}, "problem_type is 'multi_label_classification'"),
         ({"image_size": "large"}, r"config\.json"),
     ],
 )
@@ -85,6 +86,10 @@ def test_another_preparation_of_images_is_refused(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.485, 0.456, 0.406]}))
     with pytest.raises(InvalidModuleError, match="image_mean is"):
         load_source(tmp_path)
+    for key, value in {"do_normalize": False, "do_rescale": False, "rescale_factor": 1.0}.items():
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps({key: value}))
+        with pytest.raises(InvalidModuleError, match=f"{key} is {value}"):
+            load_source(tmp_path)
 
 
 def test_pickles_are_never_opened(tmp_path):

@@ -14,6 +14,8 @@ from mobilenet_hub.errors import CorruptFileError, InvalidModuleError, MobileNet
 from mobilenet_hub.inference.engine import Engine
 from mobilenet_hub.module_folder import read_module
 from mobilenet_hub.weights.convert import convert, load_source
+from mobilenet_hub.weights.litert import of_range
+from mobilenet_hub.weights.reading import Unusable
 
 NETWORKS = {"v1": architecture("mobilenet_v1", 0.25, 5), "v2": architecture("mobilenet_v2", 0.35, 0)}
 SIZE = 64
@@ -105,6 +107,22 @@ def test_published_quantized_files_are_kept(shared, tmp_path, relative):
     module = read_module(folder)
     assert (module.config.num_classes, module.config.model) == (1001, "model.tflite")
     assert sorted(path.name for path in folder.iterdir()) == ["labels.txt", "model.tflite", "module.json"]
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "scaling"),
+    [
+        (-1.0, 0.992, None), (-0.95, 0.98, None), (-4.1, 3.9, None), (0.0, 1.0, (1.0, 0.0)), (0.0, 0.97, (1.0, 0.0)),
+        (0.0, 255.0, (255.0, 0.0)), (-128.0, 127.0, (255.0, -128.0)),
+        (0.0, 0.3, Unusable), (-0.5, 0.5, Unusable), (0.0, 6.0, Unusable), (-300.0, 300.0, Unusable),
+    ],
+)  # fmt: skip
+def test_the_range_of_a_quantized_input_says_what_images_become(least, most, scaling):
+    if scaling is Unusable:
+        with pytest.raises(Unusable, match="nothing says how an image becomes such"):
+            of_range(least, most)
+    else:
+        assert of_range(least, most) == scaling
 
 
 def test_a_kept_file_is_run_without_a_word_of_litert(shared, tmp_path):

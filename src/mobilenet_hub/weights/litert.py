@@ -81,7 +81,7 @@ def read_litert(file: Path) -> Source:
             scaling_of_images(*found.scaling)
             scaling = (255.0 if abs(found.scaling[0]) < PIXEL_SCALE else 1.0, 0.0)
         else:
-            scaling = _of_range(*graph.input_range())
+            scaling = of_range(*graph.input_range())
         source = replace(to_source(file, "quantized LiteRT file", outline), model=data, carried=carried)
         if scaling is not None:
             scale, offset = scaling
@@ -89,7 +89,7 @@ def read_litert(file: Path) -> Source:
         return source
 
 
-def _of_range(low: float, high: float) -> tuple[float, float] | None:
+def of_range(low: float, high: float) -> tuple[float, float] | None:
     """Return what takes images in [0, 1] to the numbers that a quantized input can be; None where they are -1 to 1.
 
     Raises:
