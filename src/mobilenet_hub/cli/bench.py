@@ -68,7 +68,7 @@ def _bench_modules(args: argparse.Namespace) -> int:
     engines = [engine for name in args.modules or ["starter"] for engine in _engines(name, args)]
     results = []
     with Bars(args.quiet) as on_progress:
-        for number, (name, engine, is_auto) in enumerate(engines):
+        for number, (name, engine, auto_for) in enumerate(engines):
             on_progress(Stage("bench", "network"), number, len(engines))
             speed = measure(engine, photos, Preprocessing(engine.image_size, args.fit), seconds=args.seconds)
             results.append(
@@ -77,7 +77,8 @@ def _bench_modules(args: argparse.Namespace) -> int:
                     "image_size": list(engine.image_size),
                     "precision": engine.precision,
                     "engine": engine.engine_name,
-                    "auto": is_auto,
+                    "auto": "many" in auto_for,
+                    "auto_for": auto_for,
                     "decode_per_s": speed.decode,
                     "inference_per_s": speed.inference,
                     "end_to_end_per_s": speed.end_to_end,
@@ -93,7 +94,7 @@ def _bench_modules(args: argparse.Namespace) -> int:
     headers = ("module", "engine", "precision", "decode/s", "inference/s", "both/s", "limit/s", "of limit", "one image")
     rows = [
         (
-            r["module"], r["engine"] + " (auto)" * r["auto"], r["precision"], f"{r['decode_per_s']:.0f}",
+            r["module"], _engine_cell(r), r["precision"], f"{r['decode_per_s']:.0f}",
             f"{r['inference_per_s']:.0f}",
             f"{r['end_to_end_per_s']:.0f}", f"{r['limit_per_s']:.0f}", percent(r['share_of_limit'], 0),
             f"{r['one_image_ms']:.2f} ms",
@@ -102,15 +103,16 @@ def _bench_modules(args: argparse.Namespace) -> int:
     ]  # fmt: skip
     print(table(headers, rows, "<<<>>>>>>"))
     print("\nImages a second; limit = 1 / (1/decode + 1/inference), what both allow if neither waits.")
+    print("auto: what is taken of itself, for up to 32 photos to the screen (few) and for an output (many).")
     return 1 if left_out else 0
 
 
-def _engines(name: str, args: argparse.Namespace) -> "list[tuple[str, Engine, bool]]":
-    """Return what to measure of a module, each with whether it is what `auto` takes."""
+def _engines(name: str, args: argparse.Namespace) -> "list[tuple[str, Engine, list[str]]]":
+    """Return what to measure of a module, each with what `auto` takes it for: few photos, many, both or neither."""
     from mobilenet_hub.inference.bench import open_to_measure
     from mobilenet_hub.inference.engine import installed_engines
 
-    own = open_to_measure(name, "auto", threads=args.threads)
+    taken = {job: open_to_measure(name, "auto", threads=args.threads, few=job == "few") for job in ("few", "many")}
     precisions = ("f32", "bf16") if args.precision == "all" else (args.precision,)
     names = installed_engines() if args.engine == "all" else (args.engine,)
     found: dict[tuple[str, str], Engine] = {}
@@ -118,7 +120,15 @@ def _engines(name: str, args: argparse.Namespace) -> "list[tuple[str, Engine, bo
         for asked in precisions:
             opened = open_to_measure(name, asked, one, args.threads)
             found.setdefault((opened.engine_name, opened.precision), opened)
-    return [(name, opened, key == (own.engine_name, own.precision)) for key, opened in found.items()]
+    return [
+        (name, opened, [job for job, own in taken.items() if (own.engine_name, own.precision) == key])
+        for key, opened in found.items()
+    ]
+
+
+def _engine_cell(result: dict[str, Any]) -> str:
+    jobs = result["auto_for"]
+    return result["engine"] + (f" (auto for {' and '.join(jobs)})" if len(jobs) == 1 else " (auto)" * len(jobs[:1]))
 
 
 def _bench_catalog(args: argparse.Namespace) -> int:

@@ -92,7 +92,12 @@ def bench(
 
 
 def open_to_measure(
-    name: str | os.PathLike[str], precision: Precision, engine: EngineChoice = "auto", threads: int | None = None
+    name: str | os.PathLike[str],
+    precision: Precision,
+    engine: EngineChoice = "auto",
+    threads: int | None = None,
+    *,
+    few: bool = False,
 ) -> Engine:
     """Open a module: its folder, or, of a published one that is not in the cache, its network without weights."""
     try:
@@ -100,8 +105,8 @@ def open_to_measure(
         output = "logits" if read_config(source).num_classes else "features"
     except ModuleUnavailableError:
         source, output = placeholder(find_module(os.fspath(name), "classification").configuration), "logits"
-        precision = settled_precision(precision, engine)  # of made-up weights, scores say nothing
-    return Engine(source, (output,), precision=precision, engine=engine, threads=threads)
+        precision = settled_precision(precision, engine, few=few)  # of made-up weights, scores say nothing
+    return Engine(source, (output,), precision=precision, engine=engine, threads=threads, few=few)
 
 
 def photos_in_memory(inputs: Sequence[str]) -> tuple[list[Item], list[Skipped]]:
