@@ -22,6 +22,7 @@ from mobilenet_hub.host.ownership import clear_work
 from mobilenet_hub.host.progress import OnProgress, Stage, silent
 from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.inference.classify import Classifier
+from mobilenet_hub.inference.engine import Engine
 from mobilenet_hub.module import Module, ModuleConfig, check_has_weights, checked_image_size
 from mobilenet_hub.module_folder import REPORT_FILE
 from mobilenet_hub.store import open_module
@@ -231,8 +232,22 @@ def _fitter(
         from mobilenet_hub.training.gradient import train_from_scratch
 
         return partial(train_from_scratch, network=base, options=gradient or FROM_SCRATCH)
-    fit = partial(fit_frozen, base=base, options=frozen)
+    fit = partial(_fitted_as_it_answers, base=base, options=frozen)
     return fit if method == "frozen" else partial(_fine_tuned, fit, gradient or FINE_TUNING)
+
+
+def _fitted_as_it_answers(dataset: Dataset, *, base: Module, options: FrozenOptions, **how: Any) -> Fitted:
+    """Fit a classifier on features of the precision that the finished module will answer in.
+
+    Whether bfloat16 moves its scores too far shows when there is a classifier; then all is done again in float32.
+    """
+    fitted = fit_frozen(dataset, base=base, options=options, **how)
+    if options.precision != "auto" or fitted.settings["precision"] == "f32":
+        return fitted
+    answers_in = Engine(fitted.module, ("logits",), any_size=True).precision
+    if answers_in == fitted.settings["precision"]:
+        return fitted
+    return fit_frozen(dataset, base=base, options=replace(options, precision="f32"), **how)
 
 
 def _fine_tuned(start: Callable[..., Fitted], options: GradientOptions, dataset: Dataset, **how: Any) -> Fitted:
