@@ -107,7 +107,7 @@ def test_batch_norm_is_made_again_from_its_config():
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (2, 2), (1, 1), (1, 6), (33, 12)], ids=str)
 @pytest.mark.parametrize("kernel_size, stride", [(3, 1), (3, 2), (1, 1)])
 def test_convolution_pads_as_the_rule_says(kernel_size, stride, size, padding, depthwise):
-    from mobilenet_hub.keras.kernels import convolve as convolve_here
+    from mobilenet_hub.keras.convolution import convolve as convolve_here
 
     random = np.random.default_rng(4)
     x = random.normal(size=(2, *size, 6)).astype(np.float32)
@@ -123,7 +123,7 @@ def test_convolution_pads_as_the_rule_says(kernel_size, stride, size, padding, d
 
 
 def test_wide_pointwise_convolutions_are_right():
-    from mobilenet_hub.keras.kernels import convolve as convolve_here
+    from mobilenet_hub.keras.convolution import convolve as convolve_here
 
     random = np.random.default_rng(5)
     x = random.normal(size=(2, 4, 3, 96)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Convolution and batch normalization with each Keras backend's own fast kernels, on [batch, height, width, channels].
+"""Batch normalization with each Keras backend's own fast kernels, on [batch, height, width, channels].
 
 Keras' portable operations are right but slow here: its batch norm is a dozen elementwise passes over memory, where
 TensorFlow and PyTorch have one fused kernel.
@@ -9,14 +9,7 @@ from typing import Any, NamedTuple
 import keras  # noqa: TID253 (this file is itself imported only where Keras is wanted)
 from keras import ops  # noqa: TID253
 
-from mobilenet_hub.architecture import Padding, fixed_pad_amounts, pad_amounts
-
 Tensor = Any  # a tensor of the active backend
-
-
-# From this many channels on, PyTorch's float32 matrix product is faster than oneDNN's 1x1 convolution (measured on AVX2
-# at 2 to 112 pixels: by 1.4 from 256 channels on, backward included; by 0.6 at 16).
-_WIDE = 64
 
 
 class Normalized(NamedTuple):
@@ -25,39 +18,6 @@ class Normalized(NamedTuple):
     output: Tensor  # [batch, height, width, channels], of the input's dtype
     mean: Tensor  # [channels] float32
     variance: Tensor  # [channels] float32, Bessel-corrected: times N / max(N - 1, 1)
-
-
-def convolve(x: Tensor, kernel: Tensor, stride: int, padding: Padding, depthwise: bool) -> Tensor:
-    """Convolve [batch, height, width, in] with a kernel [k, k, in, out], or [k, k, in, 1] where depthwise."""
-    if keras.backend.backend() == "torch":
-        return _torch_convolve(x, kernel, stride, padding, depthwise)
-    mode = "same"
-    if padding != "same":  # the other two rules do not depend on the image's size, which may be unknown here
-        amounts = fixed_pad_amounts(kernel.shape[0], stride, padding)
-        x, mode = ops.pad(x, ((0, 0), amounts, amounts, (0, 0))), "valid"
-    operation = ops.depthwise_conv if depthwise else ops.conv
-    return operation(x, kernel, strides=stride, padding=mode, data_format="channels_last")
-
-
-def _torch_convolve(x: Tensor, kernel: Tensor, stride: int, padding: Padding, depthwise: bool) -> Tensor:
-    """Convolve without copying an image-sized tensor, which `keras.ops.conv` does on its way to PyTorch's layout."""
-    import torch
-
-    size = kernel.shape[0]
-    if size == 1 and stride == 1 and x.dtype == torch.float32 and min(kernel.shape[2:]) >= _WIDE:
-        return x @ kernel[0, 0]
-    # [batch, height, width, channels] seen as NCHW is PyTorch's channels_last memory format.
-    planes = x.permute(0, 3, 1, 2)
-    weights = kernel.permute(2, 3, 0, 1) if depthwise else kernel.permute(3, 2, 0, 1)
-    before, after = zip(*(pad_amounts(length, size, stride, padding) for length in planes.shape[2:]), strict=True)
-    if min(planes.shape[2:]) < size:  # for maps smaller than the kernel oneDNN has only its slow reference code
-        planes, margin = torch.nn.functional.pad(planes, (before[1], after[1], before[0], after[0])), (0, 0)
-    else:
-        # PyTorch pads both sides alike. Zeros before the kernel instead of the image shift it to where it belongs.
-        weights = torch.nn.functional.pad(weights, (after[1] - before[1], 0, after[0] - before[0], 0))
-        margin = after
-    groups = x.shape[-1] if depthwise else 1
-    return torch.nn.functional.conv2d(planes, weights, None, stride, margin, 1, groups).permute(0, 2, 3, 1)
 
 
 def batch_normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Normalized:

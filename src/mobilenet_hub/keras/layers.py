@@ -15,7 +15,8 @@ from mobilenet_hub.architecture import (
     ConvUnit,
     Padding,
 )
-from mobilenet_hub.keras.kernels import Tensor, batch_normalize, convolve, normalize
+from mobilenet_hub.keras.convolution import convolve
+from mobilenet_hub.keras.kernels import Tensor, batch_normalize, normalize
 
 
 @keras.saving.register_keras_serializable(package="mobilenet_hub")
@@ -99,7 +100,7 @@ class ConvBatchNorm(keras.layers.Layer):
     def call(self, x: Tensor, training: bool = False, batch_norm_momentum: float | Tensor | None = None) -> Tensor:
         """Return [batch, height', width', out_channels]."""
         kernel = ops.convert_to_tensor(self.kernel)
-        x = convolve(x, kernel, self.unit.stride, self.padding, self.unit.depthwise)
+        x = convolve(x, kernel, self.unit.stride, self.padding, self.unit.depthwise, training)
         x = self.batch_norm(x, training=training, momentum=batch_norm_momentum)
         return ops.relu6(x) if self.unit.relu6 else x
 
