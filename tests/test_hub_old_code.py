@@ -185,3 +185,43 @@ def test_a_module_in_its_own_format_is_read_where_a_handle_goes(hub, tmp_path, v
     assert str(hub.resolve(handle)) == (str(folder) if form != "archive" else handle)
     if form == "folder" and version == 4:  # Kaggle counts it as the first of TensorFlow 2
         assert layer.contract.config.handle == "google/imagenet/mobilenet_v1_025_128/feature_vector/4"
+
+
+def test_every_public_name_of_tensorflow_hub_is_there_or_says_what_to_do(hub):
+    """Those of 0.15 by hand; those of the version that is installed, as it lists them."""
+    names = ["image_embedding_column", "create_module_spec", "add_signature", "ImageModuleInfo", "LatestModuleExporter"]
+    if backend() == "tensorflow":
+        names += [name for name in dir(pytest.importorskip("tensorflow_hub")) if not name.startswith("_")]
+    for name in names:
+        try:
+            getattr(hub, name)
+        except AttributeError as error:
+            assert "of tensorflow_hub: " in str(error), name
+    assert not hasattr(hub, "estimator")
+
+
+def test_every_way_into_a_graph_of_tensorflow_1_is_refused(hub, golden_module, tmp_path):
+    """A model made before, one made of a file or a configuration in the graph, one compiled by tf.function there."""
+    if backend() != "tensorflow":
+        pytest.skip("TensorFlow's")
+    import keras
+    import tensorflow as tf
+
+    layer = hub.KerasLayer(golden_module(V1))
+    model = classifier(layer)
+    model.save(tmp_path / "model.keras")
+    ways = {
+        "model": lambda x: model(x),
+        "function": lambda x: tf.function(layer)(x),
+        "loaded": lambda x: hub.load(golden_module(V1))(x),
+        "saved": lambda x: keras.saving.load_model(tmp_path / "model.keras")(x),
+        "configured": lambda x: keras.Sequential.from_config(model.get_config())(x),
+    }
+    for way, call in ways.items():
+        with tf.Graph().as_default(), pytest.raises(Exception, match="graph of TensorFlow 1"):
+            call(tf.zeros((1, SIZE, SIZE, 3)))
+            pytest.fail(way)
+    # A function of TensorFlow 2, and one wrapped for TensorFlow 1, is no such graph.
+    wrapped = tf.compat.v1.wrap_function(layer, [tf.TensorSpec((None, SIZE, SIZE, 3))])
+    for function in (tf.function(layer), wrapped):
+        assert_close(function(tf.constant(photos(2))), layer(photos(2)))

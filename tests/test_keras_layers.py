@@ -132,6 +132,104 @@ def test_wide_pointwise_convolutions_are_right():
     np.testing.assert_allclose(got, x @ kernel[0, 0], rtol=1e-4, atol=1e-4)
 
 
+def gradients(x, kernel, upstream, *geometry):
+    """The gradients of sum(convolve(x, kernel) * upstream), as training computes them."""
+    import keras
+
+    from mobilenet_hub.keras.convolution import convolve as convolve_here
+
+    backend = keras.backend.backend()
+    x, kernel, upstream = map(x_tensor, (x, kernel, upstream))
+    if backend == "torch":
+        import torch
+
+        x, kernel = x.clone().requires_grad_(), kernel.clone().requires_grad_()
+        loss = (convolve_here(x, kernel, *geometry, training=True) * upstream).sum()
+        return [numpy(gradient) for gradient in torch.autograd.grad(loss, (x, kernel))]
+    if backend == "jax":
+        import jax
+
+        def loss_of(x, kernel):
+            return (convolve_here(x, kernel, *geometry, training=True) * upstream).sum()
+
+        return [numpy(gradient) for gradient in jax.grad(loss_of, (0, 1))(x, kernel)]
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch([x, kernel])
+        loss = tf.reduce_sum(convolve_here(x, kernel, *geometry, training=True) * upstream)
+    return [numpy(gradient) for gradient in tape.gradient(loss, [x, kernel])]
+
+
+@pytest.mark.parametrize("dtype, rtol", [("float64", 1e-10), ("float32", 1e-5), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (2, 5), (33, 12)], ids=str)
+@pytest.mark.parametrize("kernel_size, stride, depthwise", [(3, 1, True), (3, 2, True), (1, 1, False), (3, 2, False)])
+def test_gradients_are_those_of_the_convolution(kernel_size, stride, depthwise, size, padding, dtype, rtol):
+    """A convolution is linear in both: a gradient times any change is the exact change of the sum."""
+    import keras
+
+    if dtype == "float64" and keras.backend.backend() == "jax":
+        pytest.skip("JAX has no float64 unless asked")
+    random = np.random.default_rng(6)
+    shapes = (2, *size, 6), (kernel_size, kernel_size, 6, 1 if depthwise else 5)
+    # Rounded first, so that only the arithmetic can differ.
+    x, kernel = (numpy(keras.ops.cast(random.normal(size=shape), dtype)).astype(np.float64) for shape in shapes)
+    outputs = convolve(x, kernel, stride, depthwise, PADDINGS[padding])
+    upstream = numpy(keras.ops.cast(random.normal(size=outputs.shape), dtype)).astype(np.float64)
+    given = [keras.ops.cast(array, dtype) for array in (x, kernel, upstream)]
+    of_x, of_kernel = gradients(*given, stride, padding, depthwise)
+    for step in range(4):
+        change = random.normal(size=x.shape)
+        want = (convolve(change, kernel, stride, depthwise, PADDINGS[padding]) * upstream).sum()
+        noise = np.linalg.norm(of_x) * rtol
+        assert (of_x * change).sum() == pytest.approx(want, rel=rtol, abs=3 * noise), step
+    for index in np.ndindex(kernel.shape):
+        one = np.zeros(kernel.shape)
+        one[index] = 1
+        want = (convolve(x, one, stride, depthwise, PADDINGS[padding]) * upstream).sum()
+        assert of_kernel[index] == pytest.approx(want, rel=rtol, abs=rtol * np.abs(of_kernel).max()), index
+
+
+@pytest.mark.parametrize("kernel_size, stride, depthwise", [(3, 1, True), (3, 2, True), (1, 1, False)])
+def test_second_derivatives_are_right(kernel_size, stride, depthwise):
+    """Of sum(convolve(x, kernel) ** 2) / 2, by x and then by the kernel, against differences of the first."""
+    import keras
+
+    from mobilenet_hub.keras.convolution import convolve as convolve_here
+
+    random = np.random.default_rng(7)
+    x, direction = random.normal(size=(2, 2, 6, 5, 4))
+    kernel, change = random.normal(size=(2, kernel_size, kernel_size, 4, 1 if depthwise else 3))
+    if keras.backend.backend() == "torch":
+        import torch
+
+        def function(x, kernel):
+            return convolve_here(x, kernel, stride, "same", depthwise, training=True)
+
+        inputs = [torch.tensor(one, requires_grad=True) for one in (x, kernel)]
+        assert torch.autograd.gradcheck(function, inputs) and torch.autograd.gradgradcheck(function, inputs)
+        return
+    if keras.backend.backend() == "jax":
+        pytest.skip("JAX's own gradients")
+    import tensorflow as tf
+
+    def slope(x, kernel):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(convolve_here(x, kernel, stride, "same", depthwise, training=True) ** 2) / 2
+        return tf.reduce_sum(tape.gradient(loss, x) * direction)
+
+    x, kernel = tf.constant(x), tf.constant(kernel)
+    with tf.GradientTape() as tape:
+        tape.watch(kernel)
+        first = slope(x, kernel)
+    got = float(tf.reduce_sum(tape.gradient(first, kernel) * change))
+    step = 1e-4  # the function is of second degree in the kernel: central differences of its slope are exact
+    want = float(slope(x, kernel + step * change) - slope(x, kernel - step * change)) / (2 * step)
+    assert got == pytest.approx(want, rel=1e-6)
+
+
 def test_initial_weights_are_truncated_and_seeded():
     import keras
 

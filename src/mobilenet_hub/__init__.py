@@ -139,6 +139,10 @@ if not TYPE_CHECKING:  # a type checker that saw it would take any name for one 
                 raise AttributeError(f"module 'mobilenet_hub' has no attribute {name!r}")
             from difflib import get_close_matches
 
+            from mobilenet_hub.hub.gone import instead_of
+
+            if instead := instead_of(name):
+                raise AttributeError(f"mobilenet_hub has no {name!r} of tensorflow_hub: {instead}", name=name)
             near = get_close_matches(name, _OWNERS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise AttributeError(f"module 'mobilenet_hub' has no attribute {name!r}{hint}", name=name)

@@ -1,7 +1,7 @@
 """Convolution on [batch, height, width, channels] with each Keras backend's fastest kernels on a CPU.
 
-Some of a backend's own gradients are slow there; those are written by hand, of differentiable operations, so that second
-derivatives are right too. What was measured stands in benchmarks/NOTES.md, "training step".
+Some of a backend's own gradients are slow there; those are written by hand, of differentiable operations, so that
+second derivatives are right too. What was measured stands in benchmarks/NOTES.md, "training step".
 """
 
 from functools import cache
@@ -102,7 +102,8 @@ def _torch_convolve(x: Tensor, kernel: Tensor, stride: int, padding: Padding, de
     import torch
 
     size = kernel.shape[0]
-    if size == 1 and stride == 1 and x.dtype == torch.float32 and min(kernel.shape[2:]) >= _WIDE:
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX2" and min(kernel.shape[2:]) >= _WIDE
+    if size == 1 and stride == 1 and x.dtype == torch.float32 and wide:
         return x @ kernel[0, 0]
     # [batch, height, width, channels] seen as NCHW is PyTorch's channels_last memory format.
     planes = x.permute(0, 3, 1, 2)
@@ -144,7 +145,7 @@ def _strided_depthwise() -> Any:
     backward_of = torch.ops.aten.convolution_backward
 
     class StridedDepthwise(torch.autograd.Function):
-        """oneDNN has only its reference code for the gradients of the padded kernel, and for all in bfloat16."""
+        """oneDNN has only its reference code for the kernel's gradient where it is padded, and for bfloat16 images'."""
 
         generate_vmap_rule = True
 
@@ -162,7 +163,11 @@ def _strided_depthwise() -> Any:
             planes, weights = ctx.saved_tensors
             (top, left), (bottom, right), channels = ctx.before, ctx.after, len(weights)
             of_planes = of_weights = None
-            if ctx.needs_input_grad[0]:
+            if ctx.needs_input_grad[0] and planes.dtype != torch.bfloat16:
+                shifted = pad(weights, (right - left, 0, bottom - top, 0))
+                geometry = [2, 2], [bottom, right], [1, 1], False, [0, 0], channels
+                of_planes = backward_of(upstream, planes, shifted, None, *geometry, [True, False, False])[0]
+            elif ctx.needs_input_grad[0]:
                 # The gradient of the same convolution at stride 1, of whose outputs every second one was taken.
                 spread = torch.zeros_like(planes)
                 spread[:, :, 1 - top :: 2, 1 - left :: 2][:, :, : upstream.shape[2], : upstream.shape[3]] = upstream
