@@ -172,13 +172,15 @@ def _new_network(args: argparse.Namespace) -> "tuple[Architecture, int | tuple[i
     from mobilenet_hub.architecture import architecture
     from mobilenet_hub.catalog.find import find_module
     from mobilenet_hub.module_folder import read_config
-    from mobilenet_hub.store import is_local, resolve
+    from mobilenet_hub.store import is_local, locate
 
     name, multiplier, size = _ARCHITECTURE, _DEPTH_MULTIPLIER, (_IMAGE_SIZE, _IMAGE_SIZE)
     if args.module is not None:  # of a published one nothing is fetched: its name says it all
-        like = (
-            read_config(resolve(args.module)) if is_local(args.module) else find_module(args.module, "feature_vector")
-        )
+        if is_local(args.module):
+            found = locate(args.module, usual_size=args.image_size)
+            like = read_config(found) if isinstance(found, Path) else found.config
+        else:
+            like = find_module(args.module, "feature_vector")
         name, multiplier, size = like.architecture, like.depth_multiplier, like.image_size
     multiplier = multiplier if args.depth_multiplier is None else args.depth_multiplier
     size = size if args.image_size is None else args.image_size

@@ -27,7 +27,7 @@ from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.inference.engine import Engine, EngineChoice, Precision, settled_precision
 from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.module_folder import read_config
-from mobilenet_hub.store import resolve
+from mobilenet_hub.store import locate
 
 _MOST_PHOTOS, _MOST_BYTES = 2_000, 1 << 30  # kept in memory, as files would be in the page cache
 
@@ -101,8 +101,9 @@ def open_to_measure(
 ) -> Engine:
     """Open a module: its folder, or, of a published one that is not in the cache, its network without weights."""
     try:
-        source: Path | Module = resolve(name, fetch=False, kind="classification")
-        output = "logits" if read_config(source).num_classes else "features"
+        source: Path | Module = locate(name, fetch=False, kind="classification")
+        config = source.config if isinstance(source, Module) else read_config(source)
+        output = "logits" if config.num_classes else "features"
     except ModuleUnavailableError:
         source, output = placeholder(find_module(os.fspath(name), "classification").configuration), "logits"
         precision = settled_precision(precision, engine, few=few)  # of made-up weights, scores say nothing

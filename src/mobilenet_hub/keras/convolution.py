@@ -133,7 +133,8 @@ def _is_torch_tracing() -> bool:
     """Tell whether the network is being exported or compiled: then it is written down in PyTorch's own operations."""
     import torch
 
-    return torch.jit.is_tracing() or torch.compiler.is_compiling()
+    tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    return tracing or torch.compiler.is_compiling()
 
 
 @cache
@@ -159,7 +160,8 @@ def _strided_depthwise() -> Any:
             ctx.save_for_backward(planes, weights)
 
         @staticmethod
-        def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+            (upstream,) = grad_outputs
             planes, weights = ctx.saved_tensors
             (top, left), (bottom, right), channels = ctx.before, ctx.after, len(weights)
             of_planes = of_weights = None

@@ -34,18 +34,16 @@ def embed_photos(
         InputError, OutputError: as for `bulk.run.write`.
     """
     from mobilenet_hub.bulk.run import write
-    from mobilenet_hub.host.files import sha256_of
     from mobilenet_hub.images.inputs import count
     from mobilenet_hub.inference.embed import Embedder
-    from mobilenet_hub.module_folder import weights_file
-    from mobilenet_hub.store import resolve
+    from mobilenet_hub.store import locate, weights_sha256
 
-    place = resolve(module)
-    embedder = Embedder(place, threads=threads)
+    found = locate(module)
+    embedder = Embedder(found, threads=threads)
     about = {
         "command": "dedupe",
         "module": os.fspath(module),
-        "weights_sha256": sha256_of(weights_file(place)),
+        "weights_sha256": weights_sha256(found),
         "image_size": list(embedder.image_size),
         "precision": embedder.precision,
     }

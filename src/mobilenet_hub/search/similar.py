@@ -186,10 +186,8 @@ def matching_embedder(
     Raises:
         InputError: it cannot be: other weights, another size or fit, or a precision that queries cannot have.
     """
-    from mobilenet_hub.host.files import sha256_of
     from mobilenet_hub.inference.embed import Embedder
-    from mobilenet_hub.module_folder import weights_file
-    from mobilenet_hub.store import resolve
+    from mobilenet_hub.store import locate, weights_sha256
 
     made = features.made_with
     missing = [name for name in ("module", "weights_sha256", "image_size", "fit", "precision") if name not in made]
@@ -200,8 +198,10 @@ def matching_embedder(
             f"{features.path} was made in int8, calibrated with its own photos, which a query's vector cannot be; "
             "embed it again without --precision int8"
         )
+    height, width = (int(side) for side in made["image_size"].strip("[]").split(","))
+    place = module if module is not None else made["module"]
     try:
-        folder = resolve(module if module is not None else made["module"])
+        found = locate(place, usual_size=(height, width))
     except MobileNetHubError as error:
         if module is not None:
             raise
@@ -209,16 +209,15 @@ def matching_embedder(
             f"{features.path} was made with the module {made['module']!r}, which is not found from here ({error}); "
             "give its place with --module (module=)"
         ) from None
-    digest = sha256_of(weights_file(folder))
+    digest = weights_sha256(found)
     if digest != made["weights_sha256"]:
         raise InputError(
             f"{features.path} was made with a module whose weights have SHA-256 {made['weights_sha256'][:12]}..., and "
-            f"those of {folder} have {digest[:12]}...: their vectors cannot be compared; give the same module, or "
-            "embed the photos again"
+            f"those of {os.fspath(place)} have {digest[:12]}...: their vectors cannot be compared; give the "
+            "same module, or embed the photos again"
         )
-    height, width = (int(side) for side in made["image_size"].strip("[]").split(","))
     precision = "f32" if made["precision"] == "f32" else "bf16"
-    return Embedder(folder, precision, (height, width), fit=made["fit"], threads=threads, any_size=True)  # type: ignore[arg-type]
+    return Embedder(found, precision, (height, width), fit=made["fit"], threads=threads, any_size=True)  # type: ignore[arg-type]
 
 
 def query_vectors(

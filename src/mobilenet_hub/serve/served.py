@@ -10,15 +10,15 @@ from threading import Lock
 import numpy as np
 
 from mobilenet_hub.errors import ImageError, InputError
-from mobilenet_hub.host.files import sha256_of
 from mobilenet_hub.images.decode import held_pixels
 from mobilenet_hub.images.fit import Fit
 from mobilenet_hub.inference.classify import Classifier
 from mobilenet_hub.inference.embed import Embedder
 from mobilenet_hub.inference.engine import Engine, EngineChoice, Precision
 from mobilenet_hub.inference.explain import Explainer
-from mobilenet_hub.module_folder import read_config, weights_file
-from mobilenet_hub.store import is_local, resolve
+from mobilenet_hub.module import Module
+from mobilenet_hub.module_folder import CONFIG_FILE, read_config
+from mobilenet_hub.store import is_local, locate, resolve, weights_sha256
 
 Outputs = tuple[str, ...]
 LOGITS, FEATURES = "logits", "features"
@@ -55,16 +55,18 @@ class Served:
     """
 
     def __init__(self, name: str, version: str, folder: Path, options: Options | None = None):
-        """Open a module folder.
+        """Open a module folder, or a folder or archive that holds a module in its own format.
 
         Raises:
             InputError, InvalidModuleError: as `Classifier` and `Embedder` do.
         """
         self.name, self.version, self.folder = name, version, folder
         self._options = options or Options()
-        self.config = read_config(folder)
-        self.weights_sha256 = sha256_of(weights_file(folder))
-        asked = (folder, self._options.precision, self._options.image_size)
+        found = locate(folder, usual_size=self._options.image_size)
+        self._source = found
+        self.config = found.config if isinstance(found, Module) else read_config(found)
+        self.weights_sha256 = weights_sha256(found)
+        asked = (found, self._options.precision, self._options.image_size)
         more = {"fit": self._options.fit, "threads": self._options.threads, "any_size": self._options.any_size}
         more["engine"] = self._options.engine
         self.embedder = Embedder(*asked, **more)
@@ -91,7 +93,7 @@ class Served:
         with self._lock:
             if outputs not in self._engines:
                 self._engines[outputs] = Engine(
-                    self.folder,
+                    self._source,
                     outputs,
                     image_size=self.image_size,
                     precision=self._options.precision,
@@ -183,7 +185,13 @@ def served_name(module: str | os.PathLike[str], folder: Path) -> tuple[str, str]
     from mobilenet_hub.catalog.find import find_module
 
     if isinstance(module, os.PathLike) or is_local(module):
-        return folder.resolve().name or "module", "1"
-    found = find_module(module)
+        from mobilenet_hub.store.places import module_named_by
+
+        # A published module in its own format often lies in a folder that is named by its version alone.
+        found = None if (folder / CONFIG_FILE).is_file() else module_named_by(folder)
+        if found is None:
+            return folder.resolve().name or "module", "1"
+    else:
+        found = find_module(module)
     short = found.stem.removeprefix("google/").removeprefix("imagenet/")
     return short.replace("/", "-"), str(found.version)
