@@ -178,17 +178,17 @@ def test_gradients_are_those_of_the_convolution(kernel_size, stride, depthwise, 
     outputs = convolve(x, kernel, stride, depthwise, PADDINGS[padding])
     upstream = numpy(keras.ops.cast(random.normal(size=outputs.shape), dtype)).astype(np.float64)
     given = [keras.ops.cast(array, dtype) for array in (x, kernel, upstream)]
-    of_x, of_kernel = gradients(*given, stride, padding, depthwise)
+    of_x, of_kernel = (one.astype(np.float64) for one in gradients(*given, stride, padding, depthwise))
     for step in range(4):
         change = random.normal(size=x.shape)
         want = (convolve(change, kernel, stride, depthwise, PADDINGS[padding]) * upstream).sum()
-        noise = np.linalg.norm(of_x) * rtol
+        noise = float(np.linalg.norm(of_x)) * rtol
         assert (of_x * change).sum() == pytest.approx(want, rel=rtol, abs=3 * noise), step
     for index in np.ndindex(kernel.shape):
         one = np.zeros(kernel.shape)
         one[index] = 1
         want = (convolve(x, one, stride, depthwise, PADDINGS[padding]) * upstream).sum()
-        assert of_kernel[index] == pytest.approx(want, rel=rtol, abs=rtol * np.abs(of_kernel).max()), index
+        assert of_kernel[index] == pytest.approx(want, rel=rtol, abs=rtol * float(np.abs(of_kernel).max())), index
 
 
 @pytest.mark.parametrize("kernel_size, stride, depthwise", [(3, 1, True), (3, 2, True), (1, 1, False)])

@@ -74,7 +74,7 @@ def _tensorflow_pointwise(x: Tensor, kernel: Tensor) -> Tensor:
 
         return tf.nn.conv2d(x, kernel, strides, "VALID"), gradients
 
-    return convolution(x, kernel)
+    return convolution(x, tf.convert_to_tensor(kernel))  # a variable's value: tf.custom_gradient asks more of variables
 
 
 def _tensorflow_depthwise(x: Tensor, kernel: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def _tensorflow_depthwise(x: Tensor, kernel: Tensor) -> Tensor:
 
         return tf.nn.depthwise_conv2d(x, kernel, strides, "SAME"), gradients
 
-    return convolution(x, kernel)
+    return convolution(x, tf.convert_to_tensor(kernel))  # a variable's value: tf.custom_gradient asks more of variables
 
 
 def _torch_convolve(x: Tensor, kernel: Tensor, stride: int, padding: Padding, depthwise: bool) -> Tensor:
