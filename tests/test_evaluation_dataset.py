@@ -199,6 +199,23 @@ def test_what_is_no_photo_is_left_out_and_said(folder):
     assert any("loose.jpg" in warning for warning in dataset.warnings)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_tables_and_lists_in_any_encoding(tmp_path, encoding, end):
+    from mobilenet_hub.evaluation.exclusion import read_exclusions
+
+    rows = [(f"{label}/ä {n}.jpg", label) for label in ("Äpfel", "梨") for n in range(9)]
+    fill(tmp_path, [path for path, _ in rows])
+    table = tmp_path / "photos.csv"
+    table.write_bytes(end.join(["path,label", *(f"{path},{label}" for path, label in rows), ""]).encode(encoding))
+    dataset = read_dataset(table)
+    assert dataset.labels == ("Äpfel", "梨") and len(dataset.examples) == 18 and not dataset.skipped
+    for name, heading in (("out.csv", ["path,reason"]), ("out.txt", ["# these"])):
+        lines = [*heading, rows[0][0] + (",dark" if name == "out.csv" else ""), ""]
+        (tmp_path / name).write_bytes(end.join(lines).encode(encoding))
+        assert read_exclusions(tmp_path / name, tmp_path) == {tmp_path / rows[0][0]}
+
+
 def test_tiny_sets_have_something_in_every_part(tmp_path):
     dataset = read_dataset(fill(tmp_path, [*numbered("cat", 4), *numbered("dog", 4), *numbered("single", 1)]))
     assert all(dataset.counts("train"))

@@ -372,6 +372,19 @@ def test_a_byte_order_mark_is_no_part_of_a_name(folder, monkeypatch):
     assert [item.key for item in items(["-"])] == ["photos/b.jpg", "photos/A.jpg"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_list_in_any_encoding(folder, monkeypatch, encoding, end):
+    names = ["photos/Äther 日本.jpg", "photos/b.jpg", "photos/\u0a0a.jpg"]  # a letter with line feeds for bytes
+    mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""
+
+    class Standard:
+        buffer = io.BytesIO((mark + "".join(name + end for name in names)).encode(encoding))
+
+    monkeypatch.setattr("sys.stdin", Standard)
+    assert [item.key for item in items(["-"])] == names
+
+
 def test_parquet_columns_in_every_encoding(folder):
     import pyarrow as pa
     from pyarrow import parquet

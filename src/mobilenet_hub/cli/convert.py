@@ -1,7 +1,6 @@
 """`mobilenet convert`: any supported weights file or folder into a module folder."""
 
 import argparse
-from pathlib import Path
 
 from mobilenet_hub.cli.console import print_json
 from mobilenet_hub.cli.options import add_force, add_image_size
@@ -66,9 +65,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _read_labels(file: str) -> tuple[str, ...]:
     from mobilenet_hub.errors import InputError
+    from mobilenet_hub.host.text import read_text
     from mobilenet_hub.weights.labels import plain_labels
 
     try:
-        return plain_labels(Path(file).read_text(encoding="utf-8"))
+        return plain_labels(read_text(file))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the labels {file} cannot be read: {error}") from None

@@ -8,6 +8,7 @@ class and the name that they share; and a photo that is there twice, by its byte
 
 import csv
 import hashlib
+import io
 import os
 import re
 import unicodedata
@@ -21,6 +22,7 @@ from mobilenet_hub.errors import InputError
 from mobilenet_hub.evaluation.class_folders import GIVEN_SPLITS, Split, list_class_folders, some
 from mobilenet_hub.evaluation.classes import class_index
 from mobilenet_hub.host.files import is_special, printable
+from mobilenet_hub.host.text import read_text
 from mobilenet_hub.images.decode import DOWNLOAD_IT, is_address
 from mobilenet_hub.images.skipped import Skipped
 
@@ -264,8 +266,7 @@ def _read_table(table: Path) -> list[Mapping[str, object]]:
 
             records: list[Mapping[str, object]] = pyarrow.parquet.read_table(table).to_pylist()
         else:
-            with table.open(encoding="utf-8-sig", newline="") as stream:
-                records = list(csv.DictReader(stream))
+            records = list(csv.DictReader(io.StringIO(read_text(table), newline="")))
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{table} cannot be read as a table: {error}") from None
     if records and not {"path", "label"} <= records[0].keys():

@@ -1,10 +1,12 @@
 """A list of photos to leave out, as `mobilenet check` writes it and people edit it."""
 
 import csv
+import io
 import os
 from pathlib import Path
 
 from mobilenet_hub.errors import InputError
+from mobilenet_hub.host.text import read_text
 
 
 def read_exclusions(file: str | os.PathLike[str], source: str | os.PathLike[str]) -> frozenset[Path]:
@@ -24,8 +26,8 @@ def read_exclusions(file: str | os.PathLike[str], source: str | os.PathLike[str]
         mobilenet_hub.errors.InputError: nothing.csv cannot be read: No such file or directory
     """
     try:
-        with Path(file).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-            lines = list(csv.reader(stream)) if Path(file).suffix.lower() == ".csv" else [[line] for line in stream]
+        stream = io.StringIO(read_text(file), newline="")
+        lines = list(csv.reader(stream)) if Path(file).suffix.lower() == ".csv" else [[line] for line in stream]
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror or error}") from None
     except csv.Error as error:

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.host.files import exists, is_folder, is_special
+from mobilenet_hub.host.text import UTF8_MARK, UTF16_MARKS, as_text
 from mobilenet_hub.images import archives
 from mobilenet_hub.images.content import is_picture_file
 from mobilenet_hub.images.decode import read_bytes
@@ -32,7 +33,6 @@ HELP = (
     "files, folders (searched whole, but for hidden ones and a system's own: @eaDir, #recycle, $RECYCLE.BIN, __MACOSX, "
     "...), globs, .tar, .zip or .parquet of images, or - for a list on standard input"
 )
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # with which Windows's programs begin a text
 
 
 Wanted = Callable[[int], bool]
@@ -123,12 +123,20 @@ def _arguments(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
         if os.fspath(argument) == "-":
             if sys.stdin is None:
                 raise InputError("standard input is closed; give the images as arguments, or a list of them through -")
-            for number, line in enumerate(sys.stdin.buffer):
-                text = line.removeprefix(_BYTE_ORDER_MARK) if number == 0 else line
-                if name := os.fsdecode(text).rstrip("\r\n"):
+            for line in _lines(sys.stdin.buffer):
+                if name := line.rstrip("\r\n"):
                     yield name
         else:
             yield os.fspath(argument)
+
+
+def _lines(stream: BinaryIO) -> Iterator[str]:
+    """Yield the lines of a list, as they come; of one in UTF-16, whose lines no byte ends, once it is whole."""
+    for number, line in enumerate(stream):
+        if number == 0 and line.startswith(UTF16_MARKS):
+            yield from as_text(line + stream.read()).splitlines()
+            return
+        yield os.fsdecode(line.removeprefix(UTF8_MARK) if number == 0 else line)
 
 
 def _all(number: int) -> bool:

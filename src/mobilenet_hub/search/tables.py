@@ -13,6 +13,7 @@ from typing import Any
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.host.files import is_folder, printable, replacing
 from mobilenet_hub.host.ownership import bears_mark, check_file_place, clear_work, work_folder
+from mobilenet_hub.host.text import read_text
 
 TABLE_ENDINGS = (".csv", ".jsonl", ".parquet")
 _WORK = re.compile("features")  # what lies in the folder of unfinished work
@@ -144,10 +145,9 @@ def read_table(path: Path) -> list[dict[str, Any]]:
         if kind == ".parquet":
             return parquet.read_table(path, partitioning=None).to_pylist()
         if kind == ".jsonl":
-            return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+            return [json.loads(line) for line in read_text(path).split("\n") if line.strip()]
         if kind == ".csv":
-            with path.open(encoding="utf-8-sig", newline="") as stream:
-                return list(csv.DictReader(stream))
+            return list(csv.DictReader(io.StringIO(read_text(path), newline="")))
     except (OSError, ValueError, ArrowException, csv.Error) as error:
         raise InputError(f"{path} cannot be read as a table: {error}") from None
     raise InputError(f"{path}: the name must end in {', '.join(TABLE_ENDINGS)}")
