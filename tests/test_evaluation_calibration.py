@@ -91,3 +91,65 @@ def test_exported_probabilities_have_the_temperature(name, tmp_path):
     folder = write_module(tmp_path / "m", replace(module, config=config))
     # The proof compares the export, run by its own runtime, with the engine.
     export(folder, name, tmp_path / "out", outputs=("logits", "probabilities"))
+
+
+_RUNTIMES = {
+    "tf-hub": (
+        "tensorflow",
+        "import tensorflow as tf\n"
+        "found = tf.saved_model.load(path)(tf.constant(images), return_endpoints=True)\n"
+        "logits, scores = (next(v for k, v in found.items() if k.endswith(e)) for e in ('/Logits', '/Predictions'))\n",
+    ),
+    "keras": (
+        "keras",
+        "import keras, mobilenet_hub\n"
+        "found = keras.saving.load_model(path)(images, return_endpoints=True)\n"
+        "found = {k: keras.ops.convert_to_numpy(v) for k, v in found.items()}\n"
+        "logits, scores = (next(v for k, v in found.items() if k.endswith(e)) for e in ('/Logits', '/Predictions'))\n",
+    ),
+    "litert": (
+        "ai_edge_litert",
+        "from ai_edge_litert.interpreter import Interpreter\n"
+        "run = Interpreter(path).get_signature_runner('serving_default')\n"
+        "both = [run(**{next(iter(run.get_input_details())): images[i : i + 1]}) for i in range(len(images))]\n"
+        "logits, scores = (np.concatenate([b[n] for b in both]) for n in ('logits', 'probabilities'))\n",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", _RUNTIMES)
+def test_other_programs_get_the_scores_that_classify_gives(name, tmp_path):
+    """Each format's own runtime, in a process of its own: raw logits, and probabilities at the temperature."""
+    import subprocess
+    import sys
+    from dataclasses import replace
+
+    package, code = _RUNTIMES[name]
+    pytest.importorskip(package, reason=f"runs {name}")
+    if name == "keras":
+        pytest.importorskip("torch", reason="a backend of Keras")
+    from mobilenet_hub.exporting.export import export
+    from mobilenet_hub.inference.classify import Classifier
+    from mobilenet_hub.module_folder import read_module, write_module
+    from mobilenet_hub.store import resolve
+
+    module = read_module(resolve("starter"))
+    config = replace(module.config, variant=replace(module.config.variant, temperature=0.5))
+    folder = write_module(tmp_path / "m", replace(module, config=config))
+    images = np.random.default_rng(0).random((2, *config.image_size, 3), np.float32)
+    suffix = {"keras": ".keras", "litert": ".tflite"}.get(name, "")
+    wanted = {"outputs": ("logits", "probabilities")} if name == "litert" else {}
+    export(folder, name, tmp_path / f"out{suffix}", **wanted)
+    np.save(tmp_path / "images.npy", images)
+    script = (
+        f"import numpy as np\npath, images = {str(tmp_path / f'out{suffix}')!r}, np.load('images.npy')\n{code}"
+        "np.savez('said.npz', logits=np.asarray(logits), scores=np.asarray(scores))"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True)
+    said = np.load(tmp_path / "said.npz")
+    classifier = Classifier(folder, "f32")
+    expected = classifier.engine.run(images)["logits"]
+    assert np.abs(said["logits"] - expected).max() < 1e-3  # two float32 programs
+    assert np.abs(said["scores"] - classifier.engine.scores(expected)).max() < 1e-4
+    assert np.abs(said["scores"] - softmax(expected)).max() > 0.01  # and not those without it
