@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from mobilenet_hub.evaluation.calibration import at_temperature, believed, fit_temperature, threshold_for
 from mobilenet_hub.evaluation.metrics import measure
+from mobilenet_hub.inference.classify import likeliest
 from mobilenet_hub.inference.probabilities import softmax
 
 
@@ -41,6 +42,20 @@ def test_a_temperature_never_changes_the_order(logits, temperature):
     best = before.argmax()
     assert after[0, best] == after.max()
     assert after.sum() == pytest.approx(1)
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 1.0, 1.0000001, -50.0, -45.0, 80.0, -3e4, 3e4, 1e38]), min_size=2, max_size=9),
+    st.sampled_from([0.05, 0.3, 1.0, 7.0, 20.0]),
+)
+def test_classes_come_in_the_order_of_their_logits_at_any_temperature(logits, temperature):
+    """Ties by index; extremes, whose scores are too small for a number, in their own order."""
+    row = np.array([logits], np.float32)
+    scores = softmax(row.astype(np.float64) / temperature)
+    best, ranked = likeliest(scores, len(logits), row)
+    expected = sorted(range(len(logits)), key=lambda index: (-row[0, index], index))
+    assert best[0].tolist() == expected
+    assert np.isfinite(ranked).all() and (np.diff(ranked[0]) <= 0).all()
 
 
 def test_the_threshold_is_the_lowest_that_keeps_what_was_asked():

@@ -72,7 +72,7 @@ def label_rows(
     schema = pa.schema([pa.field(n, kind, nullable=False) for n, kind in zip(LABEL_COLUMNS, kinds, strict=True)])
 
     def make(batch: Batch, logits: np.ndarray) -> "RecordBatch":
-        indices, scores = likeliest(scores_of(logits), top)
+        indices, scores = likeliest(scores_of(logits), top, logits)
         if top == 1:
             indices, scores = indices[:, 0], scores[:, 0]
         named = np.array(labels, object)[indices]

@@ -153,7 +153,7 @@ class Classifier(Model):
 
     def predictions(self, sources: Sequence[str], logits: np.ndarray, top: int) -> list[Prediction]:
         """Return the likeliest classes for logits [n, num_classes] of n named images."""
-        best, scores = likeliest(self.engine.scores(logits), top)
+        best, scores = likeliest(self.engine.scores(logits), top, logits)
         return [
             Prediction(source, tuple(self.labels[i] for i in indices), tuple(ranked), tuple(indices))
             for source, ranked, indices in zip(sources, scores.tolist(), best.tolist(), strict=True)
@@ -192,15 +192,17 @@ def labels_of(config: ModuleConfig) -> tuple[str, ...]:
     return tuple(str(index) for index in range(config.num_classes))
 
 
-def likeliest(scores: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+def likeliest(scores: np.ndarray, top: int, logits: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices and scores [n, top] of the likeliest classes for scores [n, classes], the likeliest first.
 
     Of equal scores, the class with the lower index comes first; `top` beyond the number of classes gives all of them.
+    Where the logits are given, their order decides: scores too small for a number are all 0.
 
     Example:
         >>> indices, scores = likeliest(np.array([[0.25, 0.75]]), 1)
         >>> indices.tolist(), scores.tolist()
         ([[1]], [[0.75]])
     """
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    order = scores if logits is None else logits.astype(np.float64)
+    best = np.argsort(-order, axis=1, kind="stable")[:, :top]
     return best, np.take_along_axis(scores, best, axis=1)
