@@ -41,6 +41,13 @@ def main():
         print(
             f"{name}: {metrics.images} photos, accuracy {metrics.accuracy:.4f}, error {metrics.calibration_error:.4f}"
         )
+    chosen = np.random.default_rng(0).random(len(labels)) < 0.5  # of each half with the temperature of the other
+    for name, half in (("one half", chosen), ("the other", ~chosen)):
+        apart = fit_temperature(before[~half], labels[~half])
+        errors = [
+            measure(values[half], labels[half]).calibration_error for values in (before, at_temperature(before, apart))
+        ]
+        print(f"{name}, at {apart} as fitted on the rest: error {errors[0]:.4f} before, {errors[1]:.4f} after")
     file = args.module / "module.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "temperature": temperature}, indent=2) + "\n")
     print("temperature", temperature)
