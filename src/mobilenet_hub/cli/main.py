@@ -83,6 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _leave_decoding() -> None:
     """End the process where threads still decode: Python's own end would wait for pictures of many seconds."""
     if any(thread.name.startswith("decode") for thread in threading.enumerate()):
+        from mobilenet_hub.images.apart import end_all
+
+        end_all()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(_EXIT_INTERRUPTED)

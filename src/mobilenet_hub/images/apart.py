@@ -36,6 +36,19 @@ sys.stdout.buffer.write(json.dumps(said).encode() + b"\\n" + pixels)
 """
 
 
+_RUNNING: set["subprocess.Popen[bytes]"] = set()
+
+
+def end_all() -> None:
+    """End what is still being decoded, where nobody waits for it any more.
+
+    Example:
+        >>> end_all()
+    """
+    for process in list(_RUNNING):
+        process.kill()
+
+
 def takes_long(image: "Image", size: int) -> bool:
     """Tell whether an opened picture keeps Python's lock for long; `size` is that of its file.
 
@@ -65,6 +78,7 @@ def loaded_apart(data: bytes, image: "Image") -> "Image":
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     ) as process:
+        _RUNNING.add(process)
         try:
             answer, _ = process.communicate(data, MAX_SECONDS)
         except subprocess.TimeoutExpired:
@@ -72,6 +86,7 @@ def loaded_apart(data: bytes, image: "Image") -> "Image":
                 f"took longer than {MAX_SECONDS} seconds to decode, and was given up: save it anew"
             ) from None
         finally:
+            _RUNNING.discard(process)
             process.kill()
     head, _, pixels = answer.partition(b"\n")
     if not head:
