@@ -122,9 +122,14 @@ def test_all_say_the_same_of_every_photo(trained, photos, table, method, precisi
         assert unseen.accuracy == result.accuracy
 
 
-@METHOD
 @pytest.mark.parametrize(
-    "format", [pytest.param(one, marks=pytest.mark.slow if one in ("keras", "tf-hub") else ()) for one in NEEDS]
+    ("method", "format"),
+    [
+        pytest.param(method, format, marks=pytest.mark.slow if method != "frozen" else ())
+        for method in METHODS
+        for format in NEEDS
+        if method == "fine-tune" or format not in ("keras", "tf-hub")  # slow ones once
+    ],
 )
 def test_and_the_same_after_export_and_import(trained, photos, table, method, format, tmp_path):
     for package in NEEDS[format]:
