@@ -19,10 +19,12 @@ import mobilenet_hub as hub
 from mobilenet_hub.architecture import architecture
 from mobilenet_hub.cli.main import main
 from mobilenet_hub.errors import AccuracyError, InputError, OutputError
+from mobilenet_hub.evaluation.dataset import read_dataset
 from mobilenet_hub.host.locks import LOCK_FILE, claimed
 from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.module_folder import read_module, write_module
 from mobilenet_hub.training.frozen import FrozenOptions
+from mobilenet_hub.training.result import Fitted
 from mobilenet_hub.training.schedule import GradientOptions
 from mobilenet_hub.training.train import train
 
@@ -243,6 +245,41 @@ def test_a_new_network_is_as_asked_for_or_as_the_module(monkeypatch, options, na
     assert main(["train", "photos", "-o", "out", "--from-scratch", *options]) == 2
     network = asked["network"]
     assert (network.name, network.depth_multiplier, asked["image_size"]) == (name, multiplier, size)
+
+
+def test_a_seed_below_zero_is_refused(photos, tmp_path, capsys):
+    assert main(["train", str(photos), "-o", str(tmp_path / "out"), "--seed", "-1"]) == 2
+    assert "the seed must be a whole number from 0, not -1" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("validation", [0.2, 0.0])
+def test_without_test_photos_nothing_claims_that_they_chose_nothing(photos, base, tmp_path, validation):
+    result = train(photos, tmp_path / "out", module=base, test=0, validation=validation)
+    judged = "validation" if validation else "train"
+    assert result.judged_on == judged
+    assert any("no test photos" in warning for warning in result.warnings)
+    for name in ("README.md", "report.html"):
+        text = (result.path / name).read_text("utf-8")
+        assert "chose nothing" not in text, name
+        assert "test photos neither" not in text, name
+    assert f"On {result.metrics[judged].images} {judged} photos" in (result.path / "README.md").read_text("utf-8")
+    assert "which flatters it" in (result.path / "README.md").read_text("utf-8")
+
+
+def test_the_last_measurement_is_one_stage_over_all_photos(photos, base, tmp_path):
+    """Where the engine has to answer once more for every photo: after training by gradient descent."""
+    from mobilenet_hub.training import train as module_of_train
+
+    told = []
+    result = train(photos, tmp_path / "out", module=base)
+    dataset = read_dataset(photos)
+    fitted = Fitted(read_module(result.path), dataset, (), {})
+    module_of_train._with_probabilities(fitted, FrozenOptions(), lambda *a: told.append(a), None)
+    assert {(str(stage), total) for stage, _, total in told} == {("measuring", 120)}
+    done = [done for _, done, _ in told]
+    assert done == sorted(done)
+    assert done[-1] == 120
 
 
 def test_names_that_are_no_unicode(base, tmp_path):
