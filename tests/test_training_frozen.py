@@ -21,6 +21,7 @@ from mobilenet_hub.cli.main import main
 from mobilenet_hub.errors import AccuracyError, InputError, OutputError
 from mobilenet_hub.evaluation.dataset import read_dataset
 from mobilenet_hub.host.locks import LOCK_FILE, claimed
+from mobilenet_hub.host.ownership import note_in_work
 from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.module_folder import read_module, write_module
 from mobilenet_hub.training.frozen import FrozenOptions
@@ -371,6 +372,18 @@ def test_work_of_others_is_not_touched(photos, base, tmp_path):
     assert thesis.read_text() == "years"
     assert len(list((tmp_path / "pets.work").rglob("*.*"))) == len(list(photos.rglob("*.*")))
     assert not (tmp_path / "new").exists()
+
+
+def test_what_somebody_puts_into_the_work_of_a_run_stays(photos, base, tmp_path):
+    """Also where the folder bears our mark: of a run that was killed, or copied from one."""
+    (tmp_path / "out.work").mkdir()
+    note_in_work(tmp_path / "out.work", "out")
+    shutil.copytree(base, tmp_path / "out.work" / "result")
+    for name in ("thesis.txt", "result/thesis.txt", "features-of-my-house.txt"):
+        (tmp_path / "out.work" / name).write_text("years")
+    train(photos, tmp_path / "out", module=base)
+    left = {p.relative_to(tmp_path).as_posix() for p in (tmp_path / "out.work").rglob("*") if p.is_file()}
+    assert left == {f"out.work/{name}" for name in ("thesis.txt", "result/thesis.txt", "features-of-my-house.txt")}
 
 
 def test_what_is_not_ours_stays_where_a_module_is_replaced(photos, base, tmp_path):

@@ -85,7 +85,8 @@ def check_apart(places: Mapping[str, Path]) -> None:
     found = [(name, path, _ways_to(path)) for name, path in places.items()]
     for index, (name, path, ways) in enumerate(found):
         for other, other_path, other_ways in found[index + 1 :]:
-            if any(a.is_relative_to(b) or b.is_relative_to(a) for a in ways for b in other_ways):
+            inside = any(a.is_relative_to(b) or b.is_relative_to(a) for a in ways for b in other_ways)
+            if inside or _identity(path) in _ancestry(other_path) or _identity(other_path) in _ancestry(path):
                 raise OutputError(
                     f"{name}, {path}, and {other}, {other_path}, lie in each other; choose a place for each that "
                     "holds nothing of the others"
@@ -96,6 +97,21 @@ def _ways_to(path: Path) -> set[Path]:
     """Return where a path leads, and where it stands itself if it is a link; "." and ".." are gone from both."""
     own_name = () if path.name in ("", "..") else (path.parent.resolve() / path.name,)
     return {path.resolve(), *own_name}
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tell which file or folder a path leads to, however it is written; None where there is none."""
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
+
+
+def _ancestry(path: Path) -> set[tuple[int, int]]:
+    """Return which folders a path lies in, itself included: where capitals do not count, `Photos` may be `photos`."""
+    found = map(_identity, (path, *path.resolve().parents))
+    return {identity for identity in found if identity is not None}
 
 
 @contextmanager

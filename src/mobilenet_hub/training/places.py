@@ -8,16 +8,17 @@ from pathlib import Path
 
 from mobilenet_hub.errors import AccuracyError, DivergedError, MobileNetHubError, OutputError
 from mobilenet_hub.evaluation.dataset import TABLE_SUFFIXES
+from mobilenet_hub.host import ownership
 from mobilenet_hub.host.files import clear_left_by_killed, exists, is_folder, replacing_folder, sha256_of
 from mobilenet_hub.host.locks import LOCK_FILE, claimed
-from mobilenet_hub.host.ownership import check_apart, clear_work, note_in_work, read_work, work_folder
+from mobilenet_hub.host.ownership import check_apart, note_in_work, read_work, work_folder
 from mobilenet_hub.module_folder import check_place, is_ours
 
 RESULT = "result"  # in the work folder: the module folder until it is moved to its place
-WORK_FILES = re.compile(
-    r"features-\w+-[0-9a-f]{12}\.npz|pixels-[0-9a-f]{16}\.npy|(checkpoint|before-fall)-[0-9a-f]{16}\.safetensors|"
-    + RESULT
+_FILES = re.compile(
+    r"features-\w+-[0-9a-f]{12}\.npz|pixels-[0-9a-f]{16}\.npy|(checkpoint|before-fall)-[0-9a-f]{16}\.safetensors"
 )
+_WORK = re.compile(rf"{_FILES.pattern}|{RESULT}")
 _FINGERPRINT = "metrics.json"
 
 
@@ -53,7 +54,7 @@ def claimed_places(folder: Path, work: Path, *, shared: bool) -> Iterator[None]:
         OutputError: another run holds one, or one cannot be made.
     """
     try:
-        with claimed(_lock_of(folder), folder), work_folder(work, folder.name, WORK_FILES, shared=shared):
+        with claimed(_lock_of(folder), folder), work_folder(work, folder.name, _WORK, shared=shared):
             yield
     except MobileNetHubError:
         raise
@@ -84,9 +85,24 @@ def move_result(staged: Path, folder: Path) -> None:
         with replacing_folder(folder, keep=lambda entry: not is_ours(entry)) as new:
             for entry in filter(is_ours, staged.iterdir()):
                 shutil.copy2(entry, new / entry.name)
-        shutil.rmtree(staged, ignore_errors=True)
+        _clear_result(staged)
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from None
+
+
+def clear_work(work: Path) -> None:
+    """Remove what a run has written into its work folder; the folder too, where nothing else is in it."""
+    _clear_result(work / RESULT)
+    ownership.clear_work(work, _FILES)
+
+
+def _clear_result(staged: Path) -> None:
+    """Remove a module folder from the work; what somebody has put into it stays."""
+    for entry in [entry for entry in staged.iterdir() if is_ours(entry)] if is_folder(staged) else []:
+        with suppress(OSError):
+            entry.unlink()
+    with suppress(OSError):
+        staged.rmdir()
 
 
 def _lock_of(folder: Path) -> Path:
@@ -105,4 +121,4 @@ def _finish_killed(folder: Path, work: Path) -> None:
     with suppress(OSError):
         if read_work(work).get("finished") == sha256_of(folder / _FINGERPRINT):
             with claimed(work / LOCK_FILE, work):
-                clear_work(work, WORK_FILES)
+                clear_work(work)

@@ -18,7 +18,6 @@ from mobilenet_hub.evaluation.evaluate import outcomes_of, predict
 from mobilenet_hub.evaluation.exclusion import read_exclusions
 from mobilenet_hub.evaluation.metrics import Metrics, Outcome, measure
 from mobilenet_hub.evaluation.twins import WithoutTwins, twins_warning, without_twins
-from mobilenet_hub.host.ownership import clear_work
 from mobilenet_hub.host.progress import OnProgress, Stage, silent
 from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.inference.classify import Classifier
@@ -27,7 +26,7 @@ from mobilenet_hub.module import Module, ModuleConfig, check_has_weights, checke
 from mobilenet_hub.module_folder import REPORT_FILE
 from mobilenet_hub.store import open_module
 from mobilenet_hub.training.frozen import FrozenOptions, fit_frozen
-from mobilenet_hub.training.places import RESULT, WORK_FILES, check_output, claimed_places, kept_on_failure, move_result
+from mobilenet_hub.training.places import RESULT, check_output, claimed_places, clear_work, kept_on_failure, move_result
 from mobilenet_hub.training.result import Fitted, Record, write_result
 from mobilenet_hub.training.schedule import FINE_TUNING, FROM_SCRATCH, GradientOptions
 
@@ -174,7 +173,7 @@ def train(
             _assert_accuracy(record, assert_accuracy, folder, staged)
             move_result(staged, folder)
         if work is None:
-            clear_work(own_work, WORK_FILES)
+            clear_work(own_work)
     data = fitted.dataset
     return TrainResult(
         path=folder,
