@@ -5,6 +5,7 @@ What depends on constants and variables alone is computed. Source: the registrat
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from mobilenet_hub.weights.operation import INERT, MAX, RESHAPE, Operation
 from mobilenet_hub.weights.reading import Unusable
 from mobilenet_hub.weights.tensorflow.graph_calls import Calls, Key, Placed
-from mobilenet_hub.weights.tensorflow.graph_def import Node
+from mobilenet_hub.weights.tensorflow.graph_def import CONVOLUTIONS, Node
 from mobilenet_hub.weights.tensorflow.protobuf import Message
 from mobilenet_hub.weights.tensorflow.variables import Variables
 
@@ -65,7 +66,8 @@ class _Reading:
         self._shapes: dict[Key, Key] = {}  # of what the shape of another tensor is asked for
 
     def operations(self) -> Iterator[Operation]:
-        if chance := next((one.node.name for one in self._placed.values() if "Random" in one.node.op), None):
+        before = takewhile(lambda one: one.node.op not in CONVOLUTIONS, self._placed.values())
+        if chance := next((one.node.name for one in before if "Random" in one.node.op), None):
             raise Unusable(
                 f"it changes its images at random whenever it answers ({chance}): Keras 3 exports augmentation as in "
                 "training; save the model as .keras, or export it without its augmentation"
