@@ -139,7 +139,7 @@ def _litert(model, folder):
     return folder / "model.tflite"
 
 
-def _tfjs(model, folder):
+def write_tfjs(model, folder):
     """Write what the TensorFlow.js converter writes: the configuration, and weights in the order of layers."""
     names, data = [], []
     for name, array in _named_weights(model):
@@ -166,7 +166,7 @@ FORMATS = {
     },
     "tf_keras": {
         ".keras": _file(".keras"), ".h5": _file(".h5"), ".weights.h5": _new_weights, "weights .h5": _old_weights,
-        "model.save": _model_save, "export": _export, "saved_model.save": _saved_model_save, "TF.js": _tfjs,
+        "model.save": _model_save, "export": _export, "saved_model.save": _saved_model_save, "TF.js": write_tfjs,
         "LiteRT": _litert,
     },
 }  # fmt: skip
@@ -195,12 +195,13 @@ def compare(model, path, name):
         words = "at random"  # Keras 3 exports augmentation as in training
     if words:
         try:
-            load_source(path, image_size=SIZE)
+            load_source(path)
         except MobileNetHubError as error:
             assert re.search(words, str(error)), f"refused for another reason: {error}"
             return "refused"
         raise AssertionError(f"is taken, and should be refused: {words}")
-    module = load_source(path, image_size=SIZE)
+    module = load_source(path)
+    assert module.config.image_size == (SIZE, SIZE)
     found = forward(module.config.network, module.weights, IMAGES)
     wanted = np.asarray(model(given(IMAGES, case.pixels), training=False)).reshape(len(IMAGES), -1)
     logits = "logit" in name

@@ -170,9 +170,12 @@ def _image_sizes(graph: Message) -> Iterator[tuple[int, int]]:
     shapes = [
         shape_of(tensor.message(3)) for signature in graph.map(5).values() for tensor in signature.map(1).values()
     ]
+    if signed := [size for size in map(image_size_of, shapes) if size]:
+        yield from signed
+        return
+    # Keras saves functions of single layers, too: images that are padded are no larger images.
     for function in graph.message(7).map(2).values():
-        shapes.extend(_spec_shapes(function.message(3)))
-    yield from filter(None, map(image_size_of, shapes))
+        yield from filter(None, map(image_size_of, _spec_shapes(function.message(3))))
 
 
 def _spec_shapes(value: Message, depth: int = 0) -> Iterator[tuple[int, ...] | None]:
