@@ -136,7 +136,7 @@ def test_webps(mode, animated):
 
 @pytest.mark.parametrize("progressive", [False, True])
 def test_cmyk_jpegs_are_what_their_writer_meant(progressive):
-    """Adobe's programs store inks inverted, and say that they are Adobe's; a picture of one ink shows which is which."""
+    """Adobe's programs store inks inverted, and say so; single inks show which is which."""
     inks = np.zeros((64, 64, 4), np.uint8)
     inks[:, :32, 0], inks[:, 32:, 3] = 255, 200
     picture = Image.fromarray(inks, "CMYK")
