@@ -444,3 +444,29 @@ def test_bad_handles(hub):
         hub.KerasLayer("https://tfhub.dev/google/imagenet/mobilenet_v1_025_128/feature_vector/2")
     with pytest.raises(InputError, match="string or path"):
         hub.KerasLayer(lambda x: x)
+
+
+def test_the_layer_is_a_module_of_pytorch(hub, golden_module):
+    """In torch.nn.Sequential, with PyTorch's own optimizer and loss: the loss falls, what may be trained moves."""
+    if keras_backend() != "torch":
+        pytest.skip("about PyTorch as the backend")
+    import torch
+
+    torch.manual_seed(0)
+    layer = hub.KerasLayer(golden_module(V1), trainable=True)
+    images, labels = torch.as_tensor(photos()), torch.arange(8) % 3
+    width = layer(images).shape[1]
+    model = torch.nn.Sequential(layer, torch.nn.Linear(width, 3))
+    assert len(list(model.parameters())) == len(layer.trainable_variables) + len(layer.non_trainable_variables) + 2
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    before, losses = values(layer), []
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    after = values(layer)
+    moved = {name for name in before if np.abs(before[name] - after[name]).max() > 0}
+    assert {name for name in before if "moving" not in name} <= moved

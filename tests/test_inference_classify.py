@@ -101,3 +101,15 @@ def test_every_class_has_a_label(module):
     assert labels_of(module.config) == ("a", "b", "c", "d")
     assert labels_of(ModuleConfig("mobilenet_v1", 0.25, (32, 32), 1001)) == imagenet_labels()
     assert labels_of(ModuleConfig("mobilenet_v1", 0.25, (32, 32), 2)) == ("0", "1")
+
+
+def test_eight_threads_may_call_one_classifier(module):
+    """Photos of many sizes and batches of all counts at once: each thread gets its own answers."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    classifier, random = Classifier(module), np.random.default_rng(0)
+    calls = [[random.integers(0, 256, (20 + i, 30, 3), np.uint8) for _ in range(1 + i % 3)] for i in range(24)]
+    expected = [classifier.classify(images, top=4) for images in calls]
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(3):
+            assert list(threads.map(lambda images: classifier.classify(images, top=4), calls)) == expected
