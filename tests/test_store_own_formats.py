@@ -85,6 +85,13 @@ def test_trained_like(places, tmp_path, capsys):
     assert (network.name, network.depth_multiplier, size) == ("mobilenet_v1", 0.25, (128, 128))
 
 
+def test_converted_by_address(places, tmp_path):
+    convert(places["address"], tmp_path / "module")
+    assert (tmp_path / "module/weights.safetensors").read_bytes() == (
+        places["root"] / "converted/weights.safetensors"
+    ).read_bytes()
+
+
 def test_evaluated(places, tmp_path, capsys):
     """Photos in folders of ImageNet's names; nobody trained the weights, and so any accuracy will do."""
     name = "google/imagenet/mobilenet_v1_025_128/classification/4"

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from mobilenet_hub.host.locks import is_still_there, try_lock
 
+FILE_ADDRESS = "file://"  # begins an address of a file of this machine
 PARTIAL = ".partial"  # ends the name of what is not finished
 _NAME_LENGTH = 50  # of a path's name, that a partial's name repeats
 _LOCK, _NEW, _OLD = "lock", "new", "old"  # in the folder of a folder that is being made
@@ -36,6 +37,21 @@ def is_folder(path: str | os.PathLike[str]) -> bool:
         True
     """
     return _holds(Path.is_dir, path)
+
+
+def local_path(name: str | os.PathLike[str]) -> Path:
+    """Return what a name would be as a path of this machine; file:// addresses are paths too.
+
+    Example:
+        >>> local_path("file:///data/my%20module")
+        PosixPath('/data/my module')
+    """
+    text = os.fspath(name)
+    if text.startswith(FILE_ADDRESS):
+        from urllib.request import url2pathname
+
+        return Path(url2pathname(text[len(FILE_ADDRESS) :]))
+    return Path(text).expanduser()
 
 
 def exists(path: str | os.PathLike[str]) -> bool:

@@ -13,8 +13,8 @@ from keras import ops  # noqa: TID253
 from mobilenet_hub.architecture import Padding, fixed_pad_amounts, pad_amounts
 from mobilenet_hub.keras.kernels import Tensor
 
-# From this many channels on, PyTorch's float32 matrix product is faster than oneDNN's 1x1 convolution (measured on AVX2
-# at 2 to 112 pixels: by 1.4 from 256 channels on, backward included; by 0.6 at 16).
+# From this many channels on, PyTorch's float32 matrix product is faster than oneDNN's 1x1 convolution on AVX2 (measured
+# at 2 to 112 pixels: by 1.4 from 256 channels on, backward included; by 0.6 at 16). With AVX-512 it is not.
 _WIDE = 64
 
 

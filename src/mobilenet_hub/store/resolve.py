@@ -9,14 +9,13 @@ import numpy as np
 from mobilenet_hub.catalog.find import find_module
 from mobilenet_hub.catalog.published import Kind
 from mobilenet_hub.errors import InputError, InvalidModuleError, ModuleUnavailableError, UnknownModuleError
-from mobilenet_hub.host.files import exists, is_file, is_folder, sha256_of
+from mobilenet_hub.host.files import FILE_ADDRESS, exists, is_file, is_folder, local_path, sha256_of
 from mobilenet_hub.module import Module
 from mobilenet_hub.module_folder import CONFIG_FILE, read_module, weights_file
 from mobilenet_hub.store.address import own_address
 from mobilenet_hub.store.cache import damage_of, entry_folder, tidy
 from mobilenet_hub.store.places import module_named_by
 
-_FILE_URL = "file://"
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
 _PUBLISHED_FILES = ("saved_model.pb", "tfhub_module.pb")
 STARTER = Path(__file__).resolve().parents[1] / "starter"
@@ -48,7 +47,7 @@ def resolve(handle: str | os.PathLike[str], *, fetch: bool = True, kind: Kind | 
     folder = local_path(handle)
     if is_file(folder / CONFIG_FILE) or _holds_another_format(folder):
         return _ModuleFolder(folder)
-    if isinstance(handle, os.PathLike) or handle.startswith(_FILE_URL):
+    if isinstance(handle, os.PathLike) or handle.startswith(FILE_ADDRESS):
         raise _not_a_module(folder)
     try:
         address = own_address(handle)
@@ -79,21 +78,6 @@ class _ModuleFolder(type(Path())):
         return str(self) + other
 
 
-def local_path(name: str | os.PathLike[str]) -> Path:
-    """Return what a name would be as a path of this machine; file:// addresses are paths too.
-
-    Example:
-        >>> local_path("file:///data/my%20module")
-        PosixPath('/data/my module')
-    """
-    text = os.fspath(name)
-    if text.startswith(_FILE_URL):
-        from urllib.request import url2pathname
-
-        return Path(url2pathname(text[len(_FILE_URL) :]))
-    return Path(text).expanduser()
-
-
 def _holds_another_format(path: Path) -> bool:
     """Tell whether a folder or archive may hold a module in the format that it was published in."""
     if is_file(path):
@@ -108,7 +92,7 @@ def is_local(name: str) -> bool:
         >>> is_local("starter"), is_local("mobilenet_v2_130_224/feature_vector")
         (True, False)
     """
-    return name == "starter" or name.startswith(_FILE_URL) or is_folder(name) or _holds_another_format(Path(name))
+    return name == "starter" or name.startswith(FILE_ADDRESS) or is_folder(name) or _holds_another_format(Path(name))
 
 
 def is_name_of_module(name: str) -> bool:
