@@ -88,6 +88,8 @@ class _Reading:
             self._constants[key] = self._variables.value(key[0], one.node)
         elif one.node.op == "Shape":  # of the batch's size, nothing of the images
             self._constants[key], self._shapes[key] = None, one.inputs[0]
+        elif "Random" in one.node.op:  # of a shape alone, and no constant
+            return False
         elif any(taken not in self._constants for taken in one.inputs) or (not one.inputs and key[0]):
             if one.inputs or one.node.op in _STARTS:
                 return False
