@@ -12,7 +12,7 @@ from mobilenet_hub.host import ownership
 from mobilenet_hub.host.files import clear_left_by_killed, exists, is_folder, replacing_folder, sha256_of
 from mobilenet_hub.host.locks import LOCK_FILE, claimed
 from mobilenet_hub.host.ownership import check_apart, note_in_work, read_work, work_folder
-from mobilenet_hub.module_folder import check_place, is_ours
+from mobilenet_hub.module_folder import CONFIG_FILE, check_place, is_ours
 
 RESULT = "result"  # in the work folder: the module folder until it is moved to its place
 _FILES = re.compile(
@@ -98,7 +98,8 @@ def clear_work(work: Path) -> None:
 
 def _clear_result(staged: Path) -> None:
     """Remove a module folder from the work; what somebody has put into it stays."""
-    for entry in [entry for entry in staged.iterdir() if is_ours(entry)] if is_folder(staged) else []:
+    ours = [entry for entry in staged.iterdir() if is_ours(entry)] if is_folder(staged) else []
+    for entry in sorted(ours, key=lambda entry: entry.name == CONFIG_FILE):  # last: the others are known by it
         with suppress(OSError):
             entry.unlink()
     with suppress(OSError):
