@@ -119,6 +119,10 @@ def _finish_killed(folder: Path, work: Path) -> None:
     if exists(_lock_of(folder)):
         with suppress(OSError), claimed(_lock_of(folder), folder):
             pass
+    with suppress(OSError):  # the mark was gone, the lock or the folder not yet
+        if {entry.name for entry in work.iterdir()} <= {LOCK_FILE}:
+            with claimed(work / LOCK_FILE, work):
+                pass
     with suppress(OSError):
         if read_work(work).get("finished") == sha256_of(folder / _FINGERPRINT):
             with claimed(work / LOCK_FILE, work):
