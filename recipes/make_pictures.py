@@ -39,13 +39,14 @@ def main() -> None:
     """Train on the data set and take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photos", type=Path, help="ants_bees.zip")
+    parser.add_argument("--output", type=Path, default=PICTURES, help="the folder of pictures")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "ants_bees"
         with zipfile.ZipFile(args.photos) as archive:
             archive.extractall(folder)
         trained = hub.train(folder, Path(scratch) / "module", frozen=hub.FrozenOptions(precision="f32"))
-        picture_of_report(trained.path / "report.html", PICTURES / "training_report.png")
+        picture_of_report(trained.path / "report.html", args.output / "training_report.png")
 
 
 if __name__ == "__main__":

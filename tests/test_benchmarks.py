@@ -196,6 +196,15 @@ def test_the_starter_s_recipe(tmp_path, photos, tiny_imagenet):
     assert packed.metrics["test"]["images"] == 40
 
 
+def test_pictures(photos, tmp_path):
+    need("playwright")
+    if shutil.which("chromium") is None:
+        pytest.skip("needs chromium: apt-get install chromium")
+    archive = shutil.make_archive(str(tmp_path / "photos"), "zip", photos)
+    run("recipes/make_pictures.py", archive, "--output", tmp_path)
+    assert (tmp_path / "training_report.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_none_is_left_out():
     text = Path(__file__).read_text("utf-8")
     files = (*ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("recipes/**/*.py"))

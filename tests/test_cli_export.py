@@ -16,6 +16,7 @@ def module(tmp_path):
 
 
 def test_the_proof_is_printed(module, tmp_path, capsys):
+    pytest.importorskip("openvino")
     assert main(["export", module, "--format", "openvino", "-o", str(tmp_path / "net"), "--image-size", "96x64"]) == 0
     shown = capsys.readouterr()
     for part in ("largest difference", "same top class", "100.0%", "OpenVINO", "MB", "96x64", str(tmp_path / "net")):

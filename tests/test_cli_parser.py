@@ -3,6 +3,7 @@
 import shlex
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -46,8 +47,8 @@ def test_a_usage_error_is_one_line(words, capsys):
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
 def test_bash_completes_commands_and_options(tmp_path):
-    script = tmp_path / "completion"
-    script.write_text(subprocess.run(["mobilenet", "completion", "bash"], capture_output=True, text=True).stdout)
+    script, asked = tmp_path / "completion", [sys.executable, "-m", "mobilenet_hub.cli.main", "completion", "bash"]
+    script.write_text(subprocess.run(asked, capture_output=True, text=True).stdout)
 
     def completed(*words):
         line = " ".join(map(shlex.quote, words))

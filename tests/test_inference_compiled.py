@@ -62,4 +62,5 @@ def test_whatever_the_graph_is_built_from_is_a_maker():
     )
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
     loaded = {name.removeprefix("mobilenet_hub.") for name in done.stdout.split() if name.startswith("mobilenet_hub.")}
+    loaded = {name for name in loaded if not name.startswith("host")}  # which only names and writes files
     assert loaded - {"errors", "inference"} == set(_MAKERS)

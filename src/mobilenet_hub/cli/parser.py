@@ -20,7 +20,8 @@ class CommandParser(argparse.ArgumentParser):
 
     Example:
         >>> parser = CommandParser("pull", "fetch modules", ("mobilenet pull starter",))
-        >>> parser.parse_args(["--json"]).json
+        >>> parser.add_common()
+        >>> parser.parse_words(["--json"]).json
         True
     """
 
