@@ -143,3 +143,22 @@ def test_cmyk_jpegs_are_what_their_writer_meant(progressive):
     shown = decode_image(saved(picture, "JPEG", quality=100, progressive=progressive))
     assert np.abs(shown[:, 4:28].astype(int) - [0, 255, 255]).max() < 12
     assert np.abs(shown[:, 36:60].astype(int) - 55).max() < 12
+
+
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_ycck_gives_the_colors_of_its_cmyk(subsampling):
+    """Photoshop's other kind of four-color JPEG: YCbCr of the inks, told by Adobe's transform 2."""
+    inks = np.array(Image.fromarray(scene(48, 64)).convert("CMYK"))
+    inks[..., 3] = np.linspace(0, 120, inks.shape[1], dtype=np.uint8)
+    luma = np.array(Image.fromarray(inks[..., :3]).convert("YCbCr"))
+    stored = np.dstack([255 - luma, inks[..., 3:]])  # Pillow turns the channels of a four-color JPEG round
+
+    def jpeg(channels, transform):
+        data = bytearray(saved(Image.fromarray(channels, "CMYK"), "JPEG", quality=98, subsampling=subsampling))
+        data[data.index(b"Adobe") + 11] = transform
+        return bytes(data)
+
+    ycck, cmyk = decode_image(jpeg(stored, 2)), decode_image(jpeg(inks, 0))
+    assert np.abs(ycck.astype(int) - cmyk).mean() < 2
+    with Image.open(io.BytesIO(jpeg(stored, 2))) as pillow:
+        assert np.abs(np.asarray(pillow.convert("RGB")).astype(int) - ycck).mean() < 2
