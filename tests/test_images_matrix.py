@@ -7,39 +7,12 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from scenes import furthest, saved, scene, three, turned
 
 from mobilenet_hub.images.decode import decode_image
 
 WHITE = 255
 ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
-
-
-def scene(height=37, width=53):
-    y, x = np.mgrid[0:height, 0:width]
-    red, green = 255 * x / (width - 1), 255 * y / (height - 1)
-    return np.stack([red, green, 128 + 60 * np.sin(x / 7 + y / 5)], axis=2).round().astype(np.uint8)
-
-
-def saved(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def turned(pixels, orientation):
-    flipped = {1: pixels, 2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1]}
-    across = pixels.transpose(1, 0, 2)
-    flipped |= {5: across, 6: across[:, ::-1], 7: across[::-1, ::-1], 8: across[::-1]}
-    return flipped[orientation]
-
-
-def furthest(pixels, expected):
-    assert pixels.shape == expected.shape
-    return np.abs(pixels.astype(int) - np.asarray(expected).astype(int)).max()
-
-
-def three(gray):
-    return np.repeat(gray[:, :, np.newaxis], 3, axis=2)
 
 
 def chunk(kind, body):

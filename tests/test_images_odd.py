@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from scenes import saved, scene, three
 
 from mobilenet_hub.errors import ImageError
 from mobilenet_hub.images.decode import decode_image
@@ -14,27 +15,10 @@ from mobilenet_hub.images.decode import decode_image
 WHITE = 255
 
 
-def scene(height=37, width=53):
-    """Four unlike corners and an odd size, so that a wrong turn, stride or order of channels shows."""
-    y, x = np.mgrid[0:height, 0:width]
-    red, green = 255 * x / (width - 1), 255 * y / (height - 1)
-    return np.stack([red, green, 128 + 60 * np.sin(x / 7 + y / 5)], axis=2).round().astype(np.uint8)
-
-
-def saved(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
 def reason(source):
     with pytest.raises(ImageError) as caught:
         decode_image(source)
     return caught.value.reason
-
-
-def three(gray):
-    return np.repeat(gray[:, :, np.newaxis], 3, axis=2)
 
 
 def on_white(rgb, alpha):

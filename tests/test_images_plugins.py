@@ -9,7 +9,9 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+import scenes
 from PIL import Image, features
+from scenes import furthest, turned
 
 from mobilenet_hub.errors import ImageError
 from mobilenet_hub.images.decode import decode_image
@@ -31,29 +33,12 @@ def kind(request):
     return request.param
 
 
-def scene(height=38, width=54):
-    """Four unlike corners, so that a wrong turn shows; even sides, which need no filling up."""
-    y, x = np.mgrid[0:height, 0:width]
-    red, green = 255 * x / (width - 1), 255 * y / (height - 1)
-    return np.stack([red, green, 128 + 60 * np.sin(x / 9 + y / 7)], axis=2).round().astype(np.uint8)
-
-
 def saved(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **({"lossless": True} if kind == "JXL" else {"quality": 95}), **options)
-    return buffer.getvalue()
+    return scenes.saved(image, kind, **({"lossless": True} if kind == "JXL" else {"quality": 95}), **options)
 
 
-def turned(pixels, orientation):
-    flipped = {1: pixels, 2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1]}
-    across = pixels.transpose(1, 0, 2)
-    flipped |= {5: across, 6: across[:, ::-1], 7: across[::-1, ::-1], 8: across[::-1]}
-    return flipped[orientation]
-
-
-def furthest(pixels, expected):
-    assert pixels.shape == expected.shape
-    return np.abs(pixels.astype(int) - np.asarray(expected).astype(int)).max()
+def scene(height=38, width=54):  # even sides, which need no filling up
+    return scenes.scene(height, width)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA"])
