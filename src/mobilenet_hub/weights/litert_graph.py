@@ -291,7 +291,10 @@ class LiteRtGraph:
     def _arithmetic(self, one: _Operator, computed: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
         if len(computed) == 2:
             return ("add" if one.code == _ADD else "a product or difference of two branches"), {}
-        constant = self.constant(next(tensor for tensor in one.inputs if tensor not in computed))
+        others = [tensor for tensor in one.inputs if tensor not in computed]
+        if len(others) != 1:
+            raise ValueError(f"{self.name(one.output)} has {len(one.inputs)} inputs")
+        constant = self.constant(others[0]) if others[0] >= 0 else None
         if constant is None or (one.code in (_SUB, _DIV) and one.inputs[0] != computed[0]):
             return "a constant minus or divided by the images", {}
         scale = {_MUL: constant, _DIV: 1 / np.where(constant == 0, np.nan, constant)}.get(one.code, np.float32(1))
