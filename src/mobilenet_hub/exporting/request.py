@@ -127,8 +127,9 @@ class Request:
                 break
         photos = np.concatenate(found)[:CALIBRATION_IMAGES] if found else np.empty(0)
         if not len(photos):
-            why = f"{skipped[0].name}: {skipped[0].reason}" if skipped else "it holds no images"
-            raise InputError(f"{os.fspath(self.calibration)} cannot be calibrated with: {why}")
+            folder = os.fspath(self.calibration)
+            why = f"{skipped[0].name}: {skipped[0].reason}".removeprefix(f"{folder}: ") if skipped else "no images"
+            raise InputError(f"{folder} cannot be calibrated with: {why}")
         return photos, tuple(skipped)
 
 

@@ -235,18 +235,20 @@ def _fitter(
     return fit if method == "frozen" else partial(_fine_tuned, fit, gradient or FINE_TUNING)
 
 
-def _fitted_as_it_answers(dataset: Dataset, *, base: Module, options: FrozenOptions, **how: Any) -> Fitted:
+def _fitted_as_it_answers(
+    dataset: Dataset, *, base: Module, options: FrozenOptions, threads: int | None, **how: Any
+) -> Fitted:
     """Fit a classifier on features of the precision that the finished module will answer in.
 
     Whether bfloat16 moves its scores too far shows when there is a classifier; then all is done again in float32.
     """
-    fitted = fit_frozen(dataset, base=base, options=options, **how)
+    fitted = fit_frozen(dataset, base=base, options=options, threads=threads, **how)
     if options.precision != "auto" or fitted.settings["precision"] == "f32":
         return fitted
-    answers_in = Engine(fitted.module, ("logits",), any_size=True).precision
+    answers_in = Engine(fitted.module, ("logits",), threads=threads, any_size=True).precision
     if answers_in == fitted.settings["precision"]:
         return fitted
-    return fit_frozen(dataset, base=base, options=replace(options, precision="f32"), **how)
+    return fit_frozen(dataset, base=base, options=replace(options, precision="f32"), threads=threads, **how)
 
 
 def _fine_tuned(start: Callable[..., Fitted], options: GradientOptions, dataset: Dataset, **how: Any) -> Fitted:
