@@ -13,7 +13,7 @@ from reference_network import forward
 from mobilenet_hub.errors import InvalidModuleError
 from mobilenet_hub.weights.convert import load_source
 
-pytestmark = [pytest.mark.keras_backend, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 SIZES = {"frozen": 128, "frozen by name": 128, "tuned": 96, "classes": 128, "own folder": 128, "nested": 96}
 CLASSES = {"tuned": 3, "classes": 1001, "nested": 2}
 ALONE = (".weights.h5", "_weights.h5")  # their to_json() lies beside them
