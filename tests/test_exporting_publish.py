@@ -67,6 +67,15 @@ def test_what_is_published_already_is_kept(site):
     assert (folder / V1_FEATURES).read_bytes() == before
 
 
+def test_headers_of_ones_own_stay(tmp_path):
+    pytest.importorskip("tensorflow")
+    (tmp_path / "_headers").write_text("/*\n  X-Mine: yes\n")
+    with pytest.warns(UserWarning, match="rules of your own and stays as it is; add to it: /me/a/1"):
+        export(made_module(V1_FEATURES), "site", tmp_path, handle="me/a/1")
+    assert (tmp_path / "_headers").read_text() == "/*\n  X-Mine: yes\n"
+    assert (tmp_path / "me/a/1").exists()
+
+
 @pytest.mark.parametrize("over_http", [True, False])
 def test_mobilenet_pull_fetches_from_it(over_http, site, address, monkeypatch):
     monkeypatch.setenv("MOBILENET_HUB_OFFLINE", "0" if over_http else "1")

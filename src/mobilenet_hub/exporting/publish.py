@@ -10,6 +10,7 @@ import os
 import re
 import tarfile
 import tempfile
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from mobilenet_hub.host.files import replacing
 from mobilenet_hub.weights.archive import unpack
 
 HEADERS_FILE = "_headers"  # as Netlify and Cloudflare Pages read it
+_AS_GZIP = "  Content-Type: application/gzip\n"
+_OUR_RULES = re.compile(rb"(/\S+\n" + _AS_GZIP.encode() + rb")*")
 _HANDLE = re.compile(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+)+", re.ASCII)
 
 
@@ -88,13 +91,20 @@ def _packed(folder: Path) -> bytes:
 
 
 def _add_headers(file: Path, handle: str) -> None:
-    """Have hosts that read such a file send the archive as what it is: its name has no ending to tell it by."""
-    rule = f"/{handle}\n  Content-Type: application/gzip\n".encode()
+    """Have hosts that read such a file send the archive as what it is: its name has no ending to tell it by.
+
+    A file that holds anything but such rules is the user's, and stays.
+    """
+    rule = f"/{handle}\n{_AS_GZIP}".encode()
     try:
         there = file.read_bytes() if file.exists() else b""
-        if rule not in there:
-            gap = b"" if not there or there.endswith(b"\n") else b"\n"
-            with replacing(file) as stream:
-                stream.write(there + gap + rule)
+        if rule in there:
+            return
+        if not _OUR_RULES.fullmatch(there):
+            said = rule.decode().strip().replace("\n", " / ")
+            warnings.warn(f"{file} has rules of your own and stays as it is; add to it: {said}", stacklevel=2)
+            return
+        with replacing(file) as stream:
+            stream.write(there + rule)
     except OSError as error:
         raise OutputError(f"{file} cannot be written: {error.strerror or error}") from None
