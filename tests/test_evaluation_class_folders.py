@@ -155,3 +155,10 @@ def test_the_reference_folders(shared, tmp_path):
     assert [Path(p.label, p.inner) for p in nas.photos] == [Path(p.label, p.inner) for p in plain.photos]
     assert read_dataset(tmp_path / "integer_labels.parquet").labels == ("0", "1", "2")
     (tmp_path / "unreadable/red/more").chmod(0o755)
+
+
+def test_the_only_part_held_out_is_said_to_be_the_test_part(tmp_path):
+    fill(tmp_path, *photos("train_images/a", "train_images/b", "val_images/a", "val_images/b"))
+    dataset = read_dataset(tmp_path)
+    assert any("'val_images' as test, as it is the only part held out" in warning for warning in dataset.warnings)
+    assert len(dataset.part("test")) == 6

@@ -115,7 +115,10 @@ def _classes(root: Path, listing: Listing) -> list[tuple[Split | None, Path, str
 def _classes_of_parts(
     parts: dict[Path, Split], tops: dict[Path, Path], listing: Listing
 ) -> list[tuple[Split | None, Path, str]]:
-    if odd := [f"{top.name!r} as {part}" for top, part in parts.items() if top.name.lower() not in GIVEN_SPLITS]:
+    used: dict[Split, str] = {"train": "train", "validation": "validation", "test": "test"}
+    if set(parts.values()) == {"train", "validation"}:
+        used["validation"] = "test, as it is the only part held out"
+    if odd := [f"{top.name!r} as {used[part]}" for top, part in parts.items() if top.name.lower() not in GIVEN_SPLITS]:
         listing.warnings.append(f"folders taken as parts of a split: {', '.join(odd)}")
     others = [top for top in tops if top not in parts]
     classes: list[tuple[Split | None, Path, str]] = []
