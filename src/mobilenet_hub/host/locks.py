@@ -9,6 +9,7 @@ import os
 import random
 import re
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -219,9 +220,10 @@ def _open(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     except FileExistsError:
-        if path.parent.is_dir() or not os.path.lexists(path.parent):
-            return None  # it was there, then not, and perhaps is again
-        raise
+        with suppress(FileNotFoundError):  # looked at once: it was there, then not, and perhaps is again
+            if not stat.S_ISDIR(os.lstat(path.parent).st_mode) and not path.parent.is_dir():
+                raise
+        return None
 
 
 def _owner(path: Path) -> str:
