@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from mobilenet_hub.cli.main import COMMANDS, command_parser, main
+from mobilenet_hub.exporting.formats import FORMATS
 
 
 def shown(capsys, *words):
@@ -24,7 +25,8 @@ def test_help_shows_what_is_demanded_and_examples_that_the_parser_takes(command,
     for example in examples:
         words = shlex.split(example.split(" > ")[0])
         assert words[:2] == ["mobilenet", command], example
-        command_parser(command).parse_words(words[2:])
+        args = command_parser(command).parse_words(words[2:])
+        assert command != "export" or args.format in FORMATS
 
 
 def test_seldom_used_options_stand_in_the_long_help_alone(capsys):

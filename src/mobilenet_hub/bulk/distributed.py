@@ -23,7 +23,7 @@ from mobilenet_hub.host.environment import set_variable
 from mobilenet_hub.images.batches import compute
 from mobilenet_hub.images.decode import read_bytes
 from mobilenet_hub.images.fit import Preprocessing
-from mobilenet_hub.images.inputs import Item, Root
+from mobilenet_hub.images.inputs import Item, Root, refused
 from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.inference.engine import Engine
 
@@ -147,12 +147,8 @@ def _portable(item: Item) -> Item:
     try:
         data = item.read()
     except ImageError as error:
-        return Item(item.key, partial(_refuse, error.reason))
+        return refused(item.key, error.reason)
     return Item(item.key, partial(bytes, data), held=len(data))
-
-
-def _refuse(reason: str) -> bytes:
-    raise ImageError(reason)
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def _is_few(args: argparse.Namespace) -> bool:
 
     if args.output is not None:
         return False
-    total = args.limit if args.limit is not None else count(args.images)
+    total = args.limit if args.limit is not None else count(args.images, _FEW + 1)
     return total is not None and total <= _FEW
 
 

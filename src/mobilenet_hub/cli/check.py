@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobilenet_hub.cli.console import note, open_page, print_json, table
-from mobilenet_hub.cli.options import add_force, add_labelled_folder, add_module, add_open, add_threads
-from mobilenet_hub.errors import InputError
+from mobilenet_hub.cli.options import add_force, add_labelled_folder, add_module, add_open, add_threads, check_open
 from mobilenet_hub.host.progress import Bars
 
 if TYPE_CHECKING:
@@ -36,12 +35,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check; 1 where something was found."""
+    from mobilenet_hub.evaluation.page import write_page
     from mobilenet_hub.search.check import check
     from mobilenet_hub.search.page import check_page
-    from mobilenet_hub.search.tables import checked_output, kept_work, write_table, write_text
+    from mobilenet_hub.search.tables import checked_output, kept_work, write_table
 
-    if args.open and not args.output:
-        raise InputError("`open` shows the page: name its file with -o findings.html")
+    check_open(args.open, args.output, "-o findings.html")
     report = checked_output(args.output, (".html",), overwrite=args.overwrite)
     listing = checked_output(args.exclusions, (".csv",), EXCLUSIONS, overwrite=args.overwrite)
     with kept_work(report) as work:
@@ -56,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
                 on_progress=bars,
             )
         if report is not None:
-            write_text(report, check_page(found))
+            write_page(report, check_page(found))
         if listing is not None:
             write_table(listing, EXCLUSIONS, found.exclusions())
     if args.json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mobilenet_hub.cli.bulk_run import add_bulk_options, expected, note_precision, open_model, run_bulk
 from mobilenet_hub.cli.console import Table, bar, is_fancy, note, note_passed_over, open_page, print_json, table
-from mobilenet_hub.cli.options import add_force, add_module, add_open
+from mobilenet_hub.cli.options import add_force, add_module, add_open, check_open
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.host.percent import percent
 from mobilenet_hub.host.progress import Bars, Stage
@@ -56,10 +56,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--top must be 1 or more, not {args.top}")
     if not 0 <= args.min_score <= 1:
         raise InputError(f"--min-score must be from 0 to 1, not {args.min_score:g}")
+    check_open(args.open, args.explain, "--explain why.html")
     if args.explain is not None:
         _check_page(args)
-    elif args.open:
-        raise InputError("`open` shows the page that --explain OUT.html writes")
     module, classifier = open_model(args, Classifier)
     if args.output is None:
         return _to_screen(args, classifier)

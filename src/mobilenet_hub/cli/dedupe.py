@@ -112,11 +112,12 @@ def _rows(found: "Duplicates") -> list[tuple[Any, ...]]:
 
 
 def _write(output: Path, found: "Duplicates", source: str) -> None:
+    from mobilenet_hub.evaluation.page import write_page
     from mobilenet_hub.search.page import dedupe_page
-    from mobilenet_hub.search.tables import write_table, write_text
+    from mobilenet_hub.search.tables import write_table
 
     if output.suffix.lower() == ".html":
-        write_text(output, dedupe_page(source, found.groups, _summary(found)))
+        write_page(output, dedupe_page(source, found.groups, _summary(found)))
     else:
         write_table(output, COLUMNS, _rows(found))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobilenet_hub.cli.console import note, note_cautions, open_page, print_json, table
-from mobilenet_hub.cli.options import MODULE_HELP, add_computing, add_force, add_labelled_folder, add_open
+from mobilenet_hub.cli.options import MODULE_HELP, add_computing, add_force, add_labelled_folder, add_open, check_open
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.host.percent import percent
 from mobilenet_hub.host.progress import Bars
@@ -40,8 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from mobilenet_hub.host.ownership import check_file_place
 
     _check_order(args.module, args.folder)
-    if args.open and not args.output:
-        raise InputError("`open` shows the report: name its file with -o report.html")
+    check_open(args.open, args.output, "-o report.html")
     if args.output:
         check_file_place(args.output, overwrite=args.overwrite)
     with Bars(args.quiet) as bars:
@@ -62,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(result.to_json())
     else:
-        print(_summary(result))
+        print(result.metrics)
         print()
         print(_classes(result))
         if mistakes := _mistakes(result):
@@ -84,16 +83,6 @@ def _check_order(module: str, folder: str) -> None:
         raise InputError(f"{module} holds no module, and {folder} is one: the module comes first, `{swapped}`")
 
 
-def _summary(result: "Evaluation") -> str:
-    metrics = result.metrics
-    low, high = metrics.interval
-    top5 = "" if metrics.top5 is None else f", top-5 {percent(metrics.top5)}"
-    return (
-        f"{percent(metrics.accuracy)} of {metrics.images} photos right (95% interval {percent(low)} to "
-        f"{percent(high)}){top5}, calibration error {percent(metrics.calibration_error)}"
-    )
-
-
 def _classes(result: "Evaluation") -> str:
     metrics = result.metrics
     images, precision, recall = metrics.confusion.sum(1), metrics.precision, metrics.recall
@@ -109,6 +98,8 @@ def _classes(result: "Evaluation") -> str:
 
 
 def _mistakes(result: "Evaluation") -> str:
-    wrong = sorted((o for o in result.outcomes if o.label != o.predicted), key=lambda o: -o.score)[:_MAX_MISTAKES]
-    rows = [(o.name, result.labels[o.predicted], percent(o.score, 0)) for o in wrong]
+    from mobilenet_hub.evaluation.mistakes import worst
+
+    shown = worst(result.outcomes)[:_MAX_MISTAKES]
+    rows = [(o.name, result.labels[o.predicted], percent(o.score, 0)) for o in shown]
     return table(["photo", "taken for", "score"], rows, "<<>") if rows else ""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "mobilenet export my_module --format litert -o my_module.tflite",
     "mobilenet export my_module --format onnx -o my_module.onnx --uint8-input",
-    "mobilenet export my_module --format tf_hub -o saved_model",
+    "mobilenet export my_module --format tf-hub -o saved_model",
 )
 
 

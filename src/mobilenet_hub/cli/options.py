@@ -8,6 +8,7 @@ import argparse
 import re
 
 from mobilenet_hub.cli.parser import mark_seldom
+from mobilenet_hub.errors import InputError
 
 PUBLISHED_HELP = "a TF Hub or Kaggle handle or URL, a short name"
 MODULE_HELP = f"a module folder, {PUBLISHED_HELP}, or starter"
@@ -84,6 +85,21 @@ def add_force(parser: argparse._ActionsContainer, help: str) -> None:
 def add_open(parser: argparse._ActionsContainer) -> None:
     """Declare --open, of the page that is written."""
     parser.add_argument("--open", action="store_true", help="show the page in the browser")
+
+
+def check_open(asked: bool, page: str | None, flag: str) -> None:
+    """Refuse --open where no page is written.
+
+    Args:
+        asked: whether it was given.
+        page: the page's file, if any.
+        flag: how one is asked for.
+
+    Raises:
+        InputError: there is nothing to open.
+    """
+    if asked and not page:
+        raise InputError(f"`open` shows the page: name its file with {flag}")
 
 
 def add_engine(parser: argparse._ActionsContainer, choices: str = "auto, litert or openvino") -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NoReturn
 
 _EXIT_USAGE = 2
@@ -36,10 +35,10 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(
             prog=f"mobilenet {command}",
             description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog="\n".join(["examples:", *(f"  {example}" for example in examples)]),
             formatter_class=_Formatter,
             add_help=False,
         )
-        self.examples = examples
 
     def add_common(self) -> None:
         """Declare what every command takes; after its own, so that help ends with it."""
@@ -82,25 +81,14 @@ class CommandParser(argparse.ArgumentParser):
         return args
 
     def show_help(self, *, everything: bool) -> None:
-        """Print the help, with the options that few people need or without them."""
-        self.epilog = "\n".join(["examples:", *(f"  {example}" for example in self.examples)])
-        with self._without(() if everything else [a for a in self._actions if _is_seldom(a)]):
-            self.print_help()
+        """Print the help, with the options that few people need or, from now on, without them."""
+        for action in () if everything else filter(_is_seldom, self._actions):
+            action.help = argparse.SUPPRESS
+        self.print_help()
 
     def error(self, message: str) -> NoReturn:
         """Print what was wrong and where the help is, in one line, and end."""
         self.exit(_EXIT_USAGE, f"{self.prog}: {message}; `{self.prog} --help` shows how\n")
-
-    @contextmanager
-    def _without(self, hidden: Sequence[argparse.Action]) -> Iterator[None]:
-        texts = [action.help for action in hidden]
-        for action in hidden:
-            action.help = argparse.SUPPRESS
-        try:
-            yield
-        finally:
-            for action, text in zip(hidden, texts, strict=True):
-                action.help = text
 
 
 class _Help(argparse.Action):

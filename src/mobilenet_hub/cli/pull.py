@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from mobilenet_hub.cli.console import note, print_json
+from mobilenet_hub.cli.options import PUBLISHED_HELP
 from mobilenet_hub.errors import MobileNetHubError
 
 EXAMPLES = (
@@ -14,9 +15,8 @@ EXAMPLES = (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
-    parser.add_argument(
-        "modules", nargs="+", metavar="MODULE", help="a TF Hub or Kaggle handle or URL, a short name, or your own's URL"
-    )
+    help = f"{PUBLISHED_HELP}, or the address of one of your own"
+    parser.add_argument("modules", nargs="+", metavar="MODULE", help=help)
     parser.add_argument("--force", action="store_true", help="fetch again what is in the cache already")
 
 

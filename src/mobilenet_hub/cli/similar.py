@@ -57,10 +57,10 @@ def run(args: argparse.Namespace) -> int:
         for rank, match in enumerate(matches, start=1)
     ]
     if output is not None and output.suffix.lower() == ".html":
+        from mobilenet_hub.evaluation.page import write_page
         from mobilenet_hub.search.page import similar_page
-        from mobilenet_hub.search.tables import write_text
 
-        write_text(output, similar_page(args.features, names, found))
+        write_page(output, similar_page(args.features, names, found))
     elif output is not None:
         write_table(output, COLUMNS, rows)
     if args.json:

@@ -106,11 +106,7 @@ def _configure_gradient(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--weight-decay", type=float, metavar="W", help="L2, of the full convolutions (4e-5)")
     method.add_argument("--label-smoothing", type=float, metavar="S", help="default: 0.1")
     method.add_argument(
-        "--crop-area",
-        dest="min_area",
-        type=float,
-        metavar="SHARE",
-        help="least of a photo that a random crop shows",
+        "--crop-area", dest="min_area", type=float, metavar="SHARE", help="least of a photo that a random crop shows"
     )
     method.add_argument("--patience", type=int, metavar="N", help="stop after N epochs without progress on validation")
 

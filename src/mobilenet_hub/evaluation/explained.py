@@ -13,6 +13,7 @@ from mobilenet_hub.inference.explain import Explanation
 
 PAGE_SIZE = 320  # pixels on the longer side of a picture of the page
 _MAX_LISTED = 100  # unreadable files
+_NEAR = 0.43  # where the mean lies, from one side to the other, that is called that side
 _LEGEND = (
     "Each photo stands here as the network sees it: what was cut off had no say. Colored, up to yellow, is what spoke "
     "for the label; gray said nothing, or spoke against it. The mean of a map over the photo, plus a constant of the "
@@ -40,9 +41,6 @@ def place(heat: np.ndarray) -> str:
     if not any(words):
         return "most of it around the middle"
     return f"most of it in the {words[0]} part" if words[0] else f"most of it on the {words[1]}"
-
-
-_NEAR = 0.43  # where the mean lies, from one side to the other, that is called that side
 
 
 def map_figure(explanation: Explanation, rank: int, caption: str, size: int = PAGE_SIZE) -> str:

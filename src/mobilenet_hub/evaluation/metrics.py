@@ -61,14 +61,18 @@ class Metrics:
     confusion: np.ndarray  # int [true class, predicted class]
     reliability: tuple[ReliabilityBin, ...]
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         """Say in one line what was measured; the confusion matrix is too large to print."""
         low, high = self.interval
         top5 = "" if self.top5 is None else f", top-5 {percent(self.top5)}"
         return (
-            f"Metrics({percent(self.accuracy)} of {self.images} photos right, 95% interval {percent(low)} to "
-            f"{percent(high)}{top5}, loss {self.loss:.3f}, calibration error {percent(self.calibration_error)})"
+            f"{percent(self.accuracy)} of {self.images} photos right (95% interval {percent(low)} to {percent(high)})"
+            f"{top5}, calibration error {percent(self.calibration_error)}"
         )
+
+    def __repr__(self) -> str:
+        """Say the same with the loss."""
+        return f"Metrics({self}, loss {self.loss:.3f})"
 
     @property
     def accuracy(self) -> float:

@@ -8,7 +8,7 @@ from mobilenet_hub.exporting.proof import Run
 from mobilenet_hub.exporting.request import Request
 from mobilenet_hub.inference.graph import build_graph, import_openvino
 from mobilenet_hub.weights.exported import GRAPH, weight_names
-from mobilenet_hub.weights.openvino_file import graph_digest
+from mobilenet_hub.weights.openvino_file import constants_of, graph_digest, net_of
 
 
 def write(request: Request, file: Path) -> None:
@@ -29,7 +29,7 @@ def write(request: Request, file: Path) -> None:
     for key, text in request.carried.items():
         graph.set_rt_info(text, [key])
     openvino.save_model(graph, file, compress_to_fp16=False)
-    graph.set_rt_info(graph_digest(file, weight_names(request.config.network)), [GRAPH])
+    graph.set_rt_info(graph_digest(net_of(file), constants_of(file), weight_names(request.config.network)), [GRAPH])
     openvino.save_model(graph, file, compress_to_fp16=False)
 
 

@@ -54,6 +54,22 @@ def local_path(name: str | os.PathLike[str]) -> Path:
     return Path(text).expanduser()
 
 
+def first_bytes(path: str | os.PathLike[str], count: int) -> bytes | None:
+    """Return how a file begins; None where there is no regular file that can be read. No pipe is waited for.
+
+    Example:
+        >>> first_bytes("nothing is here", 4) is None
+        True
+    """
+    try:
+        if not is_file(path):
+            return None
+        with open(path, "rb") as file:  # noqa: PTH123  (as a string: asked of many files)
+            return file.read(count)
+    except OSError:
+        return None
+
+
 def exists(path: str | os.PathLike[str]) -> bool:
     """Tell whether anything is there; False as for `is_file`.
 

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from mobilenet_hub.errors import ImageError
-from mobilenet_hub.images.limits import MAX_SECONDS
+from mobilenet_hub.images.limits import MAX_SECONDS, check_cost
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -65,12 +65,13 @@ def loaded_apart(data: bytes, image: "Image") -> "Image":
     """Return the picture of a file loaded, with what the opened one says of it.
 
     Raises:
-        ImageError: it is damaged, or takes longer than a picture may.
+        ImageError: it is damaged, or takes more memory or time than a picture may.
     """
     import json
 
     from PIL import Image
 
+    check_cost(image.height, image.width, image.format or "")
     code = _CODE.format(path=[place for place in sys.path if place], seconds=2 * MAX_SECONDS)
     with subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", code],

@@ -7,15 +7,15 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
 from mobilenet_hub.errors import ImageError
-from mobilenet_hub.host.files import is_file
+from mobilenet_hub.host.files import first_bytes
 from mobilenet_hub.images.content import HEAD_BYTES, is_picture
 from mobilenet_hub.images.limits import MAX_FILE_BYTES, TOO_LARGE
 from mobilenet_hub.images.names import is_in_system_folder, is_picture_name, suffix_of
+from mobilenet_hub.images.skipped import refuse
 
 if TYPE_CHECKING:
     from tarfile import TarFile, TarInfo
@@ -27,6 +27,7 @@ Kind = Literal["tar", "zip", "parquet", ""]
 
 _TARS = (".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 _PACKED_STARTS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
+_LONGEST_START = max(map(len, _PACKED_STARTS))
 _ZIP_STARTS = (b"PK\3\4", b"PK\5\6")
 _TAR_MARK, _TAR_MARK_AT = b"ustar", 257
 
@@ -40,7 +41,7 @@ def kind_of(path: str) -> Kind:
     """
     if is_picture_name(path):
         return ""
-    head = _head_of(path)
+    head = first_bytes(path, _TAR_MARK_AT + len(_TAR_MARK)) or b""
     if head.startswith(_PACKED_STARTS) or head[_TAR_MARK_AT:].startswith(_TAR_MARK):
         return "tar"
     if head.startswith(_ZIP_STARTS):
@@ -60,17 +61,7 @@ def is_packed_tar(path: str) -> bool:
         >>> is_packed_tar("nothing is here.tar.gz")
         False
     """
-    return not is_picture_name(path) and _head_of(path).startswith(_PACKED_STARTS)
-
-
-def _head_of(path: str) -> bytes:
-    try:
-        if not is_file(path):
-            return b""
-        with Path(path).open("rb") as file:
-            return file.read(_TAR_MARK_AT + len(_TAR_MARK))
-    except OSError:
-        return b""
+    return not is_picture_name(path) and (first_bytes(path, _LONGEST_START) or b"").startswith(_PACKED_STARTS)
 
 
 class _OpenFile:
@@ -158,16 +149,12 @@ def _tar_member(archive: "TarFile", file: _OpenFile | None, path: str, member: "
     key = f"{path}/{member.name}"
     if not member.isreg():
         what = f"a link to {member.linkname}" if member.linkname else "no regular file"
-        return key, partial(_refuse, f"{what}, not followed in an archive"), 0
+        return key, partial(refuse, f"{what}, not followed in an archive"), 0
     if file is not None and not member.issparse():
         return key, partial(file.read, member.offset_data, member.size), 0
     stream = archive.extractfile(member)  # compressed: only to be read in passing
     data = stream.read(MAX_FILE_BYTES) if stream is not None and wanted else b""
     return key, partial(bytes, data), len(data)
-
-
-def _refuse(reason: str) -> bytes:
-    raise ImageError(reason)
 
 
 def zip_members(path: str, wanted: Callable[[int], bool], passed_over: Counter[str]) -> Iterator[Member]:

@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from mobilenet_hub.host.files import is_file
+from mobilenet_hub.host.files import first_bytes
 from mobilenet_hub.images.names import is_picture_name, suffix_of
 
 HEAD_BYTES = 32
@@ -61,17 +61,7 @@ def is_picture_file(path: str | os.PathLike[str]) -> bool:
         >>> is_picture_file("photos/IMG_1.JPG"), is_picture_file("nothing is here")
         (True, False)
     """
-    return is_picture(os.fspath(path), lambda: _head_of(path))
-
-
-def _head_of(path: str | os.PathLike[str]) -> bytes:
-    try:
-        if not is_file(path):
-            return b""
-        with open(path, "rb") as file:  # noqa: PTH123  (as a string: asked of many files)
-            return file.read(HEAD_BYTES)
-    except OSError:
-        return b""
+    return is_picture(os.fspath(path), lambda: first_bytes(path, HEAD_BYTES) or b"")
 
 
 def passed_over_text(counts: Mapping[str, int]) -> str:
@@ -84,7 +74,8 @@ def passed_over_text(counts: Mapping[str, int]) -> str:
     total = sum(counts.values())
     if not total:
         return ""
-    most = [f"{count} {suffix or 'without a suffix'}" for suffix, count in Counter(counts).most_common(_MAX_NAMED)]
-    more = total - sum(count for _, count in Counter(counts).most_common(_MAX_NAMED))
+    most = Counter(counts).most_common(_MAX_NAMED)
+    named = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in most)
+    more = total - sum(count for _, count in most)
     files = "1 file that is no picture was" if total == 1 else f"{total} files that are no pictures were"
-    return f"{files} passed over: {', '.join(most)}" + (f" and {more} more" if more else "")
+    return f"{files} passed over: {named}" + (f" and {more} more" if more else "")

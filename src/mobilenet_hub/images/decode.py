@@ -15,6 +15,7 @@ import numpy as np
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.images import jpeg
 from mobilenet_hub.images.color import Profile, to_srgb
+from mobilenet_hub.images.content import JPEG_START
 from mobilenet_hub.images.limits import MAX_FILE_BYTES, TOO_LARGE, check_cost
 from mobilenet_hub.images.orientation import upright
 
@@ -134,7 +135,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 def _from_bytes(data: bytes, min_size: tuple[int, int] | None, as_tensorflow: bool) -> Decoded:
     if not data:
         raise ImageError("empty file (0 bytes)")
-    if data.startswith(jpeg.START):
+    if data.startswith(JPEG_START):
         return _from_jpeg(data, min_size, as_tensorflow)
     from mobilenet_hub.images.with_pillow import decode_file
 
@@ -212,7 +213,7 @@ def held_pixels(data: bytes, min_size: tuple[int, int] | None = None) -> int | N
     from mobilenet_hub.images.with_pillow import open_file
 
     try:
-        if not data.startswith(jpeg.START):
+        if not data.startswith(JPEG_START):
             image = open_file(data)
             return image.height * image.width
         header = jpeg.read_header(data)

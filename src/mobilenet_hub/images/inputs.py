@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,6 +29,7 @@ from mobilenet_hub.images.names import (
     is_system_folder,
     suffix_of,
 )
+from mobilenet_hub.images.skipped import refuse
 
 HELP = (
     "files, folders (searched whole, but for hidden ones and a system's own: @eaDir, #recycle, $RECYCLE.BIN, __MACOSX, "
@@ -87,9 +89,8 @@ def items(
     """Yield every image of the inputs, in a stable order: arguments as given, folders and globs sorted.
 
     A file that is named is taken whatever its name; of a folder or an archive, what is an image as content.py says:
-    what has the suffix of one, or no suffix and the first bytes of one. Hidden
-    files and folders, a system's own (names.py) and links to folders are passed over; so are archives in folders, which
-    are named to be read.
+    what has the suffix of one, or no suffix and the first bytes of one. Hidden files and folders, a system's own
+    (names.py) and links to folders are passed over; so are archives in folders, which are named to be read.
 
     Args:
         inputs: paths of files, folders, .tar (also .gz, .bz2, .xz), .zip and .parquet files, globs, "-" for a list of
@@ -105,8 +106,12 @@ def items(
     return _expand(_arguments(inputs), wanted or _all, Counter() if passed_over is None else passed_over)
 
 
-def count(inputs: Iterable[str | os.PathLike[str]]) -> int | None:
+def count(inputs: Iterable[str | os.PathLike[str]], at_most: int | None = None) -> int | None:
     """Return how many items there are; None where finding out would take a list's reading or an archive's unpacking.
+
+    Args:
+        inputs: as for `items`.
+        at_most: count no further, for callers to whom more is as good as many.
 
     Example:
         >>> count(["b.jpg", "a.jpg"])
@@ -115,7 +120,7 @@ def count(inputs: Iterable[str | os.PathLike[str]]) -> int | None:
     arguments = [os.fspath(argument) for argument in inputs]
     if any(argument == "-" or archives.is_packed_tar(argument) for argument in arguments):
         return None
-    return sum(1 for _ in items(arguments, wanted=_none))
+    return sum(1 for _ in islice(items(arguments, wanted=_none), at_most))
 
 
 def _arguments(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
@@ -172,14 +177,12 @@ def _expand(arguments: Iterable[str], wanted: Wanted, passed_over: Counter[str])
             yield item
         if yielded == before:
             yielded += 1
-            yield _refused(argument, f"{'a folder' if is_folder(argument) else 'an archive'} without images")
+            yield refused(argument, f"{'a folder' if is_folder(argument) else 'an archive'} without images")
 
 
-def _refused(key: str, reason: str) -> Item:
-    def read() -> bytes:
-        raise ImageError(reason)
-
-    return Item(key, read)
+def refused(key: str, reason: str) -> Item:
+    """Return an input that cannot be read."""
+    return Item(key, partial(refuse, reason))
 
 
 def _file(path: str, wanted: Wanted) -> Iterator[Item]:
@@ -194,7 +197,7 @@ def _folder(folder: str, wanted: Wanted, passed_over: Counter[str]) -> Iterator[
             with os.scandir(current) as entries:
                 visible = sorted((entry for entry in entries if not is_system_file(entry.name)), key=lambda e: e.name)
         except OSError as error:
-            yield _refused(current, f"a folder that cannot be read ({error.strerror})")
+            yield refused(current, f"a folder that cannot be read ({error.strerror})")
             continue
         for entry in visible:
             if _is_folder(entry):
@@ -224,7 +227,7 @@ def _glob(pattern: str, wanted: Wanted, passed_over: Counter[str]) -> Iterator[I
         for item in _expand(matches, wanted, passed_over):
             yield item if item.root else replace(item, root=root)
     else:
-        yield _refused(pattern, "matches no file")
+        yield refused(pattern, "matches no file")
 
 
 def _is_system_match(match: str, pattern: str) -> bool:
@@ -258,7 +261,7 @@ def _archive(
         for key, read, held in members(path, wanted, passed_over):
             yield Item(key, read, held=held)
     except ImageError as error:
-        yield _refused(path, error.reason)
+        yield refused(path, error.reason)
 
 
 def _parquet(path: str, wanted: Wanted) -> Iterator[Item]:
@@ -268,7 +271,7 @@ def _parquet(path: str, wanted: Wanted) -> Iterator[Item]:
         for key, data in rows(path, wanted):
             yield Item(key, partial(_present, data), held=len(data or b""))
     except ImageError as error:
-        yield _refused(path, error.reason)
+        yield refused(path, error.reason)
 
 
 def _present(data: bytes | None) -> bytes:

@@ -12,7 +12,6 @@ from mobilenet_hub.errors import ImageError
 from mobilenet_hub.images.content import JPEG_START
 from mobilenet_hub.images.orientation import orientation_of
 
-START = JPEG_START
 # Eighths. libjpeg-turbo scales to any eighth, but only these have vector code: 5/8 to 7/8 cost more than the whole.
 _SCALES = (1, 2, 4, 8)
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # SOF markers; those three are tables, reserved
@@ -160,7 +159,7 @@ def bare(data: bytes, header: JpegHeader) -> bytes:
         for marker, start, end in header.segments
         if marker == _ADOBE or not (_APP0 <= marker <= _APP15 or marker == _COMMENT)
     )
-    return b"".join((START, *kept, data[header.scans_at :]))
+    return b"".join((JPEG_START, *kept, data[header.scans_at :]))
 
 
 def decode(

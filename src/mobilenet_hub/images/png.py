@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from mobilenet_hub.images.content import PNG_START
 from mobilenet_hub.images.orientation import orientation_of
 
-START = PNG_START
 _DRAWN = frozenset([b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"])
 _END_CHUNK = b"\0\0\0\0IEND\xaeB`\x82"
 _MAX_TEXT = 1 << 24  # bytes of one unpacked text or profile that are looked at
@@ -33,11 +32,11 @@ def take_apart(data: bytes) -> PngParts:
     """Return the parts of a PNG file; of a damaged one what there is before the damage.
 
     Example:
-        >>> take_apart(START).size
+        >>> take_apart(PNG_START).size
         (0, 0)
     """
-    position, exif, xmp, icc, ended = len(START), [], [], b"", False
-    drawn: list[bytes | memoryview] = [START]
+    position, exif, xmp, icc, ended = len(PNG_START), [], [], b"", False
+    drawn: list[bytes | memoryview] = [PNG_START]
     view = memoryview(data)
     while position + 8 <= len(data) and not ended:
         kind = bytes(view[position + 4 : position + 8])

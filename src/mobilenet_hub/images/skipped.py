@@ -1,7 +1,9 @@
 """What is left out, and why: one type for every command."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
+
+from mobilenet_hub.errors import ImageError
 
 
 class Skipped(NamedTuple):
@@ -19,3 +21,12 @@ class Skipped(NamedTuple):
     def path(self) -> Path:
         """The name as a path."""
         return Path(self.name)
+
+
+def refuse(reason: str) -> NoReturn:
+    """Raise ImageError: what reads an input of which something else than its bytes is known.
+
+    Raises:
+        ImageError: always.
+    """
+    raise ImageError(reason)

@@ -8,10 +8,8 @@ import struct
 from dataclasses import dataclass
 
 from mobilenet_hub.errors import ImageError
-from mobilenet_hub.images.content import TIFF_STARTS
 from mobilenet_hub.images.orientation import orientation_of
 
-STARTS = TIFF_STARTS
 _BIG = 43  # the version of BigTIFF
 _STRUCT = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _SIZES = {5: 8, 10: 8, 11: 4, 12: 8} | {kind: struct.calcsize("=" + code) for kind, code in _STRUCT.items()}

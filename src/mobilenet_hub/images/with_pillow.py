@@ -8,7 +8,7 @@ from mobilenet_hub.errors import ImageError
 from mobilenet_hub.images import png, tiff, tiff_samples
 from mobilenet_hub.images.apart import loaded_apart, takes_long
 from mobilenet_hub.images.color import Profile, cmyk_to_srgb
-from mobilenet_hub.images.content import AVIF_BRANDS, HEIF_BRANDS, JXL_STARTS
+from mobilenet_hub.images.content import AVIF_BRANDS, HEIF_BRANDS, JXL_STARTS, PNG_START, TIFF_STARTS
 from mobilenet_hub.images.limits import MAX_FILE_BYTES, check_cost
 from mobilenet_hub.images.orientation import orientation_of, upright
 
@@ -47,11 +47,11 @@ def decode_file(data: bytes, *, profiles: bool = True) -> tuple[np.ndarray, Prof
     Raises:
         ImageError: it cannot be read as a picture; the text says why.
     """
-    if data.startswith(png.START):
+    if data.startswith(PNG_START):
         parts = png.take_apart(data)
         check_cost(*parts.size, "PNG")
         return _from_image(open_file(parts.bare), _Facts(parts.orientation, parts.icc), profiles)
-    if data.startswith(tiff.STARTS):
+    if data.startswith(TIFF_STARTS):
         directory = tiff.read_directory(data)
         check_cost(*directory.size, "TIFF")
         facts = _Facts(directory.orientation, directory.icc)
@@ -64,7 +64,6 @@ def decode_file(data: bytes, *, profiles: bool = True) -> tuple[np.ndarray, Prof
         gray = directory.samples < 3
         return upright(stored, facts.orientation), Profile(facts.icc if profiles else b"", gray)
     image = open_file(data)
-    check_cost(image.height, image.width, image.format or "")
     return from_pillow(loaded_apart(data, image) if takes_long(image, len(data)) else image, profiles=profiles)
 
 

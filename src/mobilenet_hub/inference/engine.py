@@ -93,7 +93,7 @@ class Engine:
 
             arithmetic = "bf16" if keeps_scores(self.job) else "f32"
         asked = "litert" if self._kept else engine
-        self.engine_name: EngineName = engine_for(asked, arithmetic, installed_engines(), few=few)
+        self.engine_name: EngineName = engine_for(asked, arithmetic, installed_engines())
         self.precision: Arithmetic | Literal["int8"] = "int8" if self._kept else arithmetic
         made = LiteRT(self.job) if self.engine_name == "litert" else OpenVINO(self.job, arithmetic)
         self._runner = self._kept or made
@@ -110,13 +110,7 @@ class Engine:
             InputError: an output that the network does not have.
         """
         return Engine(
-            self.job.source,
-            outputs,
-            image_size=self.image_size,
-            precision="auto" if self.precision == "int8" else self.precision,
-            threads=self.threads,
-            any_size=True,
-            engine=self.engine_name,
+            self.job.source, outputs, image_size=self.image_size, any_size=True, **self._options(self.threads)
         )
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -126,9 +120,11 @@ class Engine:
     def _opened_with(
         self, threads: int | None
     ) -> "tuple[Module, tuple[str, ...], tuple[int, int], str, dict[str, Any]]":
+        return self.job.module(), self.outputs, self.image_size, self.precision, self._options(threads)
+
+    def _options(self, threads: int | None) -> dict[str, Any]:
         asked = "auto" if self._kept else self.precision  # a kept file computes as it does
-        options = {"precision": asked, "engine": self.engine_name, "threads": threads}
-        return self.job.module(), self.outputs, self.image_size, self.precision, options
+        return {"precision": asked, "engine": self.engine_name, "threads": threads}
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the outputs of a batch.
@@ -223,9 +219,7 @@ def installed_engines() -> tuple[EngineName, ...]:
     return tuple(name for name, package in _PACKAGES.items() if find_spec(package) is not None)
 
 
-def engine_for(
-    asked: EngineChoice, arithmetic: Arithmetic, installed: Collection[EngineName], *, few: bool = False
-) -> EngineName:
+def engine_for(asked: EngineChoice, arithmetic: Arithmetic, installed: Collection[EngineName]) -> EngineName:
     """Return the engine that a choice means.
 
     "auto" is OpenVINO for bf16 and LiteRT for f32, where it is as fast in bulk and faster for one image
@@ -235,7 +229,6 @@ def engine_for(
         asked: the choice.
         arithmetic: what is computed in.
         installed: the engines that there are.
-        few: whether a few photos are all that is to come.
 
     Raises:
         InputError: a name that is not an engine.

@@ -184,7 +184,7 @@ class Explainer:
         from mobilenet_hub.inference.classify import likeliest
 
         scores = self.engine.scores(outputs["logits"])
-        indices = likeliest(scores, classes)[0] if isinstance(classes, int) else classes
+        indices = likeliest(scores, classes, outputs["logits"])[0] if isinstance(classes, int) else classes
         labels = self._classifier.labels
         found = []
         for source, image, features, row, which in zip(

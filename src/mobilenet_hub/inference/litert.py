@@ -13,7 +13,7 @@ with an interpreter of its own, so that what an image gives does not depend on i
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -158,7 +158,6 @@ class LiteRT:
         return {name: results[signature_name(name)] for name in self._job.outputs}
 
     def _written(self, input_type: InputType) -> bytes | Path:
-        """Return the model: its file, kept from before or from now on, or its bytes where none can be kept."""
         job = self._job
 
         def build() -> bytes:
@@ -166,13 +165,24 @@ class LiteRT:
             size, outputs = job.image_size, job.outputs
             return build_litert(module.config.network, module.weights, size, outputs, input_type=input_type)
 
-        if job.folder is None:
-            return build()
-        file = compiled_file(f"{cache_key(job, (), input_type)}.tflite")
-        if load_kept(file) is not None:
-            return file  # to be mapped into memory; of the checksum behind the model LiteRT takes no notice
-        content = build()
-        return file if keep(file, content) else content
+        return kept_model(job, (input_type,), build)
+
+
+def kept_model(job: Job, choices: tuple[object, ...], build: Callable[[], bytes]) -> bytes | Path:
+    """Return a model: its file, kept from before or from now on, or its bytes where none can be kept.
+
+    Args:
+        job: what it computes; of a module in memory nothing is kept.
+        choices: what it depends on besides.
+        build: makes it.
+    """
+    if job.folder is None:
+        return build()
+    file = compiled_file(f"{cache_key(job, (), *choices)}.tflite")
+    if load_kept(file) is not None:
+        return file  # to be mapped into memory; of the checksum behind the model LiteRT takes no notice
+    content = build()
+    return file if keep(file, content) else content
 
 
 class _Interpreter:

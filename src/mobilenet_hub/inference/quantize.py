@@ -19,11 +19,10 @@ from mobilenet_hub.errors import InputError
 from mobilenet_hub.images.batches import decode_batches
 from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.images.inputs import items
-from mobilenet_hub.inference.compiled import cache_key, compiled_file, keep, load_kept
 from mobilenet_hub.inference.engine import Engine
 from mobilenet_hub.inference.graph import fold_batch_norm
 from mobilenet_hub.inference.job import EngineName, Job
-from mobilenet_hub.inference.litert import LiteRTModel
+from mobilenet_hub.inference.litert import LiteRTModel, kept_model
 from mobilenet_hub.inference.litert_graph import Int8, build_litert, build_probe, input_steps, signature_name
 from mobilenet_hub.inference.litert_model import Steps, quantized_kernel
 
@@ -81,15 +80,13 @@ class Int8Engine:
 
 
 def _written(job: Job, images: np.ndarray, calibration_sha256: str) -> bytes | Path:
-    """Return the quantized model: its file, kept from before or from now on, or its bytes where none can be kept."""
-    file = compiled_file(f"{cache_key(job, (), 'int8', calibration_sha256)}.tflite") if job.folder else None
-    if file is not None and load_kept(file) is not None:
-        return file
-    module = job.module()
-    network, size = module.config.network, job.image_size
-    int8 = calibrated(network, module.weights, images, threads=job.threads)
-    content = build_litert(network, module.weights, size, job.outputs, input_type="uint8", arithmetic=int8)
-    return file if file is not None and keep(file, content) else content
+    def build() -> bytes:
+        module = job.module()
+        network, size = module.config.network, job.image_size
+        int8 = calibrated(network, module.weights, images, threads=job.threads)
+        return build_litert(network, module.weights, size, job.outputs, input_type="uint8", arithmetic=int8)
+
+    return kept_model(job, ("int8", calibration_sha256), build)
 
 
 def calibrated(

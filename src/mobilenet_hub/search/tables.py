@@ -119,19 +119,6 @@ def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a page.
-
-    Raises:
-        OutputError: it cannot be written; what was there is there still.
-    """
-    try:
-        with replacing(path) as file:
-            file.write(text.encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
 def read_table(path: Path) -> list[dict[str, Any]]:
     """Return the rows of such a file; of a .csv all cells as text.
 

@@ -1,6 +1,7 @@
 """From any name of a module to its folder."""
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,11 +104,10 @@ def is_name_of_module(name: str) -> bool:
         (True, False)
     """
     try:
-        resolve(name, fetch=False, kind="classification")
+        with suppress(ModuleUnavailableError):  # published, and not on this machine
+            resolve(name, fetch=False, kind="classification")
     except (UnknownModuleError, InvalidModuleError):
         return False
-    except ModuleUnavailableError:  # published, and not on this machine
-        return True
     return True
 
 

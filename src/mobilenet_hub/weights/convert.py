@@ -41,13 +41,8 @@ _FOLDER_READERS = {
     HF_WEIGHTS: read_hugging_face,
     PICKLE_FILE: read_hugging_face,
 }
-_ORDER = (
-    GRAPH,
-    KERAS,
-    LITERT,
-    ONNX,
-    OPENVINO,
-)  # which of a folder's files is meant, where it has several forms of one network
+# Which of a folder's files is meant, where it has several forms of one network.
+_ORDER = (GRAPH, KERAS, LITERT, ONNX, OPENVINO)
 _ARCHIVE_SUFFIX = re.compile(r"\.(tgz|tar|tar\.gz|zip)$", re.IGNORECASE)
 _NOT_THEIRS = ("__MACOSX", ".")  # what macOS adds to archives
 _MAX_NESTING = 3  # folders that hold nothing but a folder, around the one with the files

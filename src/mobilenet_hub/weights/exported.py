@@ -74,6 +74,22 @@ def read_carried(texts: Mapping[str, str], file: Path) -> Carried | None:
     return Carried(config, {one.name: next(values) for one in variables}, graph)
 
 
+def demand_carried(texts: Mapping[str, str], file: Path, kind: str) -> Carried:
+    """Read what `carried_texts` wrote into a format of which only our own files are read.
+
+    Raises:
+        InvalidModuleError: others wrote the file, or what it carries is damaged.
+    """
+    carried = read_carried(texts, file)
+    if carried is None:
+        raise InvalidModuleError(
+            f"{file} is an {kind} that does not carry the description of a module; of {kind.split(maxsplit=1)[0]} only "
+            "files that mobilenet-hub exported are read back: convert what it was made from, e.g. the Keras file, "
+            "SavedModel, frozen graph, LiteRT file or Hugging Face folder"
+        )
+    return carried
+
+
 def _ends(variables: list) -> list[int]:
     return list(np.cumsum([one.shape[0] for one in variables])[:-1])
 

@@ -79,13 +79,11 @@ def _read_own(file: Path, size: tuple[int, int] | None) -> Source | None:
             return None
         data = _member(archive, file, _WEIGHTS)
         stated = _member(archive, file, MODULE_FILE) if MODULE_FILE in archive.namelist() else None
-    import h5py
-
     fields = config["config"]["network"]
     network = architecture(fields["name"], fields["depth_multiplier"], fields["num_classes"])
     network = replace(network, variant=Variant.of(fields))
     weights, left = {}, _Budget(len(data))
-    with h5py.File(io.BytesIO(data), "r") as root:
+    with _opened(io.BytesIO(data)) as root:
         for at, unit in enumerate(network.units):
             place = f"layers/conv_batch_norm_{at}" if at else "layers/conv_batch_norm"
             weights[unit.kernel.name] = left.read(_inner(root, f"{place}/vars/0"))
@@ -135,11 +133,7 @@ def _read_zip(file: Path) -> tuple[Any, Mapping[str, Arrays]]:
 
 
 def _read_h5(file: Path | io.BytesIO, size: int, config: Any = None) -> tuple[Any, Mapping[str, Arrays]]:
-    try:
-        import h5py
-    except ImportError:
-        raise MissingExtraError("h5py", EXTRA, "reading Keras files") from None
-    with h5py.File(file, "r") as root:
+    with _opened(file) as root:
         config = json.loads(root.attrs["model_config"]) if "model_config" in root.attrs else config
         left = _Budget(size)
         whole = root.get("model_weights", getlink=True) is not None
@@ -147,6 +141,14 @@ def _read_h5(file: Path | io.BytesIO, size: int, config: Any = None) -> tuple[An
         if "layer_names" in group.attrs:
             return config, _named_layers(group, left)
         return config, _numbered_layers(root, left) if config is None else dict(_described_layers(config, root, left))
+
+
+def _opened(file: Path | io.BytesIO) -> "h5py.File":
+    try:
+        import h5py
+    except ImportError:
+        raise MissingExtraError("h5py", EXTRA, "reading Keras files") from None
+    return h5py.File(file, "r")
 
 
 class _Budget:

@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 from mobilenet_hub.errors import InvalidModuleError
+from mobilenet_hub.host.files import first_bytes
 from mobilenet_hub.weights.archive import zip_of
 
 KERAS, LITERT, GRAPH, JSON, ARCHIVE = "keras", "litert", "graph", "json", "archive"
@@ -38,7 +39,7 @@ def kind_of(file: Path) -> str | None:  # noqa: PLR0911 (one for each kind)
         return None
     if _OPENVINO.match(head):
         return OPENVINO
-    if file.suffix.lower() == ".bin" and _is_openvino(file.with_suffix(".xml")):
+    if file.suffix.lower() == ".bin" and _OPENVINO.match(first_bytes(file.with_suffix(".xml"), _HEAD) or b""):
         return OPENVINO_WEIGHTS
     if head.startswith(_HDF5):
         return KERAS
@@ -67,10 +68,8 @@ def refuse_stand_in(file: Path) -> bytes | None:
     Raises:
         InvalidModuleError: it is a Git LFS pointer, a web page, or a list of checkpoints.
     """
-    try:
-        with file.open("rb") as stream:
-            head = stream.read(_HEAD)
-    except OSError:
+    head = first_bytes(file, _HEAD)
+    if head is None:
         return None
     if head.startswith(_LFS):
         raise InvalidModuleError(
@@ -87,14 +86,6 @@ def refuse_stand_in(file: Path) -> bytes | None:
             "checkpoint's name without .index"
         )
     return head
-
-
-def _is_openvino(file: Path) -> bool:
-    try:
-        with file.open("rb") as stream:
-            return bool(_OPENVINO.match(stream.read(_HEAD)))
-    except OSError:
-        return False
 
 
 def _kind_of_zip(file: Path) -> str:

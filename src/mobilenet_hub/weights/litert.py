@@ -73,10 +73,7 @@ def read_litert(file: Path) -> Source:
         labels = labels_inside(data, max(classes, 2)) if classes else None
         outline = Found(weights, size, labels, Variant(hidden_units=hidden), False, found.scaling, graph.names)
         if carried is not None:
-            scaling, outline = (
-                (1.0, 0.0),
-                replace(outline, scaling=None),
-            )  # ours take [0, 1], or pixels of it
+            scaling, outline = (1.0, 0.0), replace(outline, scaling=None)  # ours take [0, 1], or pixels of it
         elif found.scaling is not None:  # it scales by itself: what it takes are pixels, or [0, 1]
             scaling_of_images(*found.scaling)
             scaling = (255.0 if abs(found.scaling[0]) < PIXEL_SCALE else 1.0, 0.0)
@@ -137,7 +134,8 @@ def _as_exported(found: Recognized, variant: Variant) -> Recognized:
         Unusable: images are scaled otherwise than the module does.
     """
     scale, offset = found.scaling or (1.0, 0.0)
-    if not any(np.allclose((scale * top, offset), _entering(variant), rtol=1e-5, atol=1e-6) for top in (1, 255)):
+    entering = variant.input_scale, variant.input_offset
+    if not any(np.allclose((scale * top, offset), entering, rtol=1e-5, atol=1e-6) for top in (1, 255)):
         raise Unusable(f"it scales its images otherwise than the module that it was exported from: {CUT}")
     temperature = variant.temperature
     head = list(found.head)
@@ -146,10 +144,6 @@ def _as_exported(found: Recognized, variant: Variant) -> Recognized:
         if np.allclose(scale, 1 / temperature, rtol=1e-5) and not shift.any():
             del head[-2]
     return replace(found, head=tuple(head), scaling=None)
-
-
-def _entering(variant: Variant) -> tuple[float, float]:
-    return variant.input_scale, variant.input_offset
 
 
 def _classes(found: Recognized) -> int:

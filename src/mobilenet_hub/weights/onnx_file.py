@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilenet_hub.errors import InvalidModuleError
-from mobilenet_hub.weights.exported import check_graph, folded_source, read_carried, weight_names
+from mobilenet_hub.weights.exported import check_graph, demand_carried, folded_source, weight_names
 from mobilenet_hub.weights.identify import Source
 from mobilenet_hub.weights.reading import Unusable, array_from, reading
 from mobilenet_hub.weights.tensorflow.protobuf import Message, varints
@@ -30,13 +29,8 @@ def read_onnx(file: Path) -> Source:
     """
     with reading(file, "an ONNX file exported by mobilenet-hub"):
         model = Message(file.read_bytes())
-        carried = read_carried({one.text(1): one.text(2) for one in model.messages(_PROPERTIES)}, file)
-        if carried is None:
-            raise InvalidModuleError(
-                f"{file} is an ONNX file that does not carry the description of a module; of ONNX only files that "
-                "mobilenet-hub exported are read back: convert what it was made from, e.g. the Keras file, SavedModel, "
-                "frozen graph, LiteRT file or Hugging Face folder"
-            )
+        texts = {one.text(1): one.text(2) for one in model.messages(_PROPERTIES)}
+        carried = demand_carried(texts, file, "ONNX file")
         graph = model.message(_GRAPH)
         tensors = {tensor.text(8): tensor for tensor in graph.messages(_INITIALIZER)}
         kernels = [node.texts(1)[1] for node in graph.messages(_NODE) if node.text(4) == "Conv" and 1 in node]

@@ -1,6 +1,7 @@
 """OpenVINO's IR that was exported by us: the .xml as text, the weights in the .bin beside it; no OpenVINO is needed."""
 
 from collections.abc import Set
+from copy import deepcopy
 from dataclasses import replace
 from hashlib import sha256
 from math import prod
@@ -9,8 +10,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from mobilenet_hub.errors import CorruptFileError, InvalidModuleError
-from mobilenet_hub.weights.exported import check_graph, folded_source, read_carried, weight_names
+from mobilenet_hub.errors import CorruptFileError
+from mobilenet_hub.weights.exported import check_graph, demand_carried, folded_source, weight_names
 from mobilenet_hub.weights.identify import Source
 from mobilenet_hub.weights.reading import Unusable, array_from, reading
 
@@ -26,51 +27,65 @@ def read_openvino(file: Path) -> Source:
         InvalidModuleError: others wrote it, or it was changed.
     """
     with reading(file, "an OpenVINO IR exported by mobilenet-hub"):
-        text = file.read_bytes()
-        if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
-            raise ValueError("it has definitions of its own, which an IR has not")
-        try:
-            net = ElementTree.fromstring(text)
-        except ElementTree.ParseError as error:
-            raise ValueError(str(error)) from None
-        carried = read_carried({one.tag: one.get("value", "") for one in net.findall("rt_info/*")}, file)
-        if carried is None:
-            raise InvalidModuleError(
-                f"{file} is an OpenVINO IR that does not carry the description of a module; of OpenVINO only files "
-                "that mobilenet-hub exported are read back: convert what it was made from, e.g. the Keras file, "
-                "SavedModel, frozen graph, LiteRT file or Hugging Face folder"
-            )
-        layers = net.findall("layers/layer")
+        net = net_of(file)
+        texts = {one.tag: one.get("value", "") for one in net.findall("rt_info/*")}
+        carried = demand_carried(texts, file, "OpenVINO IR")
+        data, layers = constants_of(file), net.findall("layers/layer")
         if sum(layer.get("type") in _CONVOLUTIONS for layer in layers) > len(carried.config.network.units):
             raise Unusable("it has more convolutions than it was exported with; export the module again")
-        check_graph(carried, graph_digest(file, weight_names(carried.config.network)))
-        source = folded_source(file, "OpenVINO export", carried, _constants(layers, file.with_suffix(".bin")))
+        check_graph(carried, graph_digest(net, data, weight_names(carried.config.network)))
+        source = folded_source(file, "OpenVINO export", carried, _constants(layers, data))
         shapes = [_shape(layer) for layer in layers if layer.get("type") == "Parameter"]
         if len(shapes) == 1 and len(shapes[0]) == 4 and min(shapes[0][1:3]) > 0:
             source = replace(source, image_size=shapes[0][1:3])
         return source
 
 
-def graph_digest(file: Path, weights: Set[str]) -> str:
+def net_of(file: Path) -> ElementTree.Element:
+    """Return the network of an .xml.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    text = file.read_bytes()
+    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
+        raise ValueError("it has definitions of its own, which an IR has not")
+    try:
+        return ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise ValueError(str(error)) from None
+
+
+def constants_of(file: Path) -> memoryview:
+    """Return the constants of an .xml, in the .bin beside it.
+
+    Raises:
+        CorruptFileError: it is missing.
+    """
+    constants = file.with_suffix(".bin")
+    if not constants.is_file():
+        raise CorruptFileError(f"{constants} is missing: it holds the weights of the .xml beside it")
+    return memoryview(constants.read_bytes())
+
+
+def graph_digest(net: ElementTree.Element, data: memoryview, weights: Set[str]) -> str:
     """Return a digest of what an IR computes, whatever the weights of these names are."""
-    net, data, digest = ElementTree.fromstring(file.read_bytes()), file.with_suffix(".bin").read_bytes(), sha256()
+    digest = sha256()
     for layer in net.findall("layers/layer"):
+        about = deepcopy(layer)
         if layer.get("type") == "Const":
-            about = _about(layer)
-            start, size = int(about.pop("offset")), int(about["size"])  # where a constant stands says nothing
+            place = _about(about)
+            start, size = int(place.pop("offset")), int(place["size"])  # where a constant stands says nothing
             if layer.get("name") not in weights:
                 digest.update(sha256(data[start : start + size]).digest())
-        digest.update(ElementTree.tostring(layer))
+        digest.update(ElementTree.tostring(about))
     for edge in net.findall("edges/edge"):
         digest.update(ElementTree.tostring(edge))
     return digest.hexdigest()
 
 
-def _constants(layers: list[ElementTree.Element], file: Path) -> dict[str, np.ndarray]:
+def _constants(layers: list[ElementTree.Element], data: memoryview) -> dict[str, np.ndarray]:
     """Return the weights by name."""
-    if not file.is_file():
-        raise CorruptFileError(f"{file} is missing: it holds the weights of the .xml beside it")
-    data = memoryview(file.read_bytes())
     found = {}
     for layer in layers:
         name = layer.get("name", "")

@@ -14,9 +14,8 @@ MAX = "global max pooling"
 class Operation:
     """One operation on what is computed from the images; its constants are values."""
 
-    kind: (
-        str  # conv, depthwise, norm, affine, activation, add, pad, mean, pool, dense, network, inert, reshape, or else
-    )
+    # conv, depthwise, norm, affine, activation, add, pad, mean, pool, dense, network, inert, reshape, or something else
+    kind: str
     name: str  # as the file has it, for errors
     inputs: tuple[Tensor, ...]
     output: Tensor

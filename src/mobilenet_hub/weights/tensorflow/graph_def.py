@@ -15,7 +15,7 @@ from mobilenet_hub.architecture import BATCH_NORM_EPSILON, INPUT_CHANNELS, Varia
 from mobilenet_hub.weights.reading import Unusable, array_from
 from mobilenet_hub.weights.tensorflow.protobuf import Message, varints
 
-_CONSTANTS = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}  # types.proto
+DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}  # types.proto
 _MAX_SPLAT = 1 << 16  # elements of a constant that is stored as one value
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 _VARIABLE_OPS = ("VarHandleOp", "VariableV2", "Variable")
@@ -42,7 +42,7 @@ class Node:
     @property
     def is_number(self) -> bool:
         """Whether a Const node holds numbers of a type that is known."""
-        return "value" in self.attributes and self.attributes["value"].message(8).number(1) in _CONSTANTS
+        return "value" in self.attributes and self.attributes["value"].message(8).number(1) in DTYPES
 
     def integers(self, attribute: str) -> list[int]:
         """The numbers of a list attribute; none where it is absent."""
@@ -186,9 +186,9 @@ def _one_epsilon(epsilons: set[float]) -> float:
 
 def _tensor(proto: Message, name: str) -> np.ndarray:
     kind = proto.number(1)
-    if kind not in _CONSTANTS:
+    if kind not in DTYPES:
         raise ValueError(f"{name} is of TensorFlow's type {kind}, not a plain number")
-    dtype, shape = np.dtype(_CONSTANTS[kind]), shape_of(proto.message(2))
+    dtype, shape = np.dtype(DTYPES[kind]), shape_of(proto.message(2))
     if shape is None:
         raise ValueError(f"{name} has no shape")
     if 4 in proto:

@@ -13,7 +13,7 @@ import numpy as np
 from mobilenet_hub.weights.operation import INERT, MAX, RESHAPE, Operation
 from mobilenet_hub.weights.reading import Unusable
 from mobilenet_hub.weights.tensorflow.graph_calls import Calls, Key, Placed
-from mobilenet_hub.weights.tensorflow.graph_def import CONVOLUTIONS, Node
+from mobilenet_hub.weights.tensorflow.graph_def import CONVOLUTIONS, DTYPES, Node
 from mobilenet_hub.weights.tensorflow.protobuf import Message
 from mobilenet_hub.weights.tensorflow.variables import Variables
 
@@ -33,8 +33,7 @@ _COMPUTED: dict[str, Callable[..., np.ndarray]] = {
     "Sqrt": np.sqrt, "Rsqrt": lambda x: 1 / np.sqrt(x),
 }  # fmt: skip
 _SUMS = ("Add", "AddV2")
-_CASTS = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}  # types.proto
-_CAST_FLOATS = (1, 2, 19)
+_CAST_FLOATS = (1, 2, 19)  # of DTYPES
 _MAX_CONSTANTS = 1 << 28  # bytes; a node of a few bytes may stand for many equal numbers
 _EPSILON = 1e-4  # FusedBatchNorm's own, where a graph does not say it
 
@@ -275,7 +274,7 @@ def _moved(  # noqa: PLR0911 (one for each kind)
         return _sliced(node, values)
     if op == "Cast":
         kind = node.type_number("DstT")
-        return values[0].astype(_CASTS[kind]) if kind in _CASTS else None
+        return values[0].astype(DTYPES[kind]) if kind in DTYPES else None
     if op == "Reshape":
         return values[0].reshape(values[1].reshape(-1).astype(int))
     if op == "Squeeze":
