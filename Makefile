@@ -1,6 +1,6 @@
-# What a developer runs, and what .ci/run runs. Install first: pip install -e '.[test,dev,all,interop]'
+# What a developer runs, and what .ci/run runs. Install first: pip install -e '.[test,dev,docs,all,interop]'
 
-.PHONY: lint types test format docs
+.PHONY: lint types test format docs site
 
 lint:
 	ruff check .
@@ -21,3 +21,7 @@ test:
 
 docs:
 	python recipes/make_docs.py
+
+# The documentation as a site, in build/site; a link that leads nowhere fails it. PHOTOS=ants_bees.zip: with real photos.
+site:
+	python recipes/make_site.py $(if $(PHOTOS),--photos $(PHOTOS))

@@ -8,12 +8,22 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from mobilenet_hub.catalog.published import configurations
+from mobilenet_hub.catalog.costs import cost
+from mobilenet_hub.catalog.published import NUM_CLASSES, configurations
 from mobilenet_hub.cli.models import markdown
 from mobilenet_hub.exporting.formats import FORMATS, Format
 from mobilenet_hub.host.environment import VARIABLES
+from mobilenet_hub.module_folder import read_module
+from mobilenet_hub.store import resolve
 
 ROOT = Path(__file__).resolve().parents[1]
+_STARTER_TOP1 = 47.9  # recipes/starter/README.md
+_FIRST_CHOICES = {  # the networks to begin with, and for whom
+    "mobilenet_v1_025_128": "the smallest that knows ImageNet",
+    "mobilenet_v2_035_224": "a good start on any CPU",
+    "mobilenet_v2_100_224": "the usual choice",
+    "mobilenet_v2_140_224": "the best there is here",
+}
 _PART = re.compile(r"(?<=<!-- made: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
@@ -43,7 +53,20 @@ def environment() -> str:
     return f"| variable | |\n|---|---|\n{rows}"
 
 
-PARTS: dict[str, Callable[[], str]] = {"formats": formats, "environment": environment}
+def which() -> str:
+    """Return the five modules to begin with."""
+    starter = read_module(resolve("starter")).config
+    macs = starter.network.macs(*starter.image_size)
+    rows = [("to try things, offline", "starter", f"{_STARTER_TOP1} % of {starter.num_classes} classes", macs)]
+    for network in configurations():
+        if network.name in _FIRST_CHOICES:
+            accuracy, macs = f"{network.published.top1:.1f} %", cost(network, NUM_CLASSES).macs
+            rows.append((_FIRST_CHOICES[network.name], network.name, accuracy, macs))
+    header = "| you want | take | accuracy on ImageNet | multiply-adds |\n|---|---|---|---|\n"
+    return header + "".join(f"| {wish} | `{name}` | {top1} | {macs / 1e6:.0f} M |\n" for wish, name, top1, macs in rows)
+
+
+PARTS: dict[str, Callable[[], str]] = {"formats": formats, "environment": environment, "which": which}
 
 
 def made(text: str) -> str:
@@ -53,7 +76,8 @@ def made(text: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Return every page that is made or has a made part, as it should be."""
-    found = {page: made(page.read_text("utf-8")) for page in sorted(ROOT.glob("docs/**/*.md"))}
+    pages = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+    found = {page: made(page.read_text("utf-8")) for page in pages}
     return {page: text for page, text in found.items() if _PART.search(text)} | {
         ROOT / "docs/modules.md": markdown(configurations())
     }
