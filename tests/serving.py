@@ -71,8 +71,15 @@ class Running:
 
 
 @contextmanager
-def running(*options: str, environment: dict[str, str] | None = None) -> Iterator[Running]:
-    """Start `mobilenet serve` on a free port, yield it once it is ready, end it."""
+def running(*options: str, environment: dict[str, str] | None = None, files: int | None = None) -> Iterator[Running]:
+    """Start `mobilenet serve` on a free port, with so many files at most; yield it once it is ready, end it."""
+
+    def bound() -> None:
+        import resource
+
+        if files is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with log.open("w", encoding="utf-8") as errors:
@@ -82,6 +89,7 @@ def running(*options: str, environment: dict[str, str] | None = None) -> Iterato
                 stderr=errors,
                 text=True,
                 env={**os.environ, **(environment or {})},
+                preexec_fn=bound if files is not None else None,
             )
         assert process.stdout is not None
         try:

@@ -91,6 +91,14 @@ def test_a_form_may_hold_any_number_of_files(server, classifier):
         np.testing.assert_allclose(prediction["scores"], expected.scores, atol=NEAR)
 
 
+def test_a_name_as_older_clients_write_it(server):
+    """urllib3 before 2 sent names beyond ASCII as filename* alone."""
+    start = b"--aa\r\nContent-Disposition: form-data; name=\"file\"; filename*=utf-8''k%C3%A4tze.jpg\r\n\r\n"
+    body = start + CAT.read_bytes() + b"\r\n--aa--\r\n"
+    status, answer, _ = server.post("/classify", body, {"Content-Type": "multipart/form-data; boundary=aa"})
+    assert (status, answer["predictions"][0]["name"]) == (200, "kätze.jpg")
+
+
 def test_a_damaged_picture_names_its_index_and_costs_the_others_nothing(server):
     good = photos(3)
     status, answer, _ = server.post("/classify", *form([("a", good[0]), ("b.jpg", good[1][:900]), ("c", good[2])]))
@@ -174,6 +182,13 @@ def test_several_modules_a_token_and_a_page_of_another_origin(tmp_path):
         status, answer, headers = server.post("/embed?module=my%20features", CAT.read_bytes(), {**JPEG, **token})
         assert (status, answer["module"]) == (200, "my features")
         assert headers["access-control-allow-origin"] == "https://shop.example"
+        assert headers["vary"] == "Origin"
+        assert "inference-header-content-length" in headers["access-control-expose-headers"].lower()
+        assert headers["x-content-type-options"] == "nosniff"
+        for wrong in ("", "Bearer", "Bearer ", "Basic sesame", "sesame", "Bearer sesame2", "Bearer SESAME"):
+            assert server.get("/metrics", {"Authorization": wrong})[0] == 401
+        assert server.get("/metrics?token=sesame")[0] == 401  # addresses stand in logs
+        assert server.get("/metrics", {"X-Token": "sesame"})[0] == 401
         assert server.get("/v1/models/my%20features", token)[0] == 200
         status, answer, _ = server.post("/classify?module=my%20features", CAT.read_bytes(), {**JPEG, **token})
         assert status == 422
@@ -182,7 +197,32 @@ def test_several_modules_a_token_and_a_page_of_another_origin(tmp_path):
         assert server.ask("OPTIONS", "/classify", None, preflight)[0] == 204
         other = {**token, "Origin": "https://evil.example"}
         assert "access-control-allow-origin" not in server.get("/v2", other)[2]
+        assert server.get("/v2", other)[2]["vary"] == "Origin"
         assert '"path": "/embed", "status": 200' in server.log()
+
+
+def test_a_token_beyond_ascii_and_a_log_that_nobody_reads():
+    import http.client
+    import subprocess
+    import sys
+
+    words = [sys.executable, "-m", "mobilenet_hub.cli.main", "serve", "--port", "0", "--log-json"]
+    environment = {**os.environ, "MOBILENET_HUB_TOKEN": "séſame"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
+        port = int(process.stdout.readline().rsplit(":", 1)[1])
+        process.stderr.close()
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        for token, status in (("séſame", 200), ("sesame", 401), ("séſame", 200)):
+            connection.request(
+                "POST", "/classify", CAT.read_bytes(), {**JPEG, "Authorization": f"Bearer {token}".encode()}
+            )
+            answer = connection.getresponse()
+            assert answer.read()
+            assert answer.status == status
+        connection.close()
+        process.terminate()
+        assert process.wait(30) == 0
 
 
 @pytest.mark.parametrize(
@@ -193,6 +233,8 @@ def test_several_modules_a_token_and_a_page_of_another_origin(tmp_path):
         (("--max-body", "much"), "much"),
         (("--host", "192.0.2.1"), "192.0.2.1"),
         (("--cors", "example.org"), "--cors"),
+        (("--token", ""), "--token"),  # of a variable that is not set: it would be open to all
+        (("--token", " sesame"), "--token"),
         (("no/such/module",), "no/such/module"),
         (("starter", "starter"), "two modules"),
     ],

@@ -67,7 +67,25 @@ def test_classes_are_filled_trained_served_and_handed_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "..", "../up", "a/b", "a%5Cb", ".hidden", "a%00b", "a%0Ab", "x" * 61, "%20", "CON%3A", "__MACOSX"]
+    "name",
+    [
+        "",
+        "..",
+        "../up",
+        "a/b",
+        "a%5Cb",
+        ".hidden",
+        "a%00b",
+        "a%0Ab",
+        "x" * 61,
+        "%20",
+        "CON%3A",
+        "__MACOSX",
+        "con",
+        "aux.txt",
+        "LPT1",
+        "%E2%80%AEa",
+    ],
 )
 def test_a_class_cannot_be_called_by_a_path(tmp_path_factory, name, teaching):
     server, folder = teaching
@@ -91,8 +109,72 @@ def test_pages_of_others_may_not_teach(teaching):
     assert server.post("/teach/classes?name=a", b"", evil)[0] == 403
     rebound = {"Origin": "http://evil.example", "Host": "evil.example"}
     assert server.post("/teach/classes?name=a", b"", rebound)[0] == 403
+    for host in ("evil.example", "[", "", "localhost.evil.example", "127.0.0.1.evil.example:8080"):
+        assert server.post("/teach/classes?name=a", b"", {"Host": host})[0] == 403
+    for origin in ("null", "http://[", "https://evil.example", f"http://{server.host}", "evil"):
+        assert server.post("/teach/classes?name=a", b"", {"Origin": origin})[0] == 403
+    for path in ("/teach", "/teach/report", "/teach/download"):  # photos of people are in the report
+        assert server.get(path, evil)[0] == server.get(path, {"Host": "evil.example"})[0] == 403
+    assert server.get("/teach", {"Host": "localhost:1234"})[0] == 200
     own = {"Origin": server.url}
     assert server.post("/teach/classes?name=a", b"", own)[0] == 200
+
+
+def test_a_name_that_is_told_may_teach_behind_a_proxy(tmp_path):
+    with running("--teach", str(tmp_path), "--cors", "https://teach.example") as server:
+        proxied = {"Host": "teach.example", "Origin": "https://teach.example"}
+        assert server.post("/teach/classes?name=a", b"", proxied)[0] == 200
+        assert server.post("/teach/classes?name=a", b"", {"Origin": "https://teach.example"})[0] == 403
+
+
+def test_nothing_is_written_or_deleted_beyond_the_folder(tmp_path):
+    """Links in it, and files of its owner that stand where ours would."""
+    for place in ("outside", "teach/photos", "teach/exports"):
+        (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "outside" / "mine.txt").write_text("mine")
+    (tmp_path / "teach" / "exports" / "module.onnx").write_text("mine, too")
+    (tmp_path / "teach" / "photos" / "link").symlink_to(tmp_path / "outside")
+    with running("--teach", str(tmp_path / "teach")) as server:
+        status, answer, _ = server.post("/teach/photos?class=link", CAT.read_bytes(), JPEG)
+        assert status == 422
+        assert "link" in answer["error"]
+        assert server.ask("DELETE", "/teach/classes?name=link")[0] == 422
+        (tmp_path / "teach" / "photos").rename(tmp_path / "elsewhere")
+        assert server.get("/teach")[0] == 507
+    assert [file.name for file in (tmp_path / "outside").iterdir()] == ["mine.txt"]
+    assert (tmp_path / "teach" / "exports" / "module.onnx").read_text() == "mine, too"
+
+
+def test_a_module_that_has_the_name_of_what_is_taught_is_refused(tmp_path):
+    shutil.copytree(resolve("starter"), tmp_path / "taught")
+    words = [sys.executable, "-m", "mobilenet_hub.cli.main", "serve", "--port", "0", "--teach", str(tmp_path / "t")]
+    done = subprocess.run([*words, str(tmp_path / "taught")], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'taught'" in done.stderr
+
+
+def test_the_bounds_of_photos_and_of_the_disk(tmp_path, monkeypatch):
+    from mobilenet_hub.serve import teach
+    from mobilenet_hub.serve.limits import Limits, Refusal
+    from mobilenet_hub.serve.served import Modules, Options
+    from mobilenet_hub.serve.state import State
+    from mobilenet_hub.serve.visitors import Visitors
+
+    modules = Modules()
+    modules.add("starter", Options())
+    teacher = teach.Teacher(State(modules, Limits()), tmp_path, Options(), Visitors())
+    (tmp_path / "photos" / "a").mkdir()
+    data = CAT.read_bytes()
+    assert teacher._keep(tmp_path / "photos" / "a", [data, data]) == []
+    for name, value, text in (("MOST_BYTES", len(data) + 5, "GB"), ("_SPARE_BYTES", 1 << 60, "disk")):
+        with monkeypatch.context() as change, pytest.raises(Refusal, match=text) as refusal:
+            change.setattr(teach, name, value)
+            teacher._keep(tmp_path / "photos" / "a", [photos(1)[0]])
+        assert refusal.value.status == 507
+    assert len(list((tmp_path / "photos" / "a").iterdir())) == 1
+    teacher._drop(tmp_path / "photos" / "a")
+    assert teacher._bytes == 0
+    teacher.close()
 
 
 def test_without_teach_there_is_nothing_to_teach_with():
@@ -118,9 +200,10 @@ def test_a_module_is_replaced_without_a_lost_request(tmp_path):
         clients = [threading.Thread(target=ask) for _ in range(4)]
         for client in clients:
             client.start()
-        time.sleep(0.5)
-        write_module(tmp_path / "shop", Module(replace(module.config, labels=labels), module.weights), overwrite=True)
         limit = time.monotonic() + 60
+        while len(seen) < 8 and time.monotonic() < limit:
+            time.sleep(0.1)
+        write_module(tmp_path / "shop", Module(replace(module.config, labels=labels), module.weights), overwrite=True)
         while not seen[-1].startswith("new ") and time.monotonic() < limit:
             time.sleep(0.1)
         # A folder that is no module changes nothing.
@@ -157,3 +240,5 @@ def test_similar_photos(tmp_path):
         assert "/similar" in server.get("/openapi.json")[1]["paths"]
         assert server.post("/similar?k=0", files[0], JPEG)[0] == 422
         assert server.post("/similar", b"x", JPEG)[0] == 400
+        status, answer, _ = server.post("/similar", files[0], {**JPEG, "Host": "evil.example"})  # names of photos here
+        assert (status, "matches" in answer) == (403, False)

@@ -46,6 +46,18 @@ def test_status_and_metadata(server):
     assert server.get("/v1/models/starter/versions/7")[0] == 404
 
 
+def test_version_labels(server, classifier):
+    body = {"instances": [b64(CAT.read_bytes())]}
+    status, answer, _ = server.post("/v1/models/starter/labels/stable:predict", body)
+    assert status == 200
+    np.testing.assert_allclose(answer["predictions"], classifier.logits([CAT]), **NEAR)
+    assert server.get("/v1/models/starter/labels/stable")[1] == server.get("/v1/models/starter")[1]
+    assert server.get("/v1/models/starter/labels/stable/metadata")[1] == server.get("/v1/models/starter/metadata")[1]
+    status, answer, _ = server.post("/v1/models/starter/labels/canary:predict", body)
+    assert status == 404
+    assert "'canary'" in answer["error"]
+
+
 def test_pictures_in_rows_and_columns(server, classifier):
     files = photos(3)
     expected = classifier.logits(files)
@@ -120,6 +132,12 @@ IMAGE = [[[0.5, 0.5, 0.5]] * 160] * 160
         (b"\xff\xfe", "JSON"),
         (b"{", "JSON"),
         (b'{"instances": [NaN]}', "NaN"),
+        (b'{"instances": [1], "instances": [2]}', "twice"),
+        (b'{"instances": [{"b64": "aGk=", "b64": "aGk="}]}', "twice"),
+        (b'{"instances": [[[[' + b"9" * 400 + b", 0, 0]]]]}", "bounds"),
+        (b'{"instances": ' + b"[" * 500 + b"1" + b"]" * 500 + b"}", "nested"),
+        ({"instances": [[[["x" * 300_000, *["y"] * 3000]]]]}, "numbers"),  # numpy would take 4 GB
+        ({"instances": [[[[True, 0, 0]]]]}, "numbers"),
         (b"[" * 100_000, "nested"),
         (b'{"instances": ' + b"9" * 5000 + b"}", "JSON"),
         ({}, "instances"),
@@ -150,6 +168,38 @@ def test_what_is_wrong_is_said(server, body, text):
     status, answer, _ = server.post(PREDICT, data)
     assert status == 400
     assert text in answer["error"]
+
+
+def test_what_takes_much_to_make_is_refused_before_it_is_made(server):
+    """The server's most memory, through bombs that it grew by gigabytes with."""
+    from pathlib import Path
+
+    from serving import form
+
+    def most():
+        lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+    def binary(name, datatype, shape, data):
+        size = {"binary_data_size": len(data)}
+        entry = {"name": name, "datatype": datatype, "shape": shape, "parameters": size}
+        text = json.dumps({"inputs": [entry]}).encode()
+        return text + data, {"Inference-Header-Content-Length": str(len(text))}
+
+    before, infer = most(), "/v2/models/starter/infer"
+    texts = {
+        "inputs": [{"name": "images", "datatype": "FP32", "shape": [1, 1, 1, 3], "data": ["x" * 10**6, *"y" * 9999]}]
+    }
+    assert server.post(infer, texts)[0] == 400  # as an array of text, 40 GB
+    assert server.post(infer, *binary("images", "UINT8", [6_000_000, 1, 1, 3], bytes(18_000_000)))[0] == 413
+    assert server.post(infer, *binary("pictures", "BYTES", [4_000_000], bytes(16_000_000)))[0] == 413
+    assert server.post(infer, *binary("pictures", "BYTES", [1 << 30, 1 << 30], bytes(16)))[0] == 400
+    assert server.post(PREDICT, {"instances": [{"b64": ""}] * 65})[0] == 413
+    fields = b'--aa\r\nContent-Disposition: form-data; name="f"\r\n\r\n\r\n' * 100_000
+    kind = {"Content-Type": "multipart/form-data; boundary=aa"}
+    assert server.post("/classify", fields + b"--aa--\r\n", kind)[0] == 413
+    assert server.post("/classify", *form([("x", b"")] * 65))[0] == 413
+    assert most() < before + 300_000_000
 
 
 def test_a_json_bomb_is_refused_before_it_is_parsed(server):

@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
         port=args.port,
         limits=Limits(args.queue, args.timeout, args.max_body),
         options=Options(args.precision, args.image_size, args.fit, args.threads, args.any_size, args.engine),
-        token=args.token or setting(_TOKEN) or None,
-        origins=tuple(args.cors),
+        token=args.token if args.token is not None else setting(_TOKEN) or None,
+        origins=tuple(origin.lower() for origin in args.cors),
         page=not args.no_page,
         index=args.index,
         watch=args.watch,
@@ -76,6 +76,10 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--queue must be 1 or more, not {args.queue}")
     if not 0 < args.timeout <= 3600:
         raise InputError(f"--timeout must be above 0 and at most 3600 seconds, not {args.timeout:g}")
+    if args.token is not None and (not args.token or args.token.strip() != args.token or not args.token.isprintable()):
+        raise InputError(
+            "--token must be a text without blanks around it, and not empty: is the variable set that it came from?"
+        )
     for origin in args.cors:
         if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
             raise InputError(f"--cors must be an origin such as https://example.org, or *, not {origin!r}")

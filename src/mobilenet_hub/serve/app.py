@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,7 @@ _ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _OPEN = frozenset(
     ["/", "/v2/health/live", "/v2/health/ready"]
 )  # without a token: they tell nothing, and probes have none
+_ALLOWED_HEADERS = ("Authorization", "Content-Type", "Content-Encoding", open_inference.HEADER_LENGTH, "X-Request-Id")
 _ANSWERED_WHILE_DRAINING = frozenset(["GET", "HEAD", "OPTIONS"])
 
 
@@ -66,11 +68,11 @@ class App:
         except Gone:
             self._note(scope, request, 499)  # nginx's number for a client that has gone
             return
-        origin = self._allowed(headers)
         head = {
             **answer.headers,
             "X-Request-Id": request.id,
-            **({"Access-Control-Allow-Origin": origin, "Vary": "Origin"} if origin else {}),
+            "X-Content-Type-Options": "nosniff",
+            **self._for_other_origins(headers),
         }
         await _send(send, answer, head)
         self._note(scope, request, answer.status)
@@ -97,7 +99,7 @@ class App:
         except Gone:
             raise
         except Exception as error:  # ours to mend, and no reason to end
-            traceback.print_exception(error, file=sys.stderr)
+            _log("".join(traceback.format_exception(error)))
             about = f"unexpected {type(error).__name__}; the server's log has more under {scope['mobilenet'].id}"
             return json_answer({"error": about}, 500)
 
@@ -120,7 +122,9 @@ class App:
         if self._access.token is None or path in _OPEN:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._access.token.encode()):
+        # Starlette reads the header's bytes as latin-1; a token beyond ASCII comes in UTF-8.
+        token = given.strip().encode("latin-1")
+        if scheme.lower() == "bearer" and hmac.compare_digest(token, self._access.token.encode()):
             return
         raise Refusal(
             401,
@@ -135,6 +139,16 @@ class App:
             return None
         return origin if origin in self._access.origins or "*" in self._access.origins else None
 
+    def _for_other_origins(self, headers: Headers) -> dict[str, str]:
+        """Return the headers by which a page of another origin may read the answer, where one may."""
+        if not self._access.origins:
+            return {}
+        origin = self._allowed(headers)
+        if origin is None:
+            return {"Vary": "Origin"}
+        readable = f"{open_inference.HEADER_LENGTH}, Retry-After, X-Request-Id"
+        return {"Vary": "Origin", "Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": readable}
+
     def _preflight(self, scope: Scope, headers: Headers) -> Answer | None:
         if scope["method"] != "OPTIONS" or "access-control-request-method" not in headers:
             return None
@@ -146,7 +160,7 @@ class App:
             204,
             headers={
                 "Access-Control-Allow-Methods": "GET, POST",
-                "Access-Control-Allow-Headers": f"Authorization, Content-Type, {open_inference.HEADER_LENGTH}",
+                "Access-Control-Allow-Headers": ", ".join(_ALLOWED_HEADERS),
                 "Access-Control-Max-Age": "600",
             },
         )
@@ -169,7 +183,13 @@ class App:
             "module": (call and call.module) or None,
             "images": call.images if call else 0,
         }
-        sys.stderr.write(json.dumps(entry) + "\n")
+        _log(json.dumps(entry) + "\n")
+
+
+def _log(text: str) -> None:
+    """Write to standard error; that nobody reads it any more is no reason to end a connection."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(text)
         sys.stderr.flush()
 
 
@@ -233,7 +253,11 @@ def routes(state: State) -> list[tuple[str, str, Handler]]:
 
     tf, v2 = "/v1/models/{name}", "/v2/models/{name}"
     version = "/versions/{version}"
+    labelled = f"{tf}/labels/{{label}}"
     return [
+        (f"{labelled}/metadata", "GET", tensorflow_serving.metadata),
+        (f"{labelled}:predict", "POST", tensorflow_serving.predict),
+        (labelled, "GET", tensorflow_serving.status),
         ("/classify", "POST", own.classify),
         ("/embed", "POST", own.embed),
         (f"{tf}/metadata", "GET", tensorflow_serving.metadata),

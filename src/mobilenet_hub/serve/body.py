@@ -9,9 +9,11 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from threading import Lock
 from typing import Any, NoReturn
+from urllib.parse import unquote
 
 from mobilenet_hub.serve.limits import LEAST_BYTES_PER_S, Limits, Refusal, busy
 
+_MAX_FIELDS = 1000  # of a form, beside its files: a browser sends a handful
 _MAX_JSON_CONTAINERS = 1 << 20  # lists and objects: twenty 224 x 224 images as nested lists
 _LARGE_JSON = 1 << 20  # bytes from which only one is parsed at a time: parsed, it takes up to twenty times as much
 _large_json = Lock()
@@ -134,7 +136,7 @@ def multipart_files(body: bytes, content_type: str, most: int) -> list[tuple[str
     """Return the files of a multipart/form-data body as (name, bytes); other fields are left alone.
 
     Raises:
-        Refusal: 400: not whole, or without a file; 413: more than `most` files.
+        Refusal: 400: not whole, or without a file; 413: more than `most` files, or very many fields.
     """
     from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import MultipartParser, parse_options_header
@@ -147,6 +149,7 @@ def multipart_files(body: bytes, content_type: str, most: int) -> list[tuple[str
     headers: dict[bytes, bytes] = {}
     span: list[tuple[int, int]] = []
     ended: list[bool] = []
+    fields = 0
 
     def on_header_end() -> None:
         headers[header[0].lower()] = header[1]
@@ -157,11 +160,21 @@ def multipart_files(body: bytes, content_type: str, most: int) -> list[tuple[str
         span.clear()
 
     def on_part_end() -> None:
-        options = parse_options_header(headers.get(b"content-disposition"))[1]
+        nonlocal fields
+        # Clients of before RFC 7578 write names beyond ASCII as filename*= alone.
+        disposition = headers.get(b"content-disposition", b"").replace(b"filename*=", b"filename-star=")
+        options = parse_options_header(disposition)[1]
+        star = options.get(b"filename-star")
         kind = headers.get(b"content-type", b"").lower()
-        if b"filename" not in options and not kind.startswith((b"image/", b"application/octet-stream")):
+        is_file = b"filename" in options or star is not None
+        if not is_file and not kind.startswith((b"image/", b"application/octet-stream")):
+            fields += 1
+            if fields > _MAX_FIELDS:
+                raise Refusal(413, f"more than {_MAX_FIELDS} fields that are no files in one form")
             return
         name = (options.get(b"filename") or options.get(b"name") or b"").decode("utf-8", "replace")
+        if star is not None:
+            name = unquote(star.decode("ascii", "replace").rpartition("'")[2])
         files.append((name or f"image {len(files)}", b"".join(body[start:end] for start, end in span)))
         if len(files) > most:
             raise Refusal(413, f"more than {most} files in one request; send fewer, or start with a larger --queue")
@@ -220,11 +233,23 @@ def parse_json(body: bytes) -> Any:
 
 def _parsed(body: bytes) -> Any:
     try:
-        return json.loads(body, parse_constant=_not_json)
+        return json.loads(body, parse_constant=_not_json, object_pairs_hook=_object)
     except RecursionError:
         raise Refusal(400, f"the body cannot be read as JSON: {_NESTED}") from None
     except ValueError as error:  # also text that is no UTF-8, and numbers of thousands of digits
         raise Refusal(400, f"the body cannot be read as JSON: {error}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; of a name that stands there twice nobody can say which is meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"{name[:80]!r} stands twice in one object")
+            seen.add(name)
+    return found
 
 
 def _not_json(name: str) -> NoReturn:

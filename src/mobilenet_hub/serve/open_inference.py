@@ -4,6 +4,7 @@ Inputs: FP32 `images` [n, height, width, 3] in [0, 1] of the module's size; UINT
 size; BYTES `pictures` [n], files (as base64 where the tensor stands in the JSON). Outputs: `logits`, `features`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -84,7 +85,7 @@ async def infer(call: Call) -> Answer:
     body = await call.body()
     state = call.state
     header = call.headers.get(HEADER_LENGTH.lower())
-    asked = await state.in_thread(lambda: _read(served, body, header), quick=len(body) < _QUICK_BYTES)
+    asked = await state.in_thread(lambda: _read(served, body, header, state.check_size), quick=len(body) < _QUICK_BYTES)
     call.images = len(asked.images)
     together = tuple(name for name in served.outputs if name in asked.outputs)  # one engine, whatever their order
     if isinstance(asked.images, np.ndarray):
@@ -96,14 +97,14 @@ async def infer(call: Call) -> Answer:
     return await state.answered(len(asked.images), lambda: _answer(served, asked, work))
 
 
-def _read(served: Served, body: bytes, header: str | None) -> _Asked:
+def _read(served: Served, body: bytes, header: str | None, check_size: Callable[[int], None]) -> _Asked:
     length = _header_length(header, len(body))
     asked = json_object(body[:length])
     binary = memoryview(body)[length:]
     inputs = asked.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1:
         raise Refusal(400, f'"inputs" must be a list of one tensor: {_WANTED}')
-    images = _images(inputs[0], binary, served.image_size)
+    images = _images(inputs[0], binary, served.image_size, check_size)
     id_ = asked.get("id")
     if id_ is not None and not isinstance(id_, str):
         raise Refusal(400, f'"id" must be a string, not {kind_of(id_)}')
@@ -120,7 +121,9 @@ def _header_length(header: str | None, size: int) -> int:
     return int(header)
 
 
-def _images(tensor: Any, binary: memoryview, wanted: tuple[int, int]) -> "np.ndarray | list[Any]":
+def _images(
+    tensor: Any, binary: memoryview, wanted: tuple[int, int], check_size: Callable[[int], None]
+) -> "np.ndarray | list[Any]":
     if not isinstance(tensor, dict):
         raise Refusal(400, f"an input must be an object with name, shape, datatype and data, not {kind_of(tensor)}")
     name, datatype, shape = tensor.get("name"), tensor.get("datatype"), tensor.get("shape")
@@ -141,9 +144,17 @@ def _images(tensor: Any, binary: memoryview, wanted: tuple[int, int]) -> "np.nda
         raise Refusal(400, f"{name!r} has both data and binary_data_size; give one")
     if size is None and not isinstance(tensor.get("data"), list):
         raise Refusal(400, f"{name!r} needs data, a list, or binary_data_size")
+    data = tensor.get("data")
     if datatype == "BYTES":
-        return _files(tensor.get("data"), binary, shape)
-    return _tensor(tensor.get("data"), binary, datatype, shape, wanted)
+        return _files(data, binary, shape, check_size)
+    values = _values(data, binary, datatype, shape)
+    check_size(shape[0])
+    if datatype == "UINT8":
+        return list(values)
+    try:
+        return check_batch(values, wanted)
+    except InputError as error:
+        raise Refusal(400, f"`images`: {error}") from None
 
 
 def _is_shape(shape: list[Any]) -> bool:
@@ -152,35 +163,43 @@ def _is_shape(shape: list[Any]) -> bool:
     )
 
 
-def _files(data: Any, binary: memoryview, shape: list[int]) -> list[bytes]:
-    if data is not None:
+def _files(data: Any, binary: memoryview, shape: list[int], check_size: Callable[[int], None]) -> list[bytes]:
+    count = prod(shape)
+    if data is None:
+        files = _elements(binary, count, check_size)
+    else:
         texts = data
         while len(texts) == 1 and isinstance(texts[0], list):  # [[...]] of shape [1, n] or [n, 1]
             texts = texts[0]
         texts = [text[0] if isinstance(text, list) and len(text) == 1 else text for text in texts]
+        if len(texts) != count:
+            raise Refusal(400, f"`pictures` of shape {shape} must hold {count} files, not {len(texts)}")
+        check_size(count)
         files = [picture_of_base64(text, f"picture {index}") for index, text in enumerate(texts)]
-    else:
-        files = _elements(binary)
-    if len(files) != prod(shape):
-        raise Refusal(400, f"`pictures` of shape {shape} must hold {prod(shape)} files, not {len(files)}")
     return files
 
 
-def _elements(binary: memoryview) -> list[bytes]:
+def _elements(binary: memoryview, count: int, check_size: Callable[[int], None]) -> list[bytes]:
+    if count * _LENGTH_BYTES > len(binary):
+        raise Refusal(400, f"`pictures` must hold {count} files, and {len(binary)} bytes cannot hold so many")
+    check_size(count)
     files, position = [], 0
     while position < len(binary):
+        if len(files) == count:
+            raise Refusal(400, f"`pictures` must hold {count} files, and {len(binary) - position} bytes follow them")
         start = position + _LENGTH_BYTES
         length = int.from_bytes(binary[position:start], "little")
         if start + length > len(binary):
             raise Refusal(400, f"`pictures`: element {len(files)} claims {length} bytes, more than are left")
         files.append(bytes(binary[start : start + length]))
         position = start + length
+    if len(files) != count:
+        raise Refusal(400, f"`pictures` must hold {count} files, not {len(files)}")
     return files
 
 
-def _tensor(
-    data: Any, binary: memoryview, datatype: str, shape: list[int], wanted: tuple[int, int]
-) -> "np.ndarray | list[np.ndarray]":
+def _values(data: Any, binary: memoryview, datatype: str, shape: list[int]) -> np.ndarray:
+    """Return the numbers of `images` in their shape; of UINT8 as uint8."""
     if len(shape) != 4 or shape[3] != 3:
         raise Refusal(400, f"`images` must be [n, height, width, 3], RGB, not {shape}")
     item = 4 if datatype == "FP32" else 1
@@ -192,14 +211,12 @@ def _tensor(
         values = number_array(data, "`images`").reshape(-1)
         if values.size != prod(shape):
             raise Refusal(400, f"`images` of shape {shape} must hold {prod(shape)} numbers, not {values.size}")
-    if datatype == "FP32":
-        try:
-            return check_batch(values.reshape(shape), wanted)
-        except InputError as error:
-            raise Refusal(400, f"`images`: {error}") from None
-    if data is not None and not (np.isfinite(values).all() and (values == np.clip(values, 0, 255).astype(int)).all()):
+    values = values.reshape(shape)
+    if datatype == "FP32" or data is None:
+        return values
+    if not (np.isfinite(values).all() and (values == np.clip(values, 0, 255).astype(int)).all()):
         raise Refusal(400, "`images` of UINT8 must hold whole numbers from 0 to 255")
-    return list(values.astype(np.uint8).reshape(shape))
+    return values.astype(np.uint8)
 
 
 def _outputs(served: Served, asked: Any, all_binary: bool) -> tuple[Outputs, frozenset[str]]:

@@ -6,6 +6,7 @@ from mobilenet_hub.serve.explain import MOST_CLASSES, MOST_PICTURES
 from mobilenet_hub.serve.limits import Limits
 from mobilenet_hub.serve.own import DEFAULT_TOP, MOST_ASKED, MOST_NEIGHBOURS, NPY
 from mobilenet_hub.serve.served import Modules
+from mobilenet_hub.serve.tensorflow_serving import LABEL
 from mobilenet_hub.version import __version__
 
 Schema = dict[str, Any]
@@ -40,11 +41,12 @@ def describe(modules: Modules, limits: Limits, *, similar: bool = False) -> Sche
     paths: dict[str, Schema] = {**_own(names, limits), **_plain()}
     if similar:
         paths["/similar"] = _similar(limits)
-    for with_version in (False, True):
-        parameters = [name, version] if with_version else [name]
-        part = "/versions/{version}" if with_version else ""
+    label = _parameter("label", "path", {"type": "string", "enum": [LABEL]}, required=True)
+    for part, more in (("", []), ("/versions/{version}", [version]), ("/labels/{label}", [label])):
         for path, item in _of_module().items():
-            paths[path.replace("{name}", "{name}" + part, 1)] = {**item, "parameters": parameters}
+            if part == "/labels/{label}" and not path.startswith("/v1/"):
+                continue  # TensorFlow Serving alone knows labels
+            paths[path.replace("{name}", "{name}" + part, 1)] = {**item, "parameters": [name, *more]}
     return {
         "openapi": "3.1.0",
         "info": {

@@ -5,6 +5,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from mobilenet_hub.images.names import SUFFIXES
 from mobilenet_hub.serve.limits import Answer
 from mobilenet_hub.serve.state import Call, State
 
@@ -48,13 +49,14 @@ class Page:
             {"name": served.name, "classifier": served.classifier is not None}
             for served in self._state.modules.by_name.values()
         ]
-        about = json.dumps({"modules": modules, "similar": self._similar, "teach": self._teach})
+        about = json.dumps(
+            {"modules": modules, "similar": self._similar, "teach": self._teach, "suffixes": sorted(SUFFIXES)}
+        )
         body = self._text.replace("{{server}}", about.replace("<", "\\u003c"))
         headers = {
             "Content-Security-Policy": self._policy,
             "Cache-Control": "no-store",
             "Referrer-Policy": "no-referrer",
-            "X-Content-Type-Options": "nosniff",
         }
         return Answer(body.encode(), content_type="text/html; charset=utf-8", headers=headers)
 

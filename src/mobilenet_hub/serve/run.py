@@ -1,6 +1,7 @@
 """A server from its options: modules opened, the port bound, requests answered until a signal."""
 
 import asyncio
+import logging
 import socket
 import sys
 import threading
@@ -8,11 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from mobilenet_hub.errors import InputError, MissingExtraError, OutputError
 from mobilenet_hub.serve.limits import Limits
 from mobilenet_hub.serve.served import Modules, Options
 from mobilenet_hub.serve.state import State
+from mobilenet_hub.serve.visitors import Visitors
 
 if TYPE_CHECKING:
     from mobilenet_hub.serve.app import App
@@ -63,6 +66,7 @@ def serve(settings: Settings, on_ready: Callable[[str], object]) -> None:
     from mobilenet_hub.serve.app import Access, App
     from mobilenet_hub.serve.connection import server_for
 
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what is wrong with a form, its sender is told
     listener = _bound(settings.host, settings.port)
     try:
         state = State(_opened(settings), settings.limits, settings.options.threads)
@@ -95,11 +99,14 @@ def serve(settings: Settings, on_ready: Callable[[str], object]) -> None:
 def _add_what_is_asked_for(app: "App", state: State, settings: Settings) -> "Teacher | None":
     """Add similar photos, teaching and the page, each where it is wanted."""
     teacher = None
+    loopback = settings.host == "localhost" or settings.host.startswith("127.") or settings.host == "::1"
+    names = {urlsplit(origin).hostname or "" for origin in settings.origins} - {""}
+    visitors = Visitors(private=loopback and settings.token is None, names=frozenset(names))
     if settings.index is not None:
         from mobilenet_hub.serve.similar import Collection
 
         state.has_similar = True
-        app.add("/similar", "POST", Collection(settings.index, settings.options.threads))
+        app.add("/similar", "POST", Collection(settings.index, visitors, settings.options.threads))
     if settings.watch:
         from mobilenet_hub.serve.watch import watch
 
@@ -107,8 +114,9 @@ def _add_what_is_asked_for(app: "App", state: State, settings: Settings) -> "Tea
     if settings.teach is not None:
         from mobilenet_hub.serve.teach import Teacher
 
-        loopback = settings.host == "localhost" or settings.host.startswith("127.") or settings.host == "::1"
-        teacher = Teacher(state, Path(settings.teach), settings.options, loopback=loopback and settings.token is None)
+        if not loopback and settings.token is None:
+            sys.stderr.write(f"mobilenet: whoever reaches {settings.host} may teach here; --token demands a token\n")
+        teacher = Teacher(state, Path(settings.teach), settings.options, visitors)
         for path, method, handler in teacher.routes():
             app.add(path, method, handler)
     if settings.page:

@@ -77,11 +77,11 @@ class State:
         await self._computed(work, len(images), lambda: self.batcher.batch(work, images))
         return work
 
-    def check_room(self, images: int = 1) -> None:
-        """Refuse what does not fit.
+    def check_size(self, images: int) -> None:
+        """Refuse a request of more images than the queue ever holds, before anything is made of them.
 
         Raises:
-            Refusal: 413: more than ever fit; 503: no room now.
+            Refusal: 413: it is one.
         """
         if images > self.limits.queue:
             raise Refusal(
@@ -89,6 +89,14 @@ class State:
                 f"{images} images in one request, and the queue holds {self.limits.queue}: send fewer at a time, or "
                 "start the server with a larger --queue",
             )
+
+    def check_room(self, images: int = 1) -> None:
+        """Refuse what does not fit.
+
+        Raises:
+            Refusal: 413: more than ever fit; 503: no room now.
+        """
+        self.check_size(images)
         if self.occupied + images > self.limits.queue:
             raise busy(f"the queue is full ({self.occupied} of {self.limits.queue} images wait); try again")
 

@@ -1,34 +1,39 @@
 """Teach: classes of photos that the page fills, a module trained on them, served at once and handed out.
 
-All lies in the folder that `--teach` names: `photos/CLASS/*`, `module/`, `exports/`. Only pages of this server may ask.
+All lies in the folder that `--teach` names: `photos/CLASS/*`, `module/`. Only pages of this server may ask.
 """
 
 import asyncio
 import hashlib
 import json
 import multiprocessing
+import os
 import shutil
+import tempfile
 import threading
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
-from mobilenet_hub.errors import ImageError, MobileNetHubError, OutputError
+from mobilenet_hub.errors import ImageError, InputError, MobileNetHubError, OutputError
 from mobilenet_hub.host.files import replacing
 from mobilenet_hub.serve.limits import Answer, Refusal, json_answer
 from mobilenet_hub.serve.own import bad_pictures
 from mobilenet_hub.serve.served import Options, Served
 from mobilenet_hub.serve.state import Call, State
 from mobilenet_hub.serve.teach_worker import export_in_process, train_in_process
+from mobilenet_hub.serve.visitors import Visitors
 
+_T = TypeVar("_T")
 TAUGHT = "taught"  # the name that the trained module is served by
-MOST_CLASSES, MOST_PHOTOS = 100, 20_000
+MOST_CLASSES, MOST_PHOTOS, MOST_BYTES = 100, 20_000, 10_000_000_000
+_SPARE_BYTES = 500_000_000  # of the disk: whoever else writes there keeps room
 _MAX_NAME = 60
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# No folder of Windows can be called so, with any suffix: photos that were taught here can be taken anywhere.
+_DEVICES = frozenset(["CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))])
 _SUFFIXES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
 _EXPORTS = {"litert": "module.tflite", "onnx": "module.onnx"}
 _REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
@@ -37,21 +42,26 @@ _REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; 
 class Teacher:
     """The classes, the training, and its result."""
 
-    def __init__(self, state: State, folder: Path, options: Options, *, loopback: bool):
+    def __init__(self, state: State, folder: Path, options: Options, visitors: Visitors):
         """Open a folder, and the module that was trained there before.
 
         Args:
             state: the server; the trained module is served by it.
             folder: where photos and modules may be written; made where it is not there.
             options: how the trained module is opened.
-            loopback: the server listens to this machine alone.
+            visitors: whose pages may teach.
 
         Raises:
             OutputError: the folder cannot be made.
+            InputError: another module is served by the name that the trained one gets.
             The errors of `read_module`, of a module that is there and damaged.
         """
-        self._state, self._options, self._loopback = state, options, loopback
-        self._photos, self._module, self._exports = folder / "photos", folder / "module", folder / "exports"
+        if TAUGHT in state.modules.by_name:
+            raise InputError(f"what is taught is served as {TAUGHT!r}, and so is a module: rename its folder")
+        self._state, self._options, self._visitors = state, options, visitors
+        self._photos, self._module = folder / "photos", folder / "module"
+        self._exported_files = tempfile.TemporaryDirectory(prefix="mobilenet-exports-")
+        self._exports = Path(self._exported_files.name)
         self._base = str(state.modules.first.folder)
         self._stage, self._done, self._total = "", 0, 0
         self._error = ""
@@ -59,7 +69,7 @@ class Teacher:
         self._thread: threading.Thread | None = None
         try:
             self._photos.mkdir(parents=True, exist_ok=True)
-            self._exports.mkdir(exist_ok=True)
+            self._bytes = sum(file.stat().st_size for file in self._photos.rglob("*") if file.is_file())
         except OSError as error:
             raise OutputError(f"{folder} cannot be made: {error.strerror or error}") from None
         if self._module.is_dir():
@@ -81,42 +91,47 @@ class Teacher:
         """End a training that is running; its work is kept for the next."""
         if self._process is not None and self._process.is_alive():
             self._process.terminate()
+        self._exported_files.cleanup()
 
     async def status(self, call: Call) -> Answer:
         """Answer GET /teach: the classes, how far the training is, what came of it."""
+        self._visitors.check_page(call.headers)
         call.query()
-        return json_answer(self._status())
+        return await self._answer(call)
 
     async def add_class(self, call: Call) -> Answer:
         """Answer POST /teach/classes?name=NAME."""
         folder = self._class(call, call.query("name").get("name", ""))
         if not folder.is_dir() and len(self._classes()) >= MOST_CLASSES:
             raise Refusal(422, f"there are {MOST_CLASSES} classes already; train with `mobilenet train` for more")
-        self._write(lambda: folder.mkdir(exist_ok=True))
-        return json_answer(self._status())
+        _on_disk(lambda: folder.mkdir(exist_ok=True))
+        return await self._answer(call)
 
     async def drop_class(self, call: Call) -> Answer:
         """Answer DELETE /teach/classes?name=NAME: the class and its photos."""
         folder = self._class(call, call.query("name").get("name", ""), there=True)
-        self._write(lambda: shutil.rmtree(folder))
-        return json_answer(self._status())
+        if self._training:
+            raise Refusal(409, "training on these photos; wait for it")
+        await call.state.in_thread(lambda: self._drop(folder))
+        return await self._answer(call)
 
     async def add_photos(self, call: Call) -> Answer:
         """Answer POST /teach/photos?class=NAME: one picture or a form of them; damaged ones are not kept."""
         folder = self._class(call, call.query("class").get("class", ""), there=True)
         pictures = await call.pictures()
         call.images = len(pictures)
-        if sum(self._classes().values()) + len(pictures) > MOST_PHOTOS:
+        photos = await call.state.in_thread(lambda: sum(self._classes().values()))
+        if photos + len(pictures) > MOST_PHOTOS:
             raise Refusal(422, f"there are {MOST_PHOTOS} photos already; train with `mobilenet train` on more")
         failures = await call.state.in_thread(lambda: self._keep(folder, [data for _, data in pictures]))
         if failures:
-            status = self._status()
+            status = await call.state.in_thread(self._status)
             raise Refusal(400, bad_pictures(failures, [name for name, _ in pictures]), more=status)
-        return json_answer(self._status())
+        return await self._answer(call)
 
     async def train(self, call: Call) -> Answer:
         """Answer POST /teach/train: begin to train on what is there."""
-        self._check_page(call)
+        self._visitors.check_page(call.headers)
         call.query()
         if self._training:
             raise Refusal(409, "training already; wait for it")
@@ -126,10 +141,11 @@ class Teacher:
         self._stage, self._done, self._total, self._error = "starting", 0, 0, ""
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
-        return json_answer(self._status(), 202)
+        return await self._answer(call, 202)
 
     async def report(self, call: Call) -> Answer:
         """Answer GET /teach/report: the report of the training, a page that may run nothing."""
+        self._visitors.check_page(call.headers)
         call.query()
         file = self._module / "report.html"
         if not file.is_file():
@@ -139,11 +155,14 @@ class Teacher:
 
     async def download(self, call: Call) -> Answer:
         """Answer GET /teach/download?format=module|litert|onnx."""
+        self._visitors.check_page(call.headers)
         form = call.query("format").get("format", "module")
         if form != "module" and form not in _EXPORTS:
             raise Refusal(422, f"format must be module, {' or '.join(_EXPORTS)}, not {form[:40]!r}")
         if not self._module.is_dir():
             raise Refusal(404, "nothing is trained yet")
+        if self._training:
+            raise Refusal(409, "training; wait for it")
         if form == "module":
             data, name = await call.state.in_thread(lambda: _zipped(self._module)), "module.zip"
         else:
@@ -158,8 +177,15 @@ class Teacher:
 
     def _classes(self) -> dict[str, int]:
         """Return how many photos each class has."""
-        folders = sorted(folder for folder in self._photos.iterdir() if folder.is_dir())
-        return {folder.name: sum(1 for _ in folder.iterdir()) for folder in folders if not folder.name.startswith(".")}
+
+        def count() -> dict[str, int]:
+            folders = sorted(f for f in self._photos.iterdir() if f.is_dir() and not f.name.startswith("."))
+            return {f.name: sum(not file.name.startswith(".") for file in os.scandir(f)) for f in folders}
+
+        return _on_disk(count)
+
+    async def _answer(self, call: Call, status: int = 200) -> Answer:
+        return json_answer(await call.state.in_thread(self._status), status)
 
     def _status(self) -> dict[str, Any]:
         status: dict[str, Any] = {
@@ -178,25 +204,25 @@ class Teacher:
 
     def _class(self, call: Call, name: str, *, there: bool = False) -> Path:
         """Return the folder of a class, by a name that can only be one inside the photos' folder."""
-        self._check_page(call)
+        self._visitors.check_page(call.headers)
         name = name.strip()
         if not name or len(name) > _MAX_NAME or len(name.encode("utf-8", "replace")) > 200:
             raise Refusal(422, f"a class needs a name of 1 to {_MAX_NAME} characters")
         if not name.isprintable() or set(name) & set('/\\:*?"<>|') or name.startswith((".", "__")) or name[-1] == ".":
             raise Refusal(422, f"a class cannot be called {name[:40]!r}: letters, digits, blanks, - and _ make names")
+        if name.partition(".")[0].strip().upper() in _DEVICES:
+            raise Refusal(422, f"a class cannot be called {name[:40]!r}: Windows has a device of this name")
         folder = self._photos / name
         if there and not folder.is_dir():
             raise Refusal(404, f"there is no class {name!r}")
+        if folder.is_symlink():
+            raise Refusal(422, f"the folder of class {name!r} is a link; nothing is written or deleted beyond it")
         return folder
 
-    def _check_page(self, call: Call) -> None:
-        """Refuse what a page of another site asks for behind the back of whoever looks at it."""
-        host = call.headers.get("host", "")
-        origin = call.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
-            raise Refusal(403, f"pages of {origin[:80]!r} may not teach here")
-        if self._loopback and urlsplit(f"//{host}").hostname not in _LOOPBACK:
-            raise Refusal(403, f"the server is asked as {host[:80]!r}, and listens to this machine alone")
+    def _drop(self, folder: Path) -> None:
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        _on_disk(lambda: shutil.rmtree(folder))
+        self._bytes -= size
 
     def _keep(self, folder: Path, pictures: list[bytes]) -> list[tuple[int, str]]:
         failures = []
@@ -210,27 +236,25 @@ class Teacher:
             if suffix == ".img":
                 failures.append((index, "JPEG, PNG, WebP, GIF and BMP can be learned from; convert it"))
                 continue
-            name = hashlib.sha256(data).hexdigest()[:16] + suffix
-
-            def write(place: Path = folder / name, content: bytes = data) -> None:
-                with replacing(place) as file:
-                    file.write(content)
-
-            self._write(write)
+            place = folder / (hashlib.sha256(data).hexdigest()[:16] + suffix)
+            if not place.exists():
+                self._check_disk(len(data))
+                _on_disk(lambda place=place, data=data: _put(place, data))
+                self._bytes += len(data)
         return failures
 
-    def _write(self, write: Callable[[], object]) -> None:
-        try:
-            write()
-        except OSError as error:
-            raise Refusal(507, f"the teaching folder cannot be written: {error.strerror or error}") from None
+    def _check_disk(self, size: int) -> None:
+        if self._bytes + size > MOST_BYTES:
+            raise Refusal(507, f"the photos would have more than {MOST_BYTES / 1e9:g} GB together")
+        if _on_disk(lambda: shutil.disk_usage(self._photos)).free < _SPARE_BYTES + size:
+            raise Refusal(507, f"the disk of the teaching folder has less than {_SPARE_BYTES / 1e6:g} MB free")
 
     def _follow(self) -> None:
         """Train in a process, follow it, and serve what comes of it."""
         try:
             self._run(train_in_process, self._photos, self._module, self._base)
-            shutil.rmtree(self._exports, ignore_errors=True)
-            self._exports.mkdir(exist_ok=True)
+            for name in _EXPORTS.values():
+                (self._exports / name).unlink(missing_ok=True)
             self._stage = "opening the module"
             self._serve_module()
             self._stage = "done"
@@ -270,13 +294,28 @@ class Teacher:
     def _exported(self, form: str, name: str) -> bytes:
         file = self._exports / name
         if not file.is_file():
-            if self._training:
-                raise Refusal(409, "training; wait for it")
             try:
                 self._run(export_in_process, self._module, form, file)
             except OutputError as error:
                 raise Refusal(501, str(error)) from None
         return file.read_bytes()
+
+
+def _put(place: Path, data: bytes) -> None:
+    with replacing(place) as file:
+        file.write(data)
+
+
+def _on_disk(work: Callable[[], _T]) -> _T:
+    """Return what a function of files returns.
+
+    Raises:
+        Refusal: 507: the disk says no.
+    """
+    try:
+        return work()
+    except OSError as error:
+        raise Refusal(507, f"the teaching folder cannot be used: {error.strerror or error}") from None
 
 
 def _zipped(folder: Path) -> bytes:

@@ -4,7 +4,7 @@ Signatures: "serving_default" gives the module's main output; the names of TF Hu
 batch of RGB in [0, 1] of the module's size; a picture is {"b64": "..."}.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,13 +25,24 @@ _SIGNATURES = {
     "default": None,  # TF Hub's: the main output
     "serving_default": None,
 }
+LABEL = "stable"  # of TensorFlow Serving's documents
 _KEYS = ("signature_name", "instances", "inputs")
+
+
+def _served(call: Call) -> Served:
+    """Return the module that the address names; of its one version, "stable" is the usual label."""
+    label = call.path.get("label", LABEL)
+    if label != LABEL:
+        raise Refusal(
+            404, f"there is no version label {label[:40]!r} here, only {LABEL!r}: each module has one version"
+        )
+    return call.served(call.path["name"], call.path.get("version"))
 
 
 async def status(call: Call) -> Answer:
     """Answer GET /v1/models/NAME: whether it is there."""
     call.query()
-    served = call.served(call.path["name"], call.path.get("version"))
+    served = _served(call)
     state = {"version": served.version, "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
     return json_answer({"model_version_status": [state]})
 
@@ -39,7 +50,7 @@ async def status(call: Call) -> Answer:
 async def metadata(call: Call) -> Answer:
     """Answer GET /v1/models/NAME/metadata: its signatures."""
     call.query()
-    served = call.served(call.path["name"], call.path.get("version"))
+    served = _served(call)
     signatures = {
         name: _signature(served, output or served.main_output)
         for name, output in _SIGNATURES.items()
@@ -69,10 +80,12 @@ def _tensor(name: str, shape: Sequence[int]) -> dict[str, Any]:
 async def predict(call: Call) -> Answer:
     """Answer POST /v1/models/NAME:predict, in row format (`instances`) or column format (`inputs`)."""
     call.query()
-    served = call.served(call.path["name"], call.path.get("version"))
+    served = _served(call)
     body = await call.body()
     state = call.state
-    output, rows, images = await state.in_thread(lambda: _read(served, body), quick=len(body) < _QUICK_BYTES)
+    output, rows, images = await state.in_thread(
+        lambda: _read(served, body, state.check_size), quick=len(body) < _QUICK_BYTES
+    )
     call.images = len(images)
     if isinstance(images, np.ndarray):
         work = await state.batch(served, (output,), images)
@@ -81,7 +94,9 @@ async def predict(call: Call) -> Answer:
     return await state.answered(len(images), lambda: _predictions(work, output, rows, len(images)))
 
 
-def _read(served: Served, body: bytes) -> tuple[str, bool, "np.ndarray | list[bytes]"]:
+def _read(
+    served: Served, body: bytes, check_size: Callable[[int], None]
+) -> tuple[str, bool, "np.ndarray | list[bytes]"]:
     """Return the output that is asked for, whether in rows, and the images: a checked batch, or files."""
     asked = json_object(body)
     if unknown := sorted(asked.keys() - set(_KEYS)):
@@ -95,6 +110,7 @@ def _read(served: Served, body: bytes) -> tuple[str, bool, "np.ndarray | list[by
     if rows:
         if not isinstance(value, list):
             raise Refusal(400, f'"instances" must be a list with one entry for each image, not {kind_of(value)}')
+        check_size(len(value))
         value = [_only(entry, f"instance {index}") for index, entry in enumerate(value)]
     else:
         value = _only(value, '"inputs"')
@@ -104,6 +120,7 @@ def _read(served: Served, body: bytes) -> tuple[str, bool, "np.ndarray | list[by
         raise Refusal(400, f"{key!r} must hold images, not {kind_of(value)}")
     if not value:
         raise Refusal(400, f"{key!r} holds no image")
+    check_size(len(value))
     which = "instance" if rows else "input"
     if any(isinstance(entry, dict) for entry in value):
         return output, rows, [_picture(entry, f"{which} {index}") for index, entry in enumerate(value)]
@@ -156,12 +173,19 @@ def number_array(value: Any, which: str) -> np.ndarray:
         [[1.0, 2.5]]
     """
     try:
-        array = np.array(value)
-    except (ValueError, OverflowError, TypeError) as error:
+        # As objects first: numpy would make room for the longest text at the place of every number.
+        array = np.array(value, object)
+    except ValueError as error:
         raise Refusal(400, f"{which}: the lists are not all of one length ({error})") from None
-    if array.dtype.kind not in "iuf":
+    kinds = set(map(type, array.reshape(-1).tolist()))
+    if list in kinds:
+        raise Refusal(400, f"{which}: the lists are not all of one length, or are nested too deeply")
+    if not kinds <= {int, float}:
         raise Refusal(400, f"{which} must hold numbers only")
-    return array.astype(np.float32) if array.dtype.kind in "iu" else array
+    try:
+        return array.astype(np.float32 if float not in kinds else np.float64)
+    except OverflowError:
+        raise Refusal(400, f"{which} holds a number that is beyond all bounds") from None
 
 
 def _predictions(work: Work, output: str, rows: bool, count: int) -> Answer:

@@ -4,6 +4,7 @@ const $ = (id) => document.getElementById(id);
 const server = JSON.parse($("server").textContent);
 const AT_A_TIME = 4; // requests of this page; the server has others to serve
 const RETRIES = 20;
+const MOST_DROPPED = 20000; // photos of a folder
 let token = sessionStorage.getItem("token") || "";
 const results = []; // {name, module, labels, scores, error}, in the order in which photos came
 const waiting = [];
@@ -20,7 +21,8 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 // Ask the server; a full queue is waited for, a token asked for. Throws an Error with the server's own words.
 async function ask(path, options = {}) {
   for (let turn = 0; ; turn++) {
-    const headers = { ...(options.headers || {}), ...(token ? { Authorization: `Bearer ${token}` } : {}) };
+    const sent = token;
+    const headers = { ...(options.headers || {}), ...(sent ? { Authorization: `Bearer ${sent}` } : {}) };
     let answer;
     try {
       answer = await fetch(path, { ...options, headers });
@@ -31,6 +33,7 @@ async function ask(path, options = {}) {
       await pause(1000 * (Number(answer.headers.get("Retry-After")) || 1) * (0.5 + Math.random()));
       continue;
     }
+    if (answer.status === 401 && token !== sent) continue; // another request has asked for it meanwhile
     if (answer.status === 401 && turn === 0) {
       token = prompt("This server asks for its token") || "";
       sessionStorage.setItem("token", token);
@@ -167,6 +170,29 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
+// The photos that were dropped, those in dropped folders, too. To be called while the event lasts.
+async function dropped(event) {
+  const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry && item.webkitGetAsEntry());
+  const files = [...event.dataTransfer.files];
+  if (!entries.some((entry) => entry && entry.isDirectory)) return files;
+  const found = [];
+  const walk = async (entry) => {
+    if (!entry || found.length >= MOST_DROPPED || entry.name.startsWith(".")) return;
+    if (entry.isFile) found.push(await new Promise((resolve, reject) => entry.file(resolve, reject)));
+    if (!entry.isDirectory) return;
+    const reader = entry.createReader(); // gives some at a time, and none at the end
+    for (let more = [null]; more.length;) {
+      more = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+      for (const inner of more) await walk(inner);
+    }
+  };
+  try {
+    for (const entry of entries) await walk(entry);
+  } catch (error) { say(`The folder cannot be read: ${error.message}`); }
+  const isPhoto = (file) => server.suffixes.some((suffix) => file.name.toLowerCase().endsWith(suffix));
+  return found.filter(isPhoto).sort((a, b) => a.name.localeCompare(b.name));
+}
+
 // A place that takes dropped photos.
 function takesDrops(place, take) {
   place.addEventListener("dragover", (event) => { event.preventDefault(); place.classList.add("over"); });
@@ -175,7 +201,7 @@ function takesDrops(place, take) {
     event.preventDefault();
     event.stopPropagation();
     place.classList.remove("over");
-    take([...event.dataTransfer.files]);
+    dropped(event).then(take);
   });
 }
 
@@ -208,6 +234,7 @@ async function live() {
   }
 }
 async function startCamera() {
+  if (!$("camera").hidden) { $("shoot").focus(); return; }
   try {
     await openCamera($("video"));
     $("camera").hidden = false;
@@ -229,10 +256,12 @@ function fillModules(chosen) {
 fillModules();
 takesDrops($("drop"), addPhotos);
 document.addEventListener("dragover", (event) => event.preventDefault());
-document.addEventListener("drop", (event) => { event.preventDefault(); addPhotos([...event.dataTransfer.files]); });
+// While classes are filled, a photo that misses all of them belongs to none.
+const missed = (take) => ($("teach").hidden ? take() : say("Drop photos onto one of the classes.", "teach-status"));
+document.addEventListener("drop", (event) => { event.preventDefault(); missed(() => dropped(event).then(addPhotos)); });
 document.addEventListener("paste", (event) => {
   const files = [...event.clipboardData.files];
-  if (files.length) { event.preventDefault(); addPhotos(files); }
+  if (files.length) { event.preventDefault(); missed(() => addPhotos(files)); }
 });
 $("choose").onclick = () => $("files").click();
 $("files").onchange = () => { addPhotos([...$("files").files]); $("files").value = ""; };

@@ -3,6 +3,7 @@ const POLL_MS = 300;
 const HELD_MS = 150; // between photos while the camera button is held
 const thumbs = new Map(); // class -> the last photos that this page gave it
 let holding = false;
+let polling = 0;
 
 function show(teach) {
   $("classify").hidden = teach;
@@ -11,6 +12,7 @@ function show(teach) {
     if (on) $(id).setAttribute("aria-current", "page"); else $(id).removeAttribute("aria-current");
   }
   if (!$("camera").hidden) stopCamera();
+  if (!$("teach-camera").hidden) closeTeachCamera();
   if (teach) refresh();
 }
 
@@ -45,11 +47,17 @@ async function hold(name) {
   $("teach-camera").hidden = false;
   holding = true;
   do {
+    if (!stream) break; // it was stopped
     await give(name, [new File([await frame($("teach-video"))], "camera.jpg", { type: "image/jpeg" })]);
     await pause(HELD_MS);
   } while (holding);
 }
 const release = () => { holding = false; };
+function closeTeachCamera() {
+  release();
+  closeCamera();
+  $("teach-camera").hidden = true;
+}
 
 function classCard(entry) {
   const input = element("input", { type: "file", accept: "image/*", multiple: true, hidden: true });
@@ -92,7 +100,7 @@ function draw(state) {
   $("train").disabled = state.training || state.classes.filter((entry) => entry.photos).length < 2;
   $("training").hidden = !state.training;
   if (state.total) { $("training").max = state.total; $("training").value = state.done; } else $("training").removeAttribute("value");
-  if (state.training) { say(`Training: ${state.stage}`, "teach-status"); setTimeout(refresh, POLL_MS); }
+  if (state.training) { say(`Training: ${state.stage}`, "teach-status"); clearTimeout(polling); polling = setTimeout(refresh, POLL_MS); }
   else if (state.failure) say(`Not trained: ${state.failure}`, "teach-status");
   else if (state.stage === "done") say("Trained.", "teach-status");
   $("taught").hidden = !state.module || state.training;
@@ -120,7 +128,7 @@ if (server.teach) {
     }
   };
   $("train").onclick = () => teachAsk("/teach/train", { method: "POST" });
-  $("teach-camera-stop").onclick = () => { closeCamera(); $("teach-camera").hidden = true; };
+  $("teach-camera-stop").onclick = closeTeachCamera;
   $("try").onclick = () => { show(false); $("module").value = "taught"; $("camera-start").focus(); say("Show it something: drop photos or use the camera."); };
   $("see-report").onclick = async () => {
     try { save(await (await ask("/teach/report")).blob(), "report.html"); } catch (error) { say(error.message, "teach-status"); }
