@@ -1,57 +1,23 @@
 """What the program prints, on a real terminal of 80 and of 200 columns: tables fit, rows come as they are ready."""
 
-import os
-import pty
-import re
-import select
 import shutil
 import subprocess
 import sys
-import termios
-import time
 from pathlib import Path
 
 import pytest
 from small_photos import jpeg, make_work
+from terminal import Terminal
 
 CAT = Path(__file__).parents[1] / "examples/cat.jpg"
 
 
-class Terminal:
-    """A command on a pseudo-terminal, and what of its output has arrived."""
-
-    def __init__(self, columns, *words, cwd, stdin=None):
-        self.ours, theirs = pty.openpty()
-        termios.tcsetwinsize(theirs, (50, columns))
-        kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "mobilenet_hub.cli.main", *words],
-            stdin=stdin or theirs, stdout=theirs, stderr=subprocess.DEVNULL, cwd=cwd,
-            env={**kept, "TERM": "xterm", "PYTHONIOENCODING": "utf-8"},
-        )  # fmt: skip
-        os.close(theirs)
-        self.arrived = b""
-
-    def read(self, until=None, timeout_s=60):
-        """Read to the end, or until a text has arrived; return the lines without their styles."""
-        end = time.monotonic() + timeout_s
-        while until is None or until not in self.arrived:
-            assert time.monotonic() < end, self.arrived
-            if select.select([self.ours], [], [], 0.1)[0]:
-                try:
-                    self.arrived += os.read(self.ours, 65536)
-                except OSError:  # Linux's word for the end
-                    break
-        text = re.sub("\033\\[[0-9;]*m", "", self.arrived.decode(errors="ignore"))
-        return [line for line in text.split("\r\n") if line]
-
-    def close(self):
-        self.process.wait(60)
-        os.close(self.ours)
+def on_terminal(columns, *words, **options):
+    return Terminal(columns, [sys.executable, "-m", "mobilenet_hub.cli.main", *words], **options)
 
 
 def seen(columns, *words, cwd):
-    terminal = Terminal(columns, *words, cwd=cwd)
+    terminal = on_terminal(columns, *words, cwd=cwd)
     lines = terminal.read()
     terminal.close()
     return lines
@@ -85,7 +51,7 @@ def test_rows_of_many_photos_come_as_they_are_ready(tmp_path):
     names = [f"{number}.jpg" for number in range(600)]
     for number, name in enumerate(names):
         (tmp_path / name).write_bytes(jpeg(number % 7))
-    terminal = Terminal(80, "classify", "-", "--module", "m", cwd=tmp_path, stdin=subprocess.PIPE)
+    terminal = on_terminal(80, "classify", "-", "--module", "m", cwd=tmp_path, stdin=subprocess.PIPE)
     listed = terminal.process.stdin
     listed.write("".join(f"{name}\n" for name in names[:-1]).encode())
     listed.flush()
