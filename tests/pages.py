@@ -52,6 +52,14 @@ class Block:
     backend: str = ""  # of Keras, where it runs with one only
 
 
+class StaleError(AssertionError):
+    """A page shows something else than its command prints."""
+
+    def __init__(self, command, shown, printed):
+        super().__init__(f"the page is stale: $ {command}\n{printed}--- instead of\n{shown}")
+        self.shown, self.printed = f"$ {command}\n{shown}", f"$ {command}\n{printed}"
+
+
 def blocks(page):
     """Return the code blocks of a page, also those that are indented."""
     from markdown_it import MarkdownIt
@@ -129,7 +137,8 @@ class Reader:
     def _console(self, block):
         for command, shown in re.findall(r"^\$ (.+)\n((?:(?!\$ ).*\n)*)", block.text, re.MULTILINE):
             printed, _ = self._run(command, shown.splitlines())
-            assert same(shown.splitlines(), printed), "\n".join([command, *printed])
+            if not same(shown.splitlines(), printed):
+                raise StaleError(command, shown, "\n".join(printed).strip() + "\n")
 
     def _run(self, command, shown=()):
         """Return what a command printed and its exit status; of a server, what it printed once it was up."""
@@ -142,8 +151,8 @@ class Reader:
         terminal = Terminal(COLUMNS, words, cwd=self.folder, stderr=None, stdin=None, env=self.environment)
         if up:
             self.servers.append(terminal)
-            return terminal.read(until=b"on http" if shown else b" ", timeout_s=120), 0
-        printed = terminal.read(timeout_s=300)
+            return terminal.screen(until=b"on http" if shown else b" ", timeout_s=120), 0
+        printed = terminal.screen(timeout_s=300)
         status = terminal.close()
         if missing := _MISSING.search("\n".join(printed)):
             pytest.skip(f"needs {missing[1]}, which comes with an extra")

@@ -35,7 +35,11 @@ class Terminal:
         self.arrived = b""
 
     def read(self, until=None, timeout_s=60):
-        """Read to the end, or until a text has arrived; return the lines as one sees them, without styles."""
+        """Read to the end, or until a text has arrived; return the lines as one sees them, less empty ones."""
+        return [line for line in self.screen(until, timeout_s) if line]
+
+    def screen(self, until=None, timeout_s=60):
+        """Do the same, with the empty lines."""
         end = time.monotonic() + timeout_s
         while until is None or until not in self.arrived:
             assert time.monotonic() < end, self.arrived
@@ -45,7 +49,7 @@ class Terminal:
                 except OSError:  # Linux's word for the end
                     break
         lines = _STYLES.sub("", self.arrived.decode(errors="ignore")).replace("\r\n", "\n").split("\n")
-        return [line.rpartition("\r")[2] for line in lines if line]  # a bar is written over
+        return [line.rpartition("\r")[2] for line in lines]  # a bar is written over
 
     def close(self, timeout_s=60):
         """Wait for the end; return the exit status."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SHARED
-from pages import RUN, Reader, blocks, commands_in
+from pages import RUN, Reader, StaleError, blocks, commands_in
 from reference_network import random_weights
 
 from mobilenet_hub.catalog.find import find_module
@@ -29,6 +29,7 @@ PAGES = [
     ROOT / "recipes/starter/README.md",
     *sorted(ROOT.glob("docs/*.md")),
 ]
+WRITE = "MOBILENET_HUB_WRITE_PAGES"  # set to 1: pages get what their commands print now; to be looked at
 KERAS = ("coming_from_tensorflow_hub.md", "keras.md")
 ANTS_AND_BEES = ("README.md", "tutorial.md", "evaluate.md")  # their figures are of these photos
 # What pages say that was made before, by the commands that make it.
@@ -40,7 +41,7 @@ BEFORE = {"evaluate.md": ("convert", "train")}
 # How many blocks of a page are not run, each with its reason beside it: one more is to be thought about here.
 NOT_RUN = {
     "README.md": 2, "CONTRIBUTING.md": 1, "recipes/starter/README.md": 1, "docs/install.md": 3, "docs/keras.md": 1,
-    "docs/which_module.md": 1, "docs/coming_from_tensorflow_hub.md": 1, "docs/many_machines.md": 3,
+    "docs/which_module.md": 1, "docs/coming_from_tensorflow_hub.md": 1, "docs/many_machines.md": 4,
     "docs/serving.md": 4, "docs/export.md": 1,
 }  # fmt: skip
 REAL = ("mobilenet_v1_025_224",)  # of which the mirror has Google's own weights; of the others random ones
@@ -118,6 +119,11 @@ def test_the_blocks_of_a_page_do_what_it_says(page, reader):
             reader.read(block)
         except (ModuleNotFoundError, MissingExtraError) as error:
             pytest.skip(f"{page.name}, line {block.line}: {error}")
+        except StaleError as stale:
+            stale.add_note(f"{page.relative_to(ROOT)}, line {block.line}; {WRITE}=1 writes what it prints now")
+            if not os.environ.get(WRITE):
+                raise
+            page.write_text(page.read_text("utf-8").replace(stale.shown, stale.printed), "utf-8")
         except Exception as error:
             error.add_note(f"{page.relative_to(ROOT)}, line {block.line}")
             raise
