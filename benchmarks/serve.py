@@ -1,7 +1,7 @@
 """The server beside what it is made of and beside its peers: one client, the same photos, one run.
 
     python benchmarks/serve.py --photos ../shared/photos/imagenet_samples             # some three minutes on two cores
-    python benchmarks/serve.py --photos ../shared/photos/imagenet_samples --peers     # beside the usual way
+    python benchmarks/serve.py --photos ../shared/photos/imagenet_samples --peers     # beside other servers
 
 Every rate is a ratio within this run: a lone request beside `Classifier.classify` on the same bytes; 32 connections
 beside bulk's loop over the same files; the spread of latencies at 80 % of that rate. The client is a process of its own
@@ -9,22 +9,23 @@ and takes its share of the cores (about 0.1 ms a request): what is printed is wh
 """
 
 import argparse
+import http.client
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
-from importlib.util import find_spec
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from serve_client import load, request
+from serve_peers import PEERS, as_jpeg
 
 CONNECTIONS, LOAD = 32, 0.8
-JPEG = ["Content-Type: image/jpeg"]
 
 
 def main():
@@ -34,7 +35,8 @@ def main():
     parser.add_argument("--kilobytes", type=int, default=60, help="about the size that photos are brought to")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--peers", action="store_true", help="the same network behind FastAPI too")
+    parser.add_argument("--peers", action="store_true", help="other servers instead (see serve_peers.py)")
+    parser.add_argument("--peers-python", default=sys.executable, help="the Python that has them, and this package")
     parser.add_argument("--client", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.client:
@@ -42,10 +44,7 @@ def main():
         return
     files = sized(args.photos, args.kilobytes)
     print(f"{len(files)} photos of {sum(map(len, files)) / len(files) / 1000:.0f} kB, module {args.module}\n")
-    ours(args, files)
-    if args.peers:
-        print()
-        peers(args, files)
+    (peers if args.peers else ours)(args, files)
 
 
 def sized(folder, kilobytes):
@@ -65,26 +64,30 @@ def sized(folder, kilobytes):
 
 
 @contextmanager
-def server(words, path="/classify", environment=None):
+def server(words):
     """Start a server; yield (address, seconds until it was ready, process)."""
     start = time.perf_counter()
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})})
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         line = process.stdout.readline()
         port = int(line.rsplit(":", 1)[1])
         yield ("127.0.0.1", port), time.perf_counter() - start, process
     finally:
         process.terminate()
-        process.wait(60)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        with suppress(ProcessLookupError):  # some leave workers behind
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def client(plan, data):
     """Ask as planned; return the rate, the latencies' 50th and 99th percentile in ms, and the statuses."""
     requests, position = [], 0
     for length in plan.pop("lengths"):
-        requests.append(request(plan["path"], data[position : position + length], JPEG))
+        requests.append(request(plan["path"], data[position : position + length], [f"Content-Type: {plan['kind']}"]))
         position += length
-    plan.pop("path")
+    del plan["path"], plan["kind"]
     answers, seconds = load(tuple(plan.pop("address")), requests, **plan)
     took = [1000 * each for _, _, _, each in answers]
     statuses = sorted({status for _, status, _, _ in answers})
@@ -96,9 +99,9 @@ def client(plan, data):
     }
 
 
-def asked(address, files, path="/classify?top=5", **plan):
+def asked(address, files, path="/classify?top=5", kind="image/jpeg", **plan):
     """Run the client in a process of its own."""
-    plan = {"address": address, "path": path, "lengths": [len(data) for data in files], **plan}
+    plan = {"address": address, "path": path, "kind": kind, "lengths": [len(data) for data in files], **plan}
     words = [sys.executable, __file__, "--photos", ".", "--client", json.dumps(plan)]
     done = subprocess.run(words, input=b"".join(files), capture_output=True, check=True)
     result = json.loads(done.stdout)
@@ -170,43 +173,65 @@ def resident(pid):
 
 
 def peers(args, files):
-    """Measure the same network behind other servers, each set up as its documents say for batches."""
-    print("| server | one request, ms | 32 connections, images/s | p99 there, ms |\n|---|---|---|---|")
+    """Measure the same network behind other servers, each set up as its documents say."""
+    print("| server | ready, s | one request, ms | 32 connections, images/s | p99 there, ms | memory, MB |")
+    print("|---|---|---|---|---|---|")
     words = [sys.executable, "-m", "mobilenet_hub.cli.main", "serve", args.module, "--port", "0"]
-    with server(words) as (address, _, _), tempfile.TemporaryDirectory() as folder:
-        row("mobilenet serve", address, files, args)
-        plain = Path(folder) / "plain.py"
-        plain.write_text(PLAIN.format(module=args.module), encoding="utf-8")
-        if find_spec("fastapi"):
-            with server([sys.executable, str(plain)]) as (other, _, _):
-                row("FastAPI, a call for each request", other, files, args)
-        else:
-            print("| FastAPI | not installed | | |")
+    row("mobilenet serve", words, files, args)
+    for peer in PEERS:
+        if missing := [name for name in peer.packages if not has(args.peers_python, name)]:
+            print(f"| {peer.name} | {', '.join(missing)} not installed | | | | |")
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            program = Path(folder) / "server.py"
+            program.write_text(peer.program.format(module=args.module), encoding="utf-8")
+            row(peer.name, [args.peers_python, str(program)], files, args, peer)
 
 
-def row(name, address, files, args):
-    asked(address, files, connections=4, seconds=1.0)
-    one = asked(address, files, connections=1, seconds=args.seconds)
-    many = asked(address, files, connections=CONNECTIONS, seconds=args.seconds)
-    print(f"| {name} | {one['p50']:.2f} | {many['rate']:.0f} | {many['p99']:.0f} |")
+def has(python, name):
+    words = [python, "-c", f"import importlib.util, sys; sys.exit(importlib.util.find_spec({name!r}) is None)"]
+    return subprocess.run(words, check=False).returncode == 0
 
 
-PLAIN = """
-import socket, uvicorn
-from fastapi import FastAPI, Request
-from fastapi.concurrency import run_in_threadpool
-from mobilenet_hub.inference.classify import Classifier
-classifier = Classifier({module!r})
-app = FastAPI()
-@app.post("/classify")
-async def classify(request: Request):
-    data = await request.body()
-    found = (await run_in_threadpool(classifier.classify, data, 5))[0]
-    return {{"labels": found.labels, "scores": found.scores}}
-listener = socket.create_server(("127.0.0.1", 0))
-print("ready :%d" % listener.getsockname()[1], flush=True)
-uvicorn.run(app, fd=listener.fileno(), log_level="error")
-"""
+def row(name, words, files, args, peer=None):
+    wrap, path = (peer.wrap, peer.path) if peer else (as_jpeg, "/classify?top=5")
+    bodies = [wrap(data)[0] for data in files]
+    kind = wrap(b"")[1]
+    begun = time.perf_counter()
+    with server(words) as (address, _, process):
+        answering(address, path, bodies[0], kind)
+        ready_s = time.perf_counter() - begun
+        asked(address, bodies, path, kind, connections=4, seconds=1.0)
+        one = asked(address, bodies, path, kind, connections=1, seconds=args.seconds)
+        many = asked(address, bodies, path, kind, connections=CONNECTIONS, seconds=args.seconds)
+        memory = sum(resident(pid) for pid in family(process.pid))
+    print(
+        f"| {name} | {ready_s:.1f} | {one['p50']:.2f} | {many['rate']:.0f} | {many['p99']:.0f} | {memory / 1e6:.0f} |",
+        flush=True,
+    )
+
+
+def answering(address, path, body, kind):
+    """Wait until a request is answered: some print their address before."""
+    end = time.perf_counter() + 120
+    while True:
+        connection = http.client.HTTPConnection(*address, timeout=60)
+        try:
+            connection.request("POST", path, body, {"Content-Type": kind})
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            pass
+        finally:
+            connection.close()
+        assert time.perf_counter() < end, "no answer"
+        time.sleep(0.02)
+
+
+def family(pid):
+    """Return a process and all that it has begun."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(one for child in children for one in family(int(child)))]
 
 
 if __name__ == "__main__":

@@ -20,7 +20,12 @@ from mobilenet_hub.module_folder import read_config, write_module
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
 # What is no benchmark or recipe of its own: a part of others, or run by another test.
-ELSEWHERE = {"benchmarks/pretrained.py", "benchmarks/serve_client.py", "recipes/make_docs.py"}
+ELSEWHERE = {
+    "benchmarks/pretrained.py",
+    "benchmarks/serve_client.py",
+    "benchmarks/serve_peers.py",
+    "recipes/make_docs.py",
+}
 
 # With several threads PyTorch's wait for one another, where there is as little to do as here.
 ON_TORCH = {"KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"}

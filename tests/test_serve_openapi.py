@@ -4,12 +4,19 @@ import subprocess
 import sys
 
 import pytest
-from serving import CAT, JPEG, running
+from serving import CAT, JPEG, photos, running
 
 
 @pytest.fixture(scope="module")
-def server():
-    with running() as started:
+def server(tmp_path_factory):
+    """A server that answers all that there is to answer."""
+    folder = tmp_path_factory.mktemp("all")
+    (folder / "photos").mkdir()
+    for index, data in enumerate(photos(4)):
+        (folder / "photos" / f"{index}.jpg").write_bytes(data)
+    words = [sys.executable, "-m", "mobilenet_hub.cli.main", "embed", folder / "photos", "-o", folder / "features"]
+    subprocess.run(words, check=True, capture_output=True)
+    with running("--index", str(folder / "features"), "--teach", str(folder / "teach")) as started:
         yield started
 
 
@@ -18,6 +25,8 @@ def test_the_description_names_every_address(server):
     assert status == 200
     assert answer["openapi"].startswith("3.1")
     for path in ("/classify", "/embed", "/v1/models/{name}:predict", "/v1/models/{name}/versions/{version}/metadata"):
+        assert path in answer["paths"]
+    for path in ("/similar", "/teach", "/teach/photos", "/v1/models/{name}/labels/{label}:predict"):
         assert path in answer["paths"]
     for path in ("/v2", "/v2/health/ready", "/v2/models/{name}/infer", "/metrics"):
         assert path in answer["paths"]

@@ -249,7 +249,7 @@ def routes(state: State) -> list[tuple[str, str, Handler]]:
 
     async def openapi(call: Call) -> Answer:
         call.query()
-        return json_answer(describe(state.modules, state.limits, similar=state.has_similar))
+        return json_answer(describe(state.modules, state.limits, similar=state.has_similar, teach=state.has_teach))
 
     tf, v2 = "/v1/models/{name}", "/v2/models/{name}"
     version = "/versions/{version}"

@@ -16,23 +16,28 @@ _TEXTS: Schema = {"type": "array", "items": {"type": "string"}}
 _REASONS = {
     400: "The body is not what it must be, or a picture cannot be read: its index and the reason.",
     401: "A token is needed.",
+    403: "The page of another site asks, or the server is asked under a name that is not its own.",
     404: "No such module or version.",
+    409: "A training is running.",
     408: "The body did not arrive in time.",
     411: "The body's length is missing.",
     413: "The body is too long, or holds more images than the queue.",
     415: "No Content-Type or Content-Encoding that is known.",
     422: "A parameter of the address means nothing.",
+    501: "This installation cannot make the file.",
+    507: "The teaching folder or its disk takes no more.",
     503: "The queue is full, or the server is ending; Retry-After says when to come again.",
 }
 
 
-def describe(modules: Modules, limits: Limits, *, similar: bool = False) -> Schema:
+def describe(modules: Modules, limits: Limits, *, similar: bool = False, teach: bool = False) -> Schema:
     """Return the OpenAPI 3.1 document.
 
     Args:
         modules: whose names and versions the addresses take.
         limits: what bodies and batches are bounded by.
         similar: whether there is an index of photos.
+        teach: whether the page may teach.
     """
     names = sorted(modules.by_name)
     versions = sorted({served.version for served in modules.by_name.values()})
@@ -41,6 +46,8 @@ def describe(modules: Modules, limits: Limits, *, similar: bool = False) -> Sche
     paths: dict[str, Schema] = {**_own(names, limits), **_plain()}
     if similar:
         paths["/similar"] = _similar(limits)
+    if teach:
+        paths.update(_teach(limits))
     label = _parameter("label", "path", {"type": "string", "enum": [LABEL]}, required=True)
     for part, more in (("", []), ("/versions/{version}", [version]), ("/labels/{label}", [label])):
         for path, item in _of_module().items():
@@ -101,6 +108,8 @@ def _object(**properties: Schema) -> Schema:
 
 
 _STRING: Schema = {"type": "string"}
+_BINARY: Schema = {"type": "string", "format": "binary"}
+DOWNLOADS = ("module", "litert", "onnx")  # what is handed out of what was taught
 _EXPLAIN = (
     f"Add what spoke for so many of the likeliest classes; for at most {MOST_PICTURES} pictures. A map's mean plus the "
     "bias is the logit; rows and columns say where it lies, in pixels of what the network saw."
@@ -172,8 +181,51 @@ def _similar(limits: Limits) -> Schema:
     return {"post": operation}
 
 
+def _teach(limits: Limits) -> dict[str, Schema]:
+    state = _json(
+        "The classes, how far a training is, what came of it.",
+        _object(
+            classes={"type": "array", "items": _object(name=_STRING, photos={"type": "integer"})},
+            training={"type": "boolean"},
+            stage=_STRING,
+            done={"type": "integer"},
+            total={"type": "integer"},
+            failure=_STRING,
+            module={"type": ["string", "null"]},
+            metrics={"type": ["object", "null"]},
+        ),
+    )
+    name = _parameter("name", "query", _STRING, required=True)
+    form = _parameter("format", "query", {"type": "string", "enum": list(DOWNLOADS)})
+    file = {"description": "The file.", "content": {"application/octet-stream": {"schema": _BINARY}}}
+    report = {"description": "A page.", "content": {"text/html": {"schema": _STRING}}}
+    classes = (401, 403, 404, 422, 507)
+    begun = _operation("Begin to train.", state, (401, 403, 409, 422, 507))
+    begun["responses"]["202"] = begun["responses"].pop("200")
+    photos = _operation(
+        "Add photos to a class.",
+        state,
+        (*_POST_ERRORS, 403, 507),
+        requestBody=_pictures(limits),
+        parameters=[_parameter("class", "query", _STRING, required=True)],
+    )
+    return {
+        "/teach": {"get": _operation("What is taught.", state, classes)},
+        "/teach/classes": {
+            "post": _operation("Add a class.", state, classes, parameters=[name]),
+            "delete": _operation("Remove a class and its photos.", state, (*classes, 409), parameters=[name]),
+        },
+        "/teach/photos": {"post": photos},
+        "/teach/train": {"post": begun},
+        "/teach/report": {"get": _operation("The report of the training.", report, classes)},
+        "/teach/download": {
+            "get": _operation("What was trained.", file, (*classes, 409, 501), parameters=[form]),
+        },
+    }
+
+
 def _pictures(limits: Limits) -> Schema:
-    file = {"type": "string", "format": "binary"}
+    file = _BINARY
     form = {
         "type": "object",
         "required": ["file"],

@@ -117,6 +117,7 @@ def _add_what_is_asked_for(app: "App", state: State, settings: Settings) -> "Tea
         if not loopback and settings.token is None:
             sys.stderr.write(f"mobilenet: whoever reaches {settings.host} may teach here; --token demands a token\n")
         teacher = Teacher(state, Path(settings.teach), settings.options, visitors)
+        state.has_teach = True
         for path, method, handler in teacher.routes():
             app.add(path, method, handler)
     if settings.page:

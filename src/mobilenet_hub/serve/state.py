@@ -38,6 +38,7 @@ class State:
         self.batcher = Batcher(self._done, threads)
         self.draining = False
         self.has_similar = False  # there is an index of photos
+        self.has_teach = False  # the page may teach
         self.occupied = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: dict[Work, asyncio.Future[None]] = {}
