@@ -14,6 +14,7 @@ from serving import CAT, JPEG, form, photos, running
 
 from mobilenet_hub.inference.classify import Classifier
 
+LONG = bool(os.environ.get("SERVE_LONG"))  # at the size that production has: minutes
 NEAR = 2e-2  # scores alone and in a batch; bf16 rounds sums that differ
 
 
@@ -224,16 +225,56 @@ def test_not_ready_from_the_moment_it_is_told_to_end_and_a_second_signal_ends_it
         kept.close()
 
 
-@pytest.mark.slow
-def test_memory_stays_flat_over_many_requests():
-    """20,000 requests of 32 connections, of good and bad pictures: the second half takes no more than the first."""
+def client():
+    """Return the client of the benchmark: many connections in one thread, none of its time in threads' locks."""
     import sys
     from pathlib import Path
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-    from serve_client import load, request
+    import serve_client
 
-    total = int(os.environ.get("SERVE_REQUESTS", "6000"))
+    return serve_client
+
+
+@pytest.mark.slow
+def test_every_answer_under_load_is_the_classifiers():
+    """32 connections without a pause, then bursts of ten times what the queue holds (SERVE_LONG: for a minute)."""
+    import json
+
+    files = photos(12)
+    expected = Classifier("starter").classify(files, 5)
+    requests = [client().request("/classify?top=5", data, ["Content-Type: image/jpeg"]) for data in files]
+    with running() as server:
+        address = (server.host, server.port)
+        answers, _ = client().load(address, requests, connections=32, seconds=60 if LONG else 3)
+        assert {status for _, status, _, _ in answers} == {200}
+        for _ in range(5 if LONG else 1):
+            burst, _ = client().load(address, requests, connections=640, count=1280)
+            assert len(burst) == 1280
+            assert {status for _, status, _, _ in burst} == {200, 503}
+            answers += burst
+    checked = 0
+    for number, status, body, _ in answers:
+        answer = json.loads(body)
+        if status == 503:
+            assert "the queue is full" in answer["error"]
+            continue
+        (prediction,) = answer["predictions"]
+        right = expected[number % len(files)]
+        known = dict(zip(right.labels, right.scores, strict=True))
+        np.testing.assert_allclose(prediction["scores"], right.scores, atol=NEAR)
+        # Two that are nearly as likely may change places.
+        for label, score in zip(prediction["labels"], prediction["scores"], strict=True):
+            assert abs(known.get(label, score) - score) < NEAR
+        checked += 1
+    assert checked > 100
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_many_requests():
+    """20,000 requests of 32 connections, of good and bad pictures: the second half takes no more than the first."""
+    load, request = client().load, client().request
+    total = 20_000 if LONG else 6000
     with running("starter") as server:
         bodies = [*photos(6), b"no picture", CAT.read_bytes()[:2000]]
         requests = [request("/classify", body, ["Content-Type: image/jpeg"]) for body in bodies]

@@ -4,6 +4,8 @@ import base64
 import os
 import shutil
 import time
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -52,22 +54,43 @@ def browser():
         started.close()
 
 
+@contextmanager
+def opened(browser, url, *, answer=None, **options):
+    """Open a page; at the end nothing must have gone elsewhere, nothing been complained of, and no dialog come unasked.
+
+    Args:
+        browser: the browser.
+        url: of the server.
+        answer: what is typed into a dialog; None: dialogs are accepted, and those of scripts are errors.
+        options: of the window.
+    """
+    context = browser.new_context(**options)
+    page = context.new_page()
+    asked, complaints, dialogs = [], [], []
+    page.on("request", lambda r: asked.append(r.url))
+    page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda e: complaints.append(str(e)))
+
+    def accept(dialog):
+        dialogs.append((dialog.type, dialog.message))
+        dialog.accept(answer)
+
+    page.on("dialog", accept)
+    page.goto(url)
+    page.dialogs = dialogs
+    yield page
+    context.close()
+    assert [each for each in asked if not each.startswith((url, "blob:", "data:"))] == []
+    # What Chromium itself notes of an answer with an error status is no error of the page.
+    assert [text for text in complaints if "the server responded with a status of 40" not in text] == []
+    assert [each for each in dialogs if each[0] == "alert"] == []
+
+
 @pytest.fixture
 def page(browser, server, request):
-    """The page, opened; at the end nothing must have gone elsewhere, and nothing been complained of."""
-    context = browser.new_context(**getattr(request, "param", {}))
-    opened = context.new_page()
-    asked, complaints = [], []
-    opened.on("request", lambda r: asked.append(r.url))
-    opened.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
-    opened.on("pageerror", lambda e: complaints.append(str(e)))
-    opened.on("dialog", lambda d: d.accept())
-    opened.goto(server.url)
-    yield opened
-    context.close()
-    assert [url for url in asked if not url.startswith((server.url, "blob:", "data:"))] == []
-    # What Chromium itself notes of an answer with an error status is no error of the page.
-    assert [text for text in complaints if "the server responded with a status of 400" not in text] == []
+    """The page, opened."""
+    with opened(browser, server.url, **getattr(request, "param", {})) as found:
+        yield found
 
 
 def until(page, expression, arg=None, timeout_s=20):
@@ -217,6 +240,14 @@ def test_teach_two_classes_and_classify_with_them(page):
 
     with zipfile.ZipFile(download.value.path()) as archive:
         assert {"module/module.json", "module/labels.txt"} <= set(archive.namelist())
+    if find_spec("onnx") and find_spec("onnxruntime"):
+        with page.expect_download(timeout=120_000) as download:
+            page.click("[data-format=onnx]")
+        assert download.value.suggested_filename == "module.onnx"
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(download.value.path())
+        assert session.get_outputs()[0].shape[-1] == 2
     page.click("#try")
     blue, green = coloured((90, 140, 230), 1, 3)[0][1], coloured((60, 150, 50), 1, 4)[0][1]
     hand_over(page, [("green.jpg", green), ("blue.jpg", blue)])
@@ -224,3 +255,124 @@ def test_teach_two_classes_and_classify_with_them(page):
     names = page.locator("#photos h3").all_inner_texts()
     labels = page.locator("#photos .bars li:first-child .label").all_inner_texts()
     assert dict(zip(names, labels, strict=True)) == {"green.jpg": "grass & moss", "blue.jpg": "sky"}
+
+
+def test_names_are_text_and_nothing_else(browser, tmp_path):
+    """Of photos, of modules and of labels: whatever they hold, the page shows it and runs none of it."""
+    from dataclasses import replace
+
+    from mobilenet_hub.module import Module
+    from mobilenet_hub.module_folder import read_module, write_module
+    from mobilenet_hub.store import resolve
+
+    module = read_module(resolve("starter"))
+    bad = "<img src=x onerror=alert(1)>"
+    folder = tmp_path / f"{bad}<!--<script>"
+    labels = tuple(f"{bad}{label}" for label in module.config.labels)
+    write_module(folder, Module(replace(module.config, labels=labels), module.weights))
+    with running(str(folder)) as server, opened(browser, server.url) as page:
+        hand_over(page, [(f"{bad}.jpg", CAT.read_bytes()), (f"{bad}2.jpg", b"broken")])
+        until(page, "document.querySelectorAll('#photos .bars').length === 1")
+        page.wait_for_selector("#photos .bad")
+        assert page.locator("#photos h3").all_inner_texts() == [f"{bad}.jpg", f"{bad}2.jpg"]
+        assert page.locator("#photos .label").first.inner_text() == f"{bad}Egyptian cat"
+        assert page.locator("#module option").inner_text() == folder.name
+        assert page.locator("img[src=x]").count() == 0
+
+
+def test_without_teach_the_page_teaches_nothing(browser):
+    with running() as server, opened(browser, server.url) as page:
+        assert not page.locator("#to-teach").is_visible()
+        assert not page.locator("#teach").is_visible()
+
+
+def test_a_token_is_asked_for_once(browser):
+    with running("--token", "sesame") as server, opened(browser, server.url, answer="sesame") as page:
+        hand_over(page, [(f"{n}.jpg", data) for n, data in enumerate(photos(6))])
+        until(page, "document.querySelectorAll('#photos .bars').length === 6")
+        assert [kind for kind, _ in page.dialogs] == ["prompt"]
+
+
+def test_similar_photos_where_there_is_an_index(browser, tmp_path):
+    import subprocess
+    import sys
+
+    (tmp_path / "photos").mkdir()
+    for index, data in enumerate(photos(6)):
+        (tmp_path / "photos" / f"view {index}.jpg").write_bytes(data)
+    words = [sys.executable, "-m", "mobilenet_hub.cli.main", "embed", tmp_path / "photos", "-o", tmp_path / "features"]
+    subprocess.run(words, check=True, capture_output=True)
+    with running("--index", str(tmp_path / "features")) as server, opened(browser, server.url) as page:
+        hand_over(page, [("mine.jpg", photos(6)[3])])
+        page.wait_for_selector("#photos .similar li")
+        found = page.locator("#photos .similar li").all_inner_texts()
+        assert len(found) == 5
+        assert "view 3.jpg (1.000)" in found[0]
+        assert serious(page) == []
+
+
+def test_a_folder_is_dropped_as_from_the_desktop(page, tmp_path):
+    """By the debugger, as a file manager drops: synthetic events cannot carry folders."""
+    files = photos(3)
+    (tmp_path / "trip" / "day 2").mkdir(parents=True)
+    for name, data in zip(("b.jpg", "a.JPG", "day 2/c.png"), files, strict=True):
+        (tmp_path / "trip" / name).write_bytes(data)
+    (tmp_path / "trip" / "notes.txt").write_text("no photo")
+    (tmp_path / "trip" / ".hidden.jpg").write_bytes(b"")
+    box = page.locator("#drop").bounding_box()
+    place = {"x": box["x"] + 20, "y": box["y"] + 20}
+    data = {"items": [], "files": [str(tmp_path / "trip")], "dragOperationsMask": 1}
+    debugger = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        debugger.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
+    until(page, "document.querySelectorAll('#photos .bars').length === 3")
+    assert page.locator("#photos h3").all_inner_texts() == ["a.JPG", "b.jpg", "c.png"]
+
+
+def test_classes_are_taught_by_the_keyboard_alone(page, tmp_path):
+    def to(name):
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if page.evaluate("[document.activeElement.ariaLabel, document.activeElement.textContent.trim()]").count(
+                name
+            ):
+                return
+            if page.evaluate("document.activeElement.id") == name:
+                return
+        raise AssertionError(f"no {name} by the keyboard")
+
+    to("Teach")
+    page.keyboard.press("Enter")
+    for name in ("red", "white"):
+        until(page, "!document.querySelector('#teach').hidden")
+        page.evaluate("document.activeElement.blur()")
+        to("class-name")
+        page.keyboard.type(name)
+        page.keyboard.press("Enter")
+        until(page, "(n) => [...document.querySelectorAll('#classes h3')].some(h => h.textContent === n)", arg=name)
+    assert serious(page) == []
+    hand_over(page, [("lost.jpg", CAT.read_bytes())], target="#teach h2")
+    assert "onto one of the classes" in page.locator("#teach-status").inner_text()
+    assert page.locator("#photos li").count() == 0
+    for name, colour in (("red", (200, 60, 50)), ("white", (230, 230, 225))):
+        paths = []
+        for file, data in coloured(colour, 6, 5):
+            paths.append(tmp_path / f"{name}{file}")
+            paths[-1].write_bytes(data)
+        page.evaluate("document.activeElement.blur()")
+        to(f"Add photos to {name}")
+        with page.expect_file_chooser() as chooser:
+            page.keyboard.press("Enter")
+        chooser.value.set_files(paths)
+        shown = "(n) => [...document.querySelectorAll('#classes .card')].some("
+        shown += "c => c.querySelector('h3').textContent === n && c.dataset.photos !== '' && "
+        until(page, shown + "c.querySelector('.quiet').textContent === '6 photos')", arg=name)
+    to(f"Hold for photos of the camera for {name}")
+    page.keyboard.down("Space")
+    page.wait_for_selector("#teach-camera")
+    page.keyboard.up("Space")
+    to("Remove red")
+    page.keyboard.press("Enter")
+    until(page, "![...document.querySelectorAll('#classes h3')].some(h => h.textContent === 'red')")
+    page.click("#to-classify")
+    until(page, "stream === null")  # the camera does not go on where nobody sees it

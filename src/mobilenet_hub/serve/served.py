@@ -190,7 +190,8 @@ def served_name(module: str | os.PathLike[str], folder: Path) -> tuple[str, str]
         # A published module in its own format often lies in a folder that is named by its version alone.
         found = None if (folder / CONFIG_FILE).is_file() else module_named_by(folder)
         if found is None:
-            return folder.resolve().name or "module", "1"
+            # Not where a link leads: `shop -> releases/42` is "shop", today and when it leads to 43.
+            return os.path.basename(os.path.abspath(folder)) or "module", "1"  # noqa: PTH100, PTH119
     else:
         found = find_module(module)
     short = found.stem.removeprefix("google/").removeprefix("imagenet/")
