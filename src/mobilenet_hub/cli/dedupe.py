@@ -1,13 +1,15 @@
 """`mobilenet dedupe PHOTOS|FEATURES -o GROUPS`: groups of (nearly) equal photos, moved only in a second call."""
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobilenet_hub.cli.console import note, note_passed_over, print_json, table
 from mobilenet_hub.cli.options import add_force, add_module, add_threads
 from mobilenet_hub.errors import InputError
-from mobilenet_hub.host.progress import Bars
+from mobilenet_hub.host.files import is_file, sha256_of
+from mobilenet_hub.host.progress import Bars, OnProgress, Stage
 
 if TYPE_CHECKING:
     from mobilenet_hub.search.dedupe import Duplicates
@@ -17,10 +19,10 @@ EXAMPLES = (
     "mobilenet dedupe photos -o copies.html",
     "mobilenet dedupe photos -o copies.csv --keep oldest",
     "mobilenet dedupe --from copies.csv --move-to copies",
-    "mobilenet dedupe --undo copies/moved.csv",
+    "mobilenet dedupe --undo copies",
 )
 
-COLUMNS = ("group", "path", "keep", "kind", "similarity")
+COLUMNS = ("group", "path", "keep", "kind", "similarity", "sha256")
 ENDINGS = (".csv", ".jsonl", ".parquet", ".html")
 _MAX_SHOWN = 20  # groups, on the screen
 
@@ -47,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     move = parser.add_argument_group("in a second call")
     move.add_argument("--from", dest="groups", metavar="GROUPS", help="the file of groups, looked through by you")
     move.add_argument("--move-to", metavar="DIR", help="move what is not kept to DIR, with a log")
-    move.add_argument("--undo", metavar="LOG", help="move back what a log says was moved")
+    move.add_argument("--undo", metavar="LOG", help="move back what a log says was moved, or all logs in a folder")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,21 +63,20 @@ def run(args: argparse.Namespace) -> int:
     if not args.photos:
         raise InputError("give photos, or what `mobilenet embed -o` wrote; or --from GROUPS --move-to DIR")
     output = checked_output(args.output, ENDINGS, COLUMNS, overwrite=args.overwrite)
-    with kept_work(output) as work:
-        with Bars(args.quiet) as bars:
-            found = dedupe(
-                args.photos[0] if len(args.photos) == 1 else args.photos,
-                module=args.module,
-                false_pairs=args.false_pairs,
-                threshold=args.threshold,
-                keep=args.keep,
-                against=args.against,
-                work=work,
-                threads=args.threads,
-                on_progress=bars,
-            )
+    with kept_work(output) as work, Bars(args.quiet) as bars:
+        found = dedupe(
+            args.photos[0] if len(args.photos) == 1 else args.photos,
+            module=args.module,
+            false_pairs=args.false_pairs,
+            threshold=args.threshold,
+            keep=args.keep,
+            against=args.against,
+            work=work,
+            threads=args.threads,
+            on_progress=bars,
+        )
         if output is not None:
-            _write(output, found, ", ".join(args.photos))
+            _write(output, found, ", ".join(args.photos), bars)
     if args.json:
         print_json(_as_json(found))
     elif output is None:
@@ -84,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
     if output is not None:
         note(f"{output}: {len(found)} groups", args.quiet)
     note_passed_over(found.passed_over, args.quiet)
+    later = f"{found.newer} photos in groups are newer than their features; if they have changed, embed again"
+    note(later, args.quiet or not found.newer)
     for name, reason in found.skipped:
         note(f"{name}: {reason}")
     return 1 if found.skipped else 0
@@ -103,15 +106,23 @@ def _summary(found: "Duplicates") -> str:
     return f"{copies} copies{listed} in {len(found)} groups of {found.photos} photos; {how}{hashed}{links}"
 
 
-def _rows(found: "Duplicates") -> list[tuple[Any, ...]]:
-    rows: list[tuple[Any, ...]] = []
+def _rows(found: "Duplicates", on_progress: OnProgress) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a file of groups, each with its file's digest: what has changed since is not moved."""
     for number, group in enumerate(found.groups):
-        rows.append((number, group.keep, True, "", 1.0))
-        rows += [(number, other.path, False, other.kind, other.similarity) for other in group.others]
-    return rows
+        yield number, group.keep, True, "", 1.0, _digest(group.keep)
+        for other in group.others:
+            yield number, other.path, False, other.kind, other.similarity, _digest(other.path)
+        on_progress(Stage("groups", "group"), number + 1, len(found.groups))
 
 
-def _write(output: Path, found: "Duplicates", source: str) -> None:
+def _digest(path: str) -> str:
+    try:
+        return sha256_of(Path(path)) if is_file(path) else ""
+    except OSError:
+        return ""
+
+
+def _write(output: Path, found: "Duplicates", source: str, on_progress: OnProgress) -> None:
     from mobilenet_hub.evaluation.page import write_page
     from mobilenet_hub.search.page import dedupe_page
     from mobilenet_hub.search.tables import write_table
@@ -119,7 +130,7 @@ def _write(output: Path, found: "Duplicates", source: str) -> None:
     if output.suffix.lower() == ".html":
         write_page(output, dedupe_page(source, found.groups, _summary(found)))
     else:
-        write_table(output, COLUMNS, _rows(found))
+        write_table(output, COLUMNS, list(_rows(found, on_progress)))
 
 
 def _table(found: "Duplicates") -> str:

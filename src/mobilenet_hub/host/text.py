@@ -1,10 +1,12 @@
 """Text files as people's programs save them: lists, tables and labels that this program reads."""
 
 import os
+import re
 from pathlib import Path
 
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 UTF8_MARK = b"\xef\xbb\xbf"
+_ESCAPED = re.compile(r"\\x([89a-f][0-9a-f])")  # a byte of no UTF-8, as `files.printable` writes it
 
 
 def as_text(data: bytes) -> str:
@@ -32,3 +34,15 @@ def read_text(path: str | os.PathLike[str]) -> str:
         ''
     """
     return as_text(Path(path).read_bytes())
+
+
+def path_of_name(name: str) -> str:
+    r"""Return the path of the file that a table names: bytes that are no UTF-8 stand there as backslash escapes.
+
+    Example:
+        >>> os.fsencode(path_of_name(r"a\xff.jpg"))
+        b'a\xff.jpg'
+    """
+    if "\\x" not in name or os.path.lexists(name):
+        return name
+    return _ESCAPED.sub(lambda found: os.fsdecode(bytes.fromhex(found[1])), name)

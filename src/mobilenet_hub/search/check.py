@@ -196,7 +196,7 @@ def check(
         features = Features(folder)
         known = {os.fspath(path): label for path, _, label in listed}
         names = tuple(sorted(set(known.values())))
-        paths = features.column("path").to_pylist() if features.rows else []
+        paths = features.files()
         labels = np.array([names.index(known.get(path, names[0])) for path in paths], np.int64)
         photos = _Photos(paths, labels, names, [splits.get(path) for path in paths])
         threshold, centres, copies = None, np.arange(features.rows), ()

@@ -65,6 +65,7 @@ class Duplicates(Sequence[Group]):
     links: int  # names of one file, which are no copies
     skipped: tuple[tuple[str, str], ...]  # (name, reason) of photos that could not be read
     passed_over: Mapping[str, int] = field(default_factory=dict)  # files in folders that are no pictures, by suffix
+    newer: int = 0  # photos in groups whose date is later than that of their features: they may have changed since
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -126,7 +127,7 @@ def dedupe(
         if not features.rows:
             return Duplicates((), Threshold(1, 1, None, "too few photos to measure"), 0, 0, 0, *left)
         bar = measure_threshold(features, false_pairs, threshold, hashes)
-        paths = features.column("path").to_pylist()
+        paths = features.files()
         if against is not None:
             pairs = _in_other(features, against, bar, on_progress)
         else:
@@ -134,7 +135,7 @@ def dedupe(
             pairs = _pairs(find_stars(features, order, bar, hashes, on_progress), paths)
         groups, links = _groups(pairs, readers, on_progress)
         hashed = 0 if hashes is None or against is not None else int(np.count_nonzero(hashes[:, 0]))
-        return Duplicates(groups, bar, features.rows, hashed, links, *left)
+        return Duplicates(groups, bar, features.rows, hashed, links, *left, newer=_newer(features, paths, groups))
 
 
 @contextmanager
@@ -170,7 +171,7 @@ def _is_features(path: Path) -> bool:
 
 def _read_hashes(features: Features, on_progress: OnProgress) -> np.ndarray | None:
     """Return hashes of an embedded collection's photos, 0 for those whose path leads to no file; None if all."""
-    paths = features.column("path").to_pylist() if features.rows else []
+    paths = features.files()
     there = [(number, path) for number, path in enumerate(paths) if is_file(path)] if _are_there(paths) else []
     if not there:
         return None
@@ -202,6 +203,17 @@ def _are_there(paths: Sequence[str]) -> bool:
     return any(is_file(path) for path in paths[:: max(1, len(paths) // _LOOKED_FOR)])
 
 
+def _newer(features: Features, paths: Sequence[str], groups: Sequence[Group]) -> int:
+    """Return how many photos in groups have a later date than their features."""
+    members = {group.keep for group in groups} | {other.path for group in groups for other in group.others}
+    newer = 0
+    for shard in features.shards if members else ():
+        made = shard.file.stat().st_mtime
+        mine = (path for path in paths[shard.start : shard.start + shard.rows] if path in members)
+        newer += sum(made < _stat(path)[1] < np.inf for path in mine)
+    return newer
+
+
 def _stat(path: str) -> tuple[int, float]:
     """Return a file's size and date; 0 and infinite where there is none."""
     try:
@@ -231,7 +243,7 @@ def _in_other(features: Features, against: Any, threshold: Threshold, on_progres
             f"{searcher.features.path} was made with another module than {features.path}: their vectors cannot be "
             "compared; embed one of them again"
         )
-    paths = features.column("path").to_pylist()
+    paths = features.files()
     pairs: list[_Pair] = []
     for start, block in features.blocks():
         for first in range(0, len(block), _QUERIES):

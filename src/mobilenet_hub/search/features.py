@@ -17,6 +17,7 @@ from mobilenet_hub.bulk.manifest import MANIFEST_FILE, METADATA_PREFIX, Manifest
 from mobilenet_hub.bulk.single_file import index_of
 from mobilenet_hub.errors import CorruptFileError, InputError
 from mobilenet_hub.host.files import is_file, is_folder
+from mobilenet_hub.host.text import path_of_name
 from mobilenet_hub.search.pages import Run, plain_runs, read_values
 
 INDEX_FOLDER = "index"
@@ -117,6 +118,10 @@ class Features:
         """Return the paths of some rows."""
         names = self.column("path")
         return [names[int(number)].as_py() for number in numbers]
+
+    def files(self) -> list[str]:
+        """Return the paths of all rows as the system writes them: bytes that are no UTF-8 are in them again."""
+        return [path_of_name(path) for path in self.column("path").to_pylist()] if self.rows else []
 
     def column(self, name: str) -> Any:
         """Return a column other than the features of all rows, as pyarrow's ChunkedArray."""

@@ -5,6 +5,8 @@ from html import escape
 from pathlib import PurePath
 
 from mobilenet_hub.evaluation.page import MAX_SHOWN, card, figure, page, table, thumbnail
+from mobilenet_hub.host.files import printable
+from mobilenet_hub.host.text import path_of_name
 from mobilenet_hub.search.check import Findings, summary
 from mobilenet_hub.search.dedupe import Group
 from mobilenet_hub.search.similar import Match
@@ -15,7 +17,7 @@ _MAX_FINDINGS = 60  # of a kind
 def picture(path: str, caption: str, file: str | None = None) -> str:
     """Return a photo with a line beneath, and its file's name."""
     name = PurePath(path).name if file is None else file
-    return figure(thumbnail(path), "", escape(caption), name, path)
+    return figure(thumbnail(path_of_name(path)), "", escape(caption), printable(name), printable(path))
 
 
 def pictures(shown: Sequence[tuple[str, str]]) -> str:
