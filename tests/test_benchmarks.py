@@ -147,6 +147,12 @@ def test_search(tmp_path):
     assert [folder.name for folder in tmp_path.iterdir()] == ["features"]
 
 
+def test_copies(photos):
+    printed = run("benchmarks/copies.py", photos, "--count", 2)
+    assert "| same file | " in printed
+    assert "| --false-pairs 1e-06, of photos alone | " in printed
+
+
 @pytest.mark.parametrize("what", ["archives", "readers"])
 def test_fuzzing(what):
     if what == "readers":

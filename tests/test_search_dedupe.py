@@ -187,6 +187,20 @@ def test_cells_find_what_comparing_all_finds(tmp_path, monkeypatch):
     assert np.array_equal(cells.centre[cells.centre], cells.centre)  # stars, no chains
 
 
+def test_hashes_tell_copies_from_photos_of_one_subject(tmp_path):
+    """Rows at a cosine of 0.9 with row 0; what decides is in how many bits their hashes differ."""
+    turned = np.array([[1, 0], *[[0.9, np.sqrt(1 - 0.81)]] * 3], np.float32)
+    features = Features(write_features(tmp_path / "f", turned))
+    plain = np.uint64(0x7FFF_FFFF_0000_0001)
+    hashes = np.array([[plain ^ np.uint64(2**bits - 1), 0x5555_5555_5555_5555] for bits in (0, 20, 21, 40)], np.uint64)
+    threshold = Threshold(0.92, 0.5, 1e-6, "measured", (0.89, 0.95))
+    assert find_stars(features, np.arange(4), threshold, hashes).centre.tolist()[:2] == [0, 0]
+    for row in (2, 3):
+        assert find_stars(features, np.array([0, row, 1, 5 - row]), threshold, hashes).centre[row] != 0
+    given = Threshold(0.89, 0.5, None, "given")
+    assert find_stars(features, np.arange(4), given, hashes).centre.tolist() == [0, 0, 0, 0]
+
+
 def test_very_many_equal_photos_take_little_time(tmp_path):
     vectors = np.tile(clustered(1, 64), (100_000, 1))
     folder = write_features(tmp_path / "f", vectors, half=True, shard_size=16384)

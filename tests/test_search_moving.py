@@ -130,14 +130,16 @@ def test_links_and_what_another_group_keeps_stay(tmp_path):
     photos = tmp_path / "photos"
     groups = collection(photos, ["1.jpg", "2.jpg"])
     (photos / "a/1.jpg").unlink()
-    (photos / "a/1.jpg").symlink_to(photos / "b/1.jpg")
+    (photos / "a/1.jpg").symlink_to("../b/1.jpg")
     rows = list(csv.reader(groups.read_text().splitlines()))
     rows.append(["1", str(photos / "kept/1.jpg"), "false", "near", "0.9", ""])
     with groups.open("w", newline="") as stream:
         csv.writer(stream).writerows(rows)
     done = move_copies(groups, tmp_path / "moved")
     reasons = {Path(path).parent.name: reason for path, reason in done.left}
-    assert reasons == {"a": "it is a symbolic link", "kept": "another group keeps it"}
+    assert reasons["kept"] == "another group keeps it"
+    assert "symbolic link" in reasons["a"]
+    assert len(reasons) == 2
     assert (photos / "kept/1.jpg").exists()
 
 

@@ -71,6 +71,7 @@ class Mislabelled:
     suggested: str
     confidence: float  # by how much likelier the suggested class is, 0 to 1
     neighbours: tuple[str, ...]  # the photos nearest to it
+    neighbour_labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +250,7 @@ def _copies(photos: _Photos, centre: np.ndarray, similarity: np.ndarray) -> tupl
         label, of_label = (photos.names[photos.labels[each]] for each in (row, star))
         near = min(float(similarity[row]), 1.0)
         found.append(Copy(path, label, photos.splits[row], of, of_label, photos.splits[star], kind, near))
-    found.sort(key=lambda copy: (not copy.across_classes, not copy.across_split, copy.path))
+    found.sort(key=lambda copy: (not copy.across_classes, not copy.across_split, -copy.similarity, copy.path))
     return tuple(found)
 
 
@@ -286,6 +287,7 @@ def _mislabelled(
             photos.names[suggested[row]],
             float(margin[row]),
             tuple(photos.paths[int(other)] for other in nearest[row][:_SHOWN_NEIGHBOURS]),
+            tuple(photos.names[photos.labels[int(other)]] for other in nearest[row][:_SHOWN_NEIGHBOURS]),
         )
         for row in worst
     )

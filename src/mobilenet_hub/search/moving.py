@@ -62,7 +62,7 @@ def move_copies(groups: str | os.PathLike[str], folder: str | os.PathLike[str]) 
     """Move what is not kept into a folder, as `GROUPS` says that `dedupe` wrote.
 
     A copy stays where it is if the photo to keep is not there, so that of no group all is moved; if one of the two has
-    changed since `GROUPS` was written; and if it is a symbolic link, which takes no room.
+    changed since `GROUPS` was written; and if it is a symbolic link with a relative target, which the move would break.
 
     Raises:
         InputError: the file has no groups.
@@ -148,8 +148,8 @@ def _why_not_kept(keep: _Photo | None) -> str | None:
 
 def _why_not(photo: _Photo, keep: _Photo, spared: set[Path]) -> str | None:
     path = Path(photo.path)
-    if path.is_symlink():
-        return "it is a symbolic link"
+    if path.is_symlink() and not path.readlink().is_absolute():
+        return "it is a symbolic link that would lead nowhere from another place"
     if not is_file(path):
         return "it is not there, or in an archive"
     if path.samefile(keep.path):
@@ -225,7 +225,10 @@ def _move(path: Path, target: Path) -> None:
         except FileExistsError:
             raise
         except OSError:
-            _copy(path, target)
+            if path.is_symlink():
+                target.symlink_to(path.readlink())
+            else:
+                _copy(path, target)
     try:
         path.unlink()
     except OSError:

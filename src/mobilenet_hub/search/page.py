@@ -77,7 +77,7 @@ def check_page(found: Findings) -> str:
     """
     sections = [card("Summary", table(("found", "number", "which means"), _counted(found)), "") if found.found else ""]
     for copies, heading in (
-        ([c for c in found.duplicated if c.across_classes], "The same photo in two classes"),
+        ([c for c in found.duplicated if c.across_classes], "The same photo, or nearly, in two classes"),
         ([c for c in found.duplicated if c.across_split and not c.across_classes], "Copies across the split"),
         ([c for c in found.duplicated if not c.across_split and not c.across_classes], "Copies in one class"),
     ):
@@ -92,7 +92,12 @@ def check_page(found: Findings) -> str:
         sections.append(card(heading, pictures(shown), _more(len(copies))) if copies else "")
     rows = [
         f"<h3>{escape(each.label)}, probably {escape(each.suggested)} ({each.confidence:.2f})</h3>"
-        + pictures([(each.path, f"labelled {each.label}"), *((path, "near it") for path in each.neighbours)])
+        + pictures(
+            [
+                (each.path, f"labelled {each.label}"),
+                *zip(each.neighbours, (f"near it: {label}" for label in each.neighbour_labels), strict=False),
+            ]
+        )
         for each in found.mislabelled[:_MAX_FINDINGS]
     ]
     wrong = f"By a classifier that has not seen them, and by their neighbours. {_more(len(found.mislabelled))}"

@@ -20,6 +20,8 @@ from mobilenet_hub.search.threshold import Threshold
 
 HASH_BITS = 8  # hashes that differ in no more are near, where the features are not far apart
 _SURE_BITS = 2  # and in no more whatever the features are: gray copies can be far from coloured ones
+_ALIKE_BITS = 20  # where features are near: copies that are cut by 5 % or turned by 5 degrees differ in no more
+_ROUNDING = 1e-6  # of float32
 _WHOLE = 8192  # rows that are compared all with all
 _PROBES = 2
 _BLOCK = 256  # centres that are compared at a time
@@ -27,6 +29,9 @@ _ITERATIONS = 5
 _SAMPLE_OF_CELL = 32  # rows for each cell that its centre is computed from
 _ROUNDS = 3  # a row whose centre became another's copy is compared again
 _ASSIGNED = 8192  # rows that are given their cells at a time
+
+_Edges = tuple[np.ndarray, np.ndarray, np.ndarray]  # copies, their centres, similarities
+_Compared = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]  # vectors, signs of hashes, of mirrored ones
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,8 @@ def find_stars(
     rank[order] = np.arange(features.rows)
     centre, similarity = np.arange(features.rows), np.ones(features.rows, np.float32)
     if features.rows <= _WHOLE:
-        for copy, star, near in _compare(features, order, threshold, hashes):
-            centre[copy], similarity[copy] = star, near
+        for copies, stars, near in _compare(features, order, threshold, hashes):
+            centre[copies], similarity[copies] = stars, near
         return Stars(centre, similarity)
     index = open_index(features, on_progress)[0]
     left = order
@@ -106,43 +111,56 @@ def _edges(
     threshold: Threshold,
     hashes: np.ndarray | None,
     on_progress: OnProgress,
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+) -> Iterator[_Edges]:
     """Yield (copies, centres, similarities) of stars within cells."""
     done = 0
     for cell in _cells(index, np.sort(rows)):
-        members = cell[np.argsort(rank[cell])]
-        found = list(_compare(features, members, threshold, hashes))
-        if found:
-            copies, stars, near = zip(*found, strict=True)
-            yield (
-                np.concatenate(copies),
-                np.repeat(np.array(stars, np.int64), [len(each) for each in copies]),
-                np.concatenate(near),
-            )
-        done += len(members)
+        yield from _compare(features, cell[np.argsort(rank[cell])], threshold, hashes)
+        done += len(cell)
         on_progress(Stage("copies", "photo"), done // _PROBES, len(rows))
 
 
 def _compare(
     features: Features, members: np.ndarray, threshold: Threshold, hashes: np.ndarray | None
-) -> Iterator[tuple[np.ndarray, int, np.ndarray]]:
-    """Yield (copies, centre, similarities) of the stars among some rows, given in their order of preference."""
+) -> Iterator[_Edges]:
+    """Yield (copies, centres, similarities) of the stars among some rows, given in their order of preference."""
     free = members  # neither centre nor copy so far
     vectors = _Vectors(features, hashes, members)
     while len(free):
-        block, rest = free[:_BLOCK], free
+        block, rest = free[:_BLOCK], free[_BLOCK:]
         head = vectors.of(block)
-        taken = np.zeros(len(rest), bool)
-        near, alike = vectors.compared(head, rest, threshold)
+        near, alike = _compared(head, head, threshold)
+        owner = np.full(len(block), -1)
         for place in range(len(block)):
-            if taken[place]:
-                continue
-            taken[place] = True
-            copies = alike[place] & ~taken
-            if copies.any():
-                yield rest[copies], int(block[place]), near[place, copies]
-                taken |= copies
-        free = rest[~taken]
+            if owner[place] < 0:
+                owner[(owner < 0) & alike[place]] = place
+                owner[place] = place
+        centres = np.unique(owner)
+        copies = np.flatnonzero(owner != np.arange(len(block)))
+        yield block[copies], block[owner[copies]], near[owner[copies], copies]
+        head = vectors.of(block[centres])
+        left: list[np.ndarray] = []
+        for start in range(0, len(rest), _WHOLE):
+            part = rest[start : start + _WHOLE]
+            near, alike = _compared(head, vectors.of(part), threshold)
+            first, taken = alike.argmax(0), alike.any(0)
+            yield part[taken], block[centres[first[taken]]], near[first[taken], np.flatnonzero(taken)]
+            left.append(part[~taken])
+        free = np.concatenate(left) if left else rest
+
+
+def _compared(head: _Compared, rows: _Compared, threshold: Threshold) -> tuple[np.ndarray, np.ndarray]:
+    """Return similarities, float32 [heads, rows], and whether they are near."""
+    near = head[0] @ rows[0].T
+    if rows[1] is None or head[1] is None or head[2] is None:
+        return near, near >= threshold.cosine - _ROUNDING
+    hashes_alike, unlike = threshold.with_hashes or (threshold.cosine, threshold.cosine)
+    alike = near >= unlike - _ROUNDING
+    agree = np.maximum(head[1] @ rows[1].T, head[2] @ rows[1].T)  # 64 less twice the bits that differ
+    alike |= (agree >= 64 - 2 * _ALIKE_BITS) & (near >= hashes_alike - _ROUNDING)
+    alike |= (agree >= 64 - 2 * HASH_BITS) & (near >= threshold.loose)
+    alike |= agree >= 64 - 2 * _SURE_BITS
+    return near, alike
 
 
 class _Vectors:
@@ -154,7 +172,7 @@ class _Vectors:
         self._sorted = np.sort(members)
         self._held = directions(features.rows_of(self._sorted)) if len(members) <= _WHOLE else None
 
-    def of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    def of(self, rows: np.ndarray) -> _Compared:
         """Return directions, and the signs of the hashes of the pictures and their mirror images."""
         if self._held is not None:
             vectors = self._held[np.searchsorted(self._sorted, rows)]
@@ -163,23 +181,6 @@ class _Vectors:
         if self._hashes is None:
             return vectors, None, None
         return vectors, signs(self._hashes[rows, 0]), signs(self._hashes[rows, 1])
-
-    def compared(
-        self, head: tuple[np.ndarray, np.ndarray | None, np.ndarray | None], rows: np.ndarray, threshold: Threshold
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return similarities, float32 [heads, rows], and whether they are near."""
-        near = np.empty((len(head[0]), len(rows)), np.float32)
-        alike = np.empty(near.shape, bool)
-        for start in range(0, len(rows), _WHOLE):
-            part = slice(start, start + _WHOLE)
-            vectors, plain, _ = self.of(rows[part])
-            near[:, part] = head[0] @ vectors.T
-            alike[:, part] = near[:, part] >= threshold.cosine - 1e-6  # float32
-            if plain is not None and head[1] is not None and head[2] is not None:
-                agree = np.maximum(head[1] @ plain.T, head[2] @ plain.T)  # 64 less twice the bits that differ
-                alike[:, part] |= (agree >= 64 - 2 * HASH_BITS) & (near[:, part] >= threshold.loose)
-                alike[:, part] |= agree >= 64 - 2 * _SURE_BITS
-        return near, alike
 
 
 def _cells(index: Index, rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -3,6 +3,10 @@
 Of different photos the share of pairs within a distance d = 1 - cosine of each other grows as a power of d, over many
 decades, whatever the module (docs/search.md). The power is fitted where pairs are many, on a sample from which obvious
 copies are taken out, and followed down to the share of false pairs that is allowed.
+
+Different photos of one subject are as near as changed copies, but their light and dark lie elsewhere: of 1,750 pairs
+of Tiny ImageNet's photos above the threshold one in twenty had hashes as alike as copies have (docs/search.md). So
+where there are hashes, a cosine that ten times the share reaches is enough if they are alike; if not, that of a tenth.
 """
 
 from dataclasses import dataclass
@@ -14,7 +18,7 @@ from mobilenet_hub.search.features import Features, directions
 from mobilenet_hub.search.hashes import signs
 
 DEFAULT_FALSE_PAIRS = 1e-6
-_FALSE_PHOTOS = 0.01  # without a wish: in a large collection no more false pairs than this share of its photos
+_FALSE_PHOTOS = 0.001  # without a wish: in a large collection no more false pairs than this share of its photos
 _SAMPLE = 4096
 _OBVIOUS = 0.97  # copies of this cosine, or whose hashes differ in no more than _OBVIOUS_BITS, are left out
 _OBVIOUS_BITS = 4
@@ -25,6 +29,7 @@ _LEAST, _MOST = 0.5, 0.9995
 # Hashes only count among the pairs that are this alike: 30 % of different ones, fewer in a large collection, where
 # more pairs have like hashes by chance.
 _LOOSE_SHARE, _LOOSE_PHOTOS = 0.3, 3000
+_HASH_TELLS = 10.0  # times the share of false pairs where hashes are alike; a part of it where they are not
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class Threshold:
     loose: float  # or at least this, and hashes that hardly differ
     false_pairs: float | None  # the share of pairs of different photos that is expected to be as near; None: not known
     source: str  # "measured", "given", or "too few photos to measure"
+    with_hashes: tuple[float, float] | None = None  # instead of `cosine`: where hashes are alike; where they are not
 
 
 def measure_threshold(
@@ -45,7 +51,7 @@ def measure_threshold(
     Args:
         features: the collection.
         false_pairs: the share of pairs of different photos that may be taken for copies; None: 1e-6, and less in a
-            large collection, where it would be more than 1 % of the photos.
+            large collection, where it would be more than one in a thousand photos.
         given: the threshold itself, instead.
         hashes: uint64 [rows, 2], where there are some.
 
@@ -69,8 +75,12 @@ def measure_threshold(
         share = float(np.exp((np.log(max(1 - given, 1e-6)) - start) / power))
         return Threshold(given, min(loose, given), share, "given")
     wanted = false_pairs or min(DEFAULT_FALSE_PAIRS, 2 * _FALSE_PHOTOS / features.rows)
-    cosine = float(np.clip(1 - np.exp(start + power * np.log(wanted)), _LEAST, _MOST))
-    return Threshold(cosine, min(loose, cosine), wanted, "measured")
+
+    def reached_by(share: float) -> float:
+        return float(np.clip(1 - np.exp(start + power * np.log(share)), _LEAST, _MOST))
+
+    cosine, alike, unlike = (reached_by(wanted * times) for times in (1, _HASH_TELLS, 1 / _HASH_TELLS))
+    return Threshold(cosine, min(loose, alike), wanted, "measured", (alike, unlike))
 
 
 def _foreign(features: Features, hashes: np.ndarray | None) -> np.ndarray:
