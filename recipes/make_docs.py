@@ -3,6 +3,7 @@
 A part of a page stands between `<!-- made: NAME -->` and `<!-- end -->`; docs/modules.md is made whole.
 """
 
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -66,7 +67,50 @@ def which() -> str:
     return header + "".join(f"| {wish} | `{name}` | {top1} | {macs / 1e6:.0f} M |\n" for wish, name, top1, macs in rows)
 
 
-PARTS: dict[str, Callable[[], str]] = {"formats": formats, "environment": environment, "which": which}
+def schemas() -> str:
+    """Return a table of keys for each definition of docs/schemas.json that stands for a file or a command."""
+    definitions = json.loads((ROOT / "docs/schemas.json").read_text("utf-8"))["$defs"]
+    parts = []
+    for name, definition in definitions.items():
+        title = name if "." in name else f"mobilenet {name}"
+        if "." not in name and "--json" not in name:
+            if definition["type"] != "object":
+                continue
+            title = name
+        inner = definition["items"] if definition["type"] == "array" else definition
+        sentences = [inner.get("description", ""), "A list of these:" if definition["type"] == "array" else ""]
+        rows = []
+        for key, one in inner["properties"].items():
+            optional = "" if key in inner["required"] else " (optional)"
+            rows.append(f"| `{key}`{optional} | {_type(one)} | {one.get('description', '')} |".replace("|  |", "| |"))
+        head = [f"## {title}", "", *(line for text in sentences if text for line in (text, ""))]
+        parts += [*head, "| key | value | |", "|---|---|---|", *rows, ""]
+    return "\n".join(parts)
+
+
+def _type(one: dict) -> str:
+    if "$ref" in one:
+        name = one["$ref"].rpartition("/")[2]
+        return {"size": "[height, width]", "classes": "list of objects"}.get(name, f"[{name}](#{name})")
+    if "anyOf" in one:
+        return " or ".join(map(_type, one["anyOf"]))
+    if "enum" in one:
+        return ", ".join(f"`{value}`" for value in one["enum"])
+    if "const" in one:
+        return f"`{one['const']}`"
+    if one.get("type") == "array":
+        inner = _type(one["items"]) if "type" in one.get("items", {}) else ""
+        return f"list of {inner.replace('list', 'lists') if 'list' in inner else inner + 's'}" if inner else "list"
+    kinds = one.get("type", "anything")
+    return " or ".join([kinds] if isinstance(kinds, str) else kinds)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "formats": formats,
+    "environment": environment,
+    "which": which,
+    "schemas": schemas,
+}
 
 
 def made(text: str) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -106,7 +105,7 @@ class Metrics:
         gaps = sum(bin.images * abs(bin.confidence - bin.accuracy) for bin in self.reliability)
         return gaps / self.images if self.images else float("nan")
 
-    def to_json(self, labels: Sequence[str]) -> dict[str, Any]:
+    def to_json(self, labels: Sequence[str]) -> dict[str, object]:
         """Return plain values for metrics.json, rounded to what the number of photos can carry."""
         if not self.images:
             return {"images": 0, "accuracy": None, "interval": None}

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -41,11 +40,11 @@ class Proof:
     difference: float  # the largest, over all outputs
     tolerance: float  # what was allowed
     top1_agreement: float | None  # how many images have the same first class; None where there are no classes
-    choices: dict[str, Any]  # the module and the options
+    choices: dict[str, object]  # the module and the options
     warnings: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()  # what was to calibrate with, and is no photo
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return plain values."""
         return {**asdict(self), "skipped": [{"path": skip.name, "reason": skip.reason} for skip in self.skipped]}
 

@@ -123,7 +123,7 @@ class Findings:
         first = dict(reversed(listed))
         return [(path, first[path]) for path in dict.fromkeys(path for path, _ in listed)]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return plain values."""
 
         def plain(value: Any) -> Any:
