@@ -135,6 +135,8 @@ def test_losses_of_a_frozen_layer_can_be_added_up(hub, golden_module):
 
 def test_a_resolved_handle_is_a_string_to_old_code(hub):
     assert hub.resolve("starter") + "/assets" == f"{hub.resolve('starter')}/assets"
+    assert hub.resolve("starter").endswith("starter") and hub.resolve("starter").split("/")[-1] == "starter"
+    assert not hasattr(hub.resolve("starter"), "nothing")
 
 
 def test_a_module_spec_as_retrain_has_it(hub, golden_module):

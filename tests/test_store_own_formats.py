@@ -12,6 +12,7 @@ from modules import published_archive
 from small_photos import jpeg
 
 from mobilenet_hub.cli.main import main
+from mobilenet_hub.errors import InvalidModuleError
 from mobilenet_hub.inference.bench import bench
 from mobilenet_hub.inference.embed import Embedder
 from mobilenet_hub.weights.convert import convert
@@ -90,6 +91,25 @@ def test_converted_by_address(places, tmp_path):
     assert (tmp_path / "module/weights.safetensors").read_bytes() == (
         places["root"] / "converted/weights.safetensors"
     ).read_bytes()
+
+
+def test_the_folder_around_the_versions_says_which_there_are(places):
+    with pytest.raises(InvalidModuleError, match=f"did you mean {places['folder']}"):
+        Embedder(places["folder"].rpartition("/")[0])
+
+
+def test_kaggles_path_says_the_image_size_where_the_files_do_not(tmp_path):
+    """Version 4 of a MobileNet V1 takes any size, and has no description that says at which it was trained."""
+    name = "google/imagenet/mobilenet_v1_025_192/classification/4"
+    folder = tmp_path / "models/google/mobilenet-v1/tensorFlow2/025-192-classification/1"
+    folder.mkdir(parents=True)
+    archive, _ = published_archive(folder, name)
+    assert main(["convert", str(folder), "-o", str(tmp_path / "by path"), "--quiet"]) == 0
+    file = tmp_path / "mobilenet-v1-tensorflow2-025-192-classification-v1.tar.gz"
+    file.write_bytes(archive)
+    assert main(["convert", str(file), "-o", str(tmp_path / "by name"), "--quiet"]) == 0
+    for made in ("by path", "by name"):
+        assert json.loads((tmp_path / made / "module.json").read_text())["image_size"] == [192, 192]
 
 
 def test_evaluated(places, tmp_path, capsys):

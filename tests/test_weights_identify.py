@@ -64,6 +64,9 @@ def test_the_likeliest_of_equal_multipliers(name, multiplier, path, found):
     [
         ("mobilenet_v1_0.25_128.ckpt", None, None, (128, 128)),
         ("downloads/mobilenet_v1_025_160/variables", None, None, (160, 160)),
+        ("/kaggle/input/mobilenet-v1/tensorflow2/025-192-feature-vector/2", None, None, (192, 192)),
+        ("kagglehub/models/google/mobilenet-v1/tensorFlow2/025-128-classification/1", None, None, (128, 128)),
+        ("mobilenet-v1-tensorflow1-025-160-feature-vector-v1", None, None, (160, 160)),
         ("weights", (96, 128), None, (96, 128)),
         ("mobilenet_v1_0.25_128.ckpt", (128, 128), None, (128, 128)),
         ("mobilenet_v1_0.25_128.ckpt", None, (224, 224), (224, 224)),

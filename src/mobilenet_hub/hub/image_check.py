@@ -14,6 +14,7 @@ import keras  # noqa: TID253 (this file is itself imported only where Keras is w
 import numpy as np
 from keras import ops  # noqa: TID253
 
+from mobilenet_hub.architecture import INPUT_CHANNELS
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.hub.contract import Contract
 from mobilenet_hub.keras.kernels import Tensor
@@ -61,6 +62,10 @@ class ImageCheck:
         if isinstance(images, keras.KerasTensor):
             return images
         tensor = ops.convert_to_tensor(images)
+        if self.contract.size and keras.backend.backend() == "tensorflow" and None in tensor.shape[1:3]:
+            import tensorflow as tf
+
+            tensor = tf.ensure_shape(tensor, (None, *self.contract.size, INPUT_CHANNELS))  # looked at when it runs
         if self._warned or tensor.shape[0] == 0:
             return tensor
         if has_values(tensor):

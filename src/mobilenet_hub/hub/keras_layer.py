@@ -99,7 +99,7 @@ class KerasLayer(keras.layers.Layer):
             # Keras 3 would rather see an Input layer than `input_shape`; old code cannot know, and both work.
             warnings.filterwarnings("ignore", message=".*input_shape.*", category=UserWarning)
             # Images stay float32 until they are scaled, whatever the policy; the network casts by itself.
-            super().__init__(**{"autocast": False, **layer_kwargs})
+            super().__init__(**{"autocast": False, **_of_keras_3(layer_kwargs)})
         if isinstance(handle, LoadedModule):
             handle.give_to(self)
             self.contract, self.network = handle.contract, handle.network
@@ -160,11 +160,13 @@ class KerasLayer(keras.layers.Layer):
         return shapes if isinstance(output_shape, Mapping) else shapes[self._key]
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call the layer; a number among a signature's inputs (`batch_norm_momentum`) becomes an array for Keras."""
+        """Call the layer; numbers, alone or in lists, become arrays for Keras."""
         if type(inputs).__module__.startswith(_KERAS_2):
             raise InputError(_NOT_KERAS_2)
         if isinstance(inputs, Mapping):
             inputs = {key: np.float32(v) if isinstance(v, int | float) else v for key, v in inputs.items()}
+        elif isinstance(inputs, list | tuple) and not any(hasattr(one, "shape") for one in inputs):
+            inputs = np.asarray(inputs, np.float32)
         return super().__call__(inputs, *args, **kwargs)
 
     @property
@@ -283,8 +285,7 @@ class KerasLayer(keras.layers.Layer):
             fields["image_size"] = tuple(fields["image_size"])
             contract = find_contract(handle, ModuleConfig(**fields, variant=Variant.of(description)))
         else:  # of tensorflow_hub's own layer
-            shape = config.pop("batch_input_shape", None)  # Keras 2's
-            config |= {"input_shape": tuple(shape[1:])} if shape else {}
+            shape = config.get("batch_input_shape")
             contract = describe(handle, config.get("name", ""), shape[1:3] if shape else None)
             if contract is None:
                 return cls(handle, **config)
@@ -326,6 +327,14 @@ class KerasLayer(keras.layers.Layer):
                 f"the saved weights, or fetch the module with `mobilenet pull {self.contract.name}`"
             )
         self._awaits_weights = False
+
+
+def _of_keras_3(layer_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a layer as Keras 3 takes them, of those of Keras 2: the batch's size is not stated."""
+    known = {key: value for key, value in layer_kwargs.items() if key not in ("batch_input_shape", "batch_size")}
+    if shape := layer_kwargs.get("batch_input_shape"):
+        known["input_shape"] = tuple(shape[1:])
+    return known
 
 
 def _checked_arguments(arguments: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import os
 import weakref
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,11 +20,15 @@ from mobilenet_hub.hub.contract import (
 )
 from mobilenet_hub.hub.image_check import ImageCheck
 from mobilenet_hub.hub.running import build_network, check_momentum, run_signature
+from mobilenet_hub.hub.saved_model import reusable, trackable
 from mobilenet_hub.keras.kernels import Tensor
 from mobilenet_hub.keras.mobilenet import MobileNet
+from mobilenet_hub.keras.tracing import as_it_stands
+
+_Trackable = object if TYPE_CHECKING else trackable()
 
 
-class LoadedModule:
+class LoadedModule(_Trackable):
     """A callable module with its variables, losses and signatures.
 
     Attributes:
@@ -43,6 +47,7 @@ class LoadedModule:
             {name: _Signature(self, name, train_graph) for name in contract.signatures}
         )
 
+    @as_it_stands
     def __call__(
         self,
         images: Any,
@@ -89,6 +94,10 @@ class LoadedModule:
             )
         self._layer = weakref.ref(layer)
 
+    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
+        """Return what TensorFlow saves of it, on its backend."""
+        return reusable(self, save_type, **kwargs) if save_type == "savedmodel" else {"network": self.network}
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the contract and the weights; the module made of them has variables of its own."""
         return _unpickled, (self.contract, self.network.slim_weights(), self._train_graph)
@@ -127,6 +136,7 @@ class _Signature:
         self.name = name
         self.train_graph = train_graph
 
+    @as_it_stands
     def __call__(self, *args: Any, **inputs: Any) -> dict[str, Tensor]:
         contract = self.module.contract
         if len(args) > 1 or (args and inputs):
@@ -136,6 +146,21 @@ class _Signature:
         # Momentum 1 leaves the moving statistics as they are: a signature of the original never updated them.
         momentum = 1.0 if self.train_graph else None
         return run_signature(self.module.network, self.module.check, self.name, images, self.train_graph, momentum)
+
+    @property
+    def structured_input_signature(self) -> tuple[tuple[()], dict[str, Any]]:
+        """The positional inputs, of which there are none, and the named ones: shapes and dtypes."""
+        return (), dict(self.module.contract.input_info(self.name))
+
+    @property
+    def inputs(self) -> list[Any]:
+        """The inputs' shapes and dtypes."""
+        return list(self.module.contract.input_info(self.name).values())
+
+    @property
+    def outputs(self) -> list[Any]:
+        """The outputs' shapes and dtypes."""
+        return list(self.structured_outputs.values())
 
     @property
     def structured_outputs(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from mobilenet_hub.hub.contract import Contract, TensorInfo, check_tags, open_co
 from mobilenet_hub.hub.image_check import ImageCheck
 from mobilenet_hub.hub.running import build_network, check_momentum, run_signature
 from mobilenet_hub.keras.kernels import Tensor
+from mobilenet_hub.keras.tracing import as_it_stands
 from mobilenet_hub.module import find_published
 from mobilenet_hub.store import is_local
 
@@ -70,6 +71,7 @@ class Module:
         self.network = build_network(self.contract, weights)
         self.check = ImageCheck(self.contract)
 
+    @as_it_stands
     def __call__(
         self,
         inputs: Any = None,

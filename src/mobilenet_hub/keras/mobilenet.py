@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import keras  # noqa: TID253 (this file is itself imported only where Keras is wanted)
@@ -203,7 +204,7 @@ class MobileNet(keras.Model):
     def regularization_losses(self) -> list[Callable[[], Tensor]]:
         """The L2 terms, one function without arguments for each, whether or not the model is trainable."""
         return [
-            lambda variable=variable: variable.regularizer(variable)
+            partial(variable.regularizer, variable)
             for variable in self.slim_variables.values()
             if variable.regularizer is not None
         ]

@@ -9,6 +9,7 @@ import keras  # noqa: TID253 (this file is itself imported only where Keras is w
 from mobilenet_hub.errors import InputError
 
 _Made = TypeVar("_Made")
+_Function = TypeVar("_Function", bound=Callable)
 
 
 def apart(make: Callable[[], _Made]) -> _Made:
@@ -35,6 +36,15 @@ def _is_tracing() -> bool:
     import tensorflow as tf
 
     return not tf.executing_eagerly()
+
+
+def as_it_stands(function: _Function) -> _Function:
+    """Keep TensorFlow's AutoGraph, which rewrites what a `tf.function` calls, away from a function."""
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return tf.autograph.experimental.do_not_convert(function)
 
 
 def refuse_tensorflow1_graphs(what: str) -> None:

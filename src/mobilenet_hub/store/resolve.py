@@ -4,6 +4,7 @@ import os
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from mobilenet_hub.store.places import module_named_by
 
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
 _PUBLISHED_FILES = ("saved_model.pb", "tfhub_module.pb")
+_NEAR = 3  # names that an error proposes at most
 STARTER = Path(__file__).resolve().parents[1] / "starter"
 
 
@@ -77,6 +79,12 @@ class _ModuleFolder(type(Path())):
 
     def __add__(self, other: str) -> str:
         return str(self) + other
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a string's method that no path has, as `split` or `endswith`."""
+        if name.startswith("_") or not hasattr(str, name):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+        return getattr(str(self), name)
 
 
 def _holds_another_format(path: Path) -> bool:
@@ -205,12 +213,23 @@ def weights_sha256(found: Path | Module) -> str:
 
 def _not_a_module(path: Path) -> InvalidModuleError | ModuleUnavailableError:
     if exists(path):
+        if inner := _modules_in(path):
+            return InvalidModuleError(f"{path} is not a module folder, but holds such; did you mean {inner}?")
         return InvalidModuleError(
             f"{path} is not a module folder: it has no {CONFIG_FILE}; `mobilenet convert {path} -o DIR` makes one of "
             "any supported file or folder"
         )
     near = _near_folders(path)
     return ModuleUnavailableError(f"{path} does not exist" + (f"; did you mean {near}?" if near else ""))
+
+
+def _modules_in(path: Path) -> str:
+    """Return the module folders in a folder, as Kaggle keeps one for each version; "" where there is none."""
+    try:
+        there = [one for one in sorted(path.iterdir()) if is_file(one / CONFIG_FILE) or _holds_another_format(one)]
+    except OSError:
+        return ""
+    return " or ".join(map(str, there[:_NEAR]))
 
 
 def _near_folders(path: Path) -> str:
@@ -221,5 +240,5 @@ def _near_folders(path: Path) -> str:
         there = {folder.name: folder for folder in path.parent.iterdir() if is_file(folder / CONFIG_FILE)}
     except OSError:
         return ""
-    near = [there[name] for name in get_close_matches(path.name, there, n=3, cutoff=0.7)]
+    near = [there[name] for name in get_close_matches(path.name, there, n=_NEAR, cutoff=0.7)]
     return " or ".join(f"{'' if folder.is_absolute() else './'}{folder}" for folder in near)

@@ -30,6 +30,8 @@ LEAVES = ("weights", "depthwise_weights", "biases", "gamma", "beta", "moving_mea
 _SCOPED = re.compile(r"(?:^|/)((?:MobilenetV1|MobilenetV2)/.+)")
 _CLASSIFIER = "/Logits/Conv2d_1c_1x1/biases"
 _NAME = re.compile(r"mobilenet_(v[12])_(\d\.\d+|\d{3})_(\d{2,4})(?!\d)")
+# Kaggle's folders, of /kaggle/input and of kagglehub's cache alike, and its archives' names.
+_KAGGLE = re.compile(r"mobilenet-(v[12])[/-]tensorflow[12][/-](\d{3})-(\d{2,3})-(?:feature-vector|classification)")
 _MAX_DECIMALS = 9
 TEACHABLE_MACHINE_SCALE, _TEACHABLE_MACHINE_HIDDEN = 255 / 127, 100
 _RETRAIN, _RETRAIN_SCALE = "final_training_ops", 255 / 128
@@ -289,9 +291,12 @@ def _named_configuration(path: Path) -> tuple[str, float, int] | None:
     Example:
         >>> _named_configuration(Path("mobilenet_v1_0.25_128.ckpt"))
         ('mobilenet_v1', 0.25, 128)
+        >>> _named_configuration(Path("mobilenet-v1/tensorFlow2/025-128-classification/1"))
+        ('mobilenet_v1', 0.25, 128)
     """
-    for part in reversed(path.parts[-4:]):
-        if found := _NAME.search(part.lower()):
+    parts = [part.lower() for part in path.parts[-4:]]
+    for found in [*(_NAME.search(part) for part in reversed(parts)), _KAGGLE.search("/".join(parts))]:
+        if found:
             multiplier = float(found[2]) if "." in found[2] else int(found[2]) / 100
             return f"mobilenet_{found[1]}", multiplier, int(found[3])
     return None
