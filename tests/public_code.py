@@ -89,8 +89,9 @@ def one_layer_in_two_models(hub, keras):
 
 @case
 def every_frame_of_a_film(hub, keras):
-    frames = keras.layers.TimeDistributed(hub.KerasLayer(FEATURES, trainable=False), input_shape=(2, 96, 96, 3))
-    model = keras.Sequential([frames, keras.layers.GlobalAveragePooling1D(), head(keras)])
+    frames = keras.layers.TimeDistributed(hub.KerasLayer(FEATURES, trainable=False))
+    film = keras.Input((2, 96, 96, 3))
+    model = keras.Sequential([film, frames, keras.layers.GlobalAveragePooling1D(), head(keras)])
     return {"answers": numbers(model, SMALL.reshape(2, 2, 96, 96, 3))}
 
 

@@ -207,3 +207,46 @@ def test_a_momentum_that_is_none_is_refused(hub, golden_module, momentum):
     loaded = hub.load(golden_module("google/imagenet/mobilenet_v1_025_128/feature_vector/5"))
     with pytest.raises(InputError, match="batch_norm_momentum"):
         loaded(photos(2, 128), training=True, batch_norm_momentum=momentum)
+
+
+def test_a_module_in_tensorflows_loops_with_gradients(hub, golden_module):
+    """As tensorflow_hub's native_module_test demands of `tf.map_fn` and `tf.while_loop`."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("TensorFlow's")
+    import tensorflow as tf
+
+    module = hub.Module(golden_module("google/imagenet/mobilenet_v1_025_128/feature_vector/3"))
+    images = photos(2, 64)
+    want = numpy(module(images))
+
+    @tf.function
+    def each(images):
+        return tf.map_fn(lambda image: module(image[None])[0], images)
+
+    assert_close(each(tf.constant(images)), want)
+
+    @tf.function
+    def thrice(images):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            _, total = tf.while_loop(
+                lambda count, _: count < 3,
+                lambda count, total: (count + 1, total + tf.reduce_sum(module(images))),
+                [0, 0.0],
+            )
+        return total, tape.gradient(total, images)
+
+    total, gradients = thrice(tf.constant(images))
+    assert_close(total, 3 * want.sum())
+    assert np.isfinite(gradients.numpy()).all() and np.abs(gradients.numpy()).max() > 0
+
+
+def test_what_a_signature_says_of_itself(hub, golden_module):
+    """As old code prints it: by name, and as lists."""
+    signature = hub.load(golden_module(V1.replace("/3", "/5"))).signatures["serving_default"]
+    positional, named = signature.structured_input_signature
+    assert positional == () and named["inputs"].shape == (None, None, None, 3)
+    assert [one.shape[-1] for one in signature.inputs] == [3]
+    assert [one.shape for one in signature.outputs] == [(None, 1001)]

@@ -111,7 +111,31 @@ def test_a_model_of_keras_2_says_what_to_change(hub, golden_module):
         tf_keras.Sequential([layer])
     with pytest.raises(InputError, match=r"keras\.Sequential in place of tf_keras\.Sequential"):
         layer(tf_keras.Input((SIZE, SIZE, 3)))
+    with pytest.raises(InputError, match=r"keras\.Sequential in place of tf_keras\.Sequential"):
+        hub.load(golden_module(V1))(tf_keras.Input((SIZE, SIZE, 3)))
     classifier(layer)
+
+    class Model(tf_keras.Model):
+        def __init__(self, trainable):
+            super().__init__()
+            self.backbone, self.head = hub.KerasLayer(V1, trainable=trainable), tf_keras.layers.Dense(3)
+
+        def call(self, images):
+            return self.head(self.backbone(images))
+
+    # Keras 2 tells its own layers alone that it trains: a trainable one of ours would not.
+    assert Model(False)(photos(2)).shape == (2, 3)
+    with pytest.raises(InputError, match=r"keras\.Sequential in place of tf_keras\.Sequential"):
+        Model(True)(photos(2))
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_keras_2_reading_its_own_model_into_our_layer_says_what_to_change(hub, old_hub_models, suffix):
+    if backend() != "tensorflow":
+        pytest.skip("tf_keras is TensorFlow's")
+    tf_keras = pytest.importorskip("tf_keras")
+    with pytest.raises(InputError, match=r"keras\.Sequential in place of tf_keras\.Sequential"):
+        tf_keras.models.load_model(old_hub_models / f"frozen{suffix}", custom_objects={"KerasLayer": hub.KerasLayer})
 
 
 def test_outputs_shapes_and_tags_as_the_original_takes_them(hub, golden_module):

@@ -17,6 +17,7 @@ from keras import ops  # noqa: TID253
 from mobilenet_hub.architecture import INPUT_CHANNELS
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.hub.contract import Contract
+from mobilenet_hub.hub.keras_2 import refuse_its_tensors
 from mobilenet_hub.keras.kernels import Tensor
 from mobilenet_hub.keras.tracing import apart, refuse_tensorflow1_graphs
 
@@ -48,6 +49,7 @@ class ImageCheck:
             InputError: names what was received and what is allowed; or in a graph of TensorFlow 1.
         """
         refuse_tensorflow1_graphs("a module")
+        refuse_its_tensors(images)
         name = self.contract.name
         if not hasattr(images, "shape") or not hasattr(images, "dtype"):
             images = np.asarray(images)

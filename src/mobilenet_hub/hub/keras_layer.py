@@ -20,6 +20,7 @@ from mobilenet_hub.architecture import Variant
 from mobilenet_hub.errors import InputError, MobileNetHubError, ModuleUnavailableError
 from mobilenet_hub.hub.contract import SERVING, Contract, check_tags, find_contract, open_contract, signature_inputs
 from mobilenet_hub.hub.image_check import ImageCheck, has_values
+from mobilenet_hub.hub.keras_2 import refuse_inside_its_layers, refuse_its_code, refuse_its_tensors
 from mobilenet_hub.hub.load import LoadedModule
 from mobilenet_hub.hub.old_files import describe
 from mobilenet_hub.hub.old_files import install as read_old_files
@@ -37,13 +38,6 @@ class _Described:
     weights: Mapping[str, np.ndarray] | None
 
 
-_KERAS_2 = "tf_keras"
-_NOT_KERAS_2 = (
-    "hub.KerasLayer is a layer of Keras 3, and the model is one of tf_keras (Keras 2). Build the model with `keras`: "
-    "keras.Sequential in place of tf_keras.Sequential, or of tf.keras.Sequential while TF_USE_LEGACY_KERAS is set; "
-    "take that setting away where it is not needed. For tf_keras itself `mobilenet export --format tf-hub` writes what "
-    "tensorflow_hub's layer loads"
-)
 _ARGUMENTS = ("batch_norm_momentum", "return_endpoints")
 # The fields of a module's configuration that, beside its variant, its network, variables and contract follow from.
 _DESCRIPTION = ("architecture", "depth_multiplier", "image_size", "num_classes", "handle", "batch_norm_folded")
@@ -161,8 +155,9 @@ class KerasLayer(keras.layers.Layer):
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Call the layer; numbers, alone or in lists, become arrays for Keras."""
-        if type(inputs).__module__.startswith(_KERAS_2):
-            raise InputError(_NOT_KERAS_2)
+        refuse_its_tensors(inputs)
+        if self.trainable:
+            refuse_inside_its_layers()
         if isinstance(inputs, Mapping):
             inputs = {key: np.float32(v) if isinstance(v, int | float) else v for key, v in inputs.items()}
         elif isinstance(inputs, list | tuple) and not any(hasattr(one, "shape") for one in inputs):
@@ -176,8 +171,7 @@ class KerasLayer(keras.layers.Layer):
         Raises:
             InputError: says what to change.
         """
-        if sys._getframe(1).f_globals.get("__name__", "").startswith(_KERAS_2):
-            raise InputError(_NOT_KERAS_2)
+        refuse_its_code(sys._getframe(1))
         raise AttributeError("_keras_history")
 
     def call(self, inputs: Any, training: bool | None = None) -> Tensor | dict[str, Tensor]:
@@ -275,6 +269,7 @@ class KerasLayer(keras.layers.Layer):
 
         Nothing is fetched: a saved model brings its weights. A layer that got none says so when it is called.
         """
+        refuse_its_code(sys._getframe(1))
         config = dict(config)
         if isinstance(config.get("dtype"), Mapping):
             config["dtype"] = _dtype_policy(config["dtype"])
