@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def head(keras, units=3):
     return keras.layers.Dense(units, kernel_initializer="ones")
 
 
-def numbers(model, images=SMALL):
+def numbers(model, images: Any = SMALL):
     return model.predict(images, verbose=0)
 
 
@@ -296,7 +297,7 @@ def gradients_of_the_picture(hub, keras):
     with tf.GradientTape() as tape:
         tape.watch(images)
         score = tf.nn.log_softmax(module(images))[0, 5]
-    return {"gradients": tape.gradient(score, images).numpy()}
+    return {"gradients": np.asarray(tape.gradient(score, images))}
 
 
 def main(file: str) -> None:
