@@ -1,7 +1,8 @@
 """Every head that people build on keras.applications' networks, times every format that its library writes.
 
-`python tests/keras_matrix.py [WORDS...]` converts the whole of it and prints the table (about half an hour); the tests
-take a part in which every head, every format and every pair of library and network occurs.
+`python tests/keras_matrix.py [--log FILE] [WORDS...]` converts the whole of it and prints the table (about an hour);
+rows that stand in the log are not computed again. The tests take a part in which every head, every format and every
+pair of library and network occurs.
 """
 
 import json
@@ -215,20 +216,22 @@ def compare(model, path, name):
     return difference
 
 
-def main(words):
+def main(words, log=None):
     import traceback
     from importlib import import_module
     from tempfile import TemporaryDirectory
 
     warnings.simplefilter("ignore")
-    faults = 0
+    before = log.read_text().splitlines() if log and log.exists() else []
+    done = {row.partition(" | ")[0] for row in before}
+    faults = sum(row.count(": FAULT") for row in before)
     for library in ("keras", "tf_keras"):
         keras = import_module(library)
         for version in (1, 2):
             for name, case in CASES.items():
                 title = f"{library} V{version} {name}"
                 chosen = [one for one in FORMATS[library] if all(word in f"{title} {one}" for word in words)]
-                if not chosen:
+                if not chosen or title in done:
                     continue
                 cells = []
                 model = case.make(keras, version)
@@ -247,10 +250,16 @@ def main(words):
                             cells.append(f"{one}: FAULT {error}")
                             if not isinstance(error, (AssertionError, MobileNetHubError)):
                                 traceback.print_exc()
-                print(f"{title} | " + " | ".join(cells), flush=True)
+                row = f"{title} | " + " | ".join(cells)
+                print(row, flush=True)
+                if log:
+                    with log.open("a") as lines:
+                        lines.write(row + "\n")
     print(f"{faults} faults")
     return int(faults > 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    given_words = sys.argv[1:]
+    logged = Path(given_words[1]) if given_words[:1] == ["--log"] else None
+    sys.exit(main(given_words[2:] if logged else given_words, logged))

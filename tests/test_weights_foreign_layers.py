@@ -6,6 +6,7 @@ The files are TensorFlow's own. A file that converts to a module of other answer
 import numpy as np
 import pytest
 from foreign_layers import FOREIGN, SIZE, Plain
+from tfjs_graph_model import write_graph_model
 
 from mobilenet_hub.errors import InvalidModuleError
 from mobilenet_hub.inference.engine import Engine
@@ -37,6 +38,10 @@ def as_litert(tf, net, folder):
     model = tf.lite.TFLiteConverter.from_concrete_functions([concrete(tf, net)]).convert()
     (folder / "net.tflite").write_bytes(model)
     return folder / "net.tflite"
+
+
+def as_graph_model(tf, net, folder):
+    return write_graph_model(concrete(tf, net), folder, signature=net.softmax)
 
 
 def concrete(tf, net):
@@ -128,6 +133,13 @@ def test_frozen_graphs(tf, tmp_path, name):
 @pytest.mark.parametrize("name", [*PLACES, "epsilon_of_one", "hidden", "flattened", "logits_factor"])
 def test_litert(tf, tmp_path, name):
     check(tf, FOREIGN[name], as_litert, tmp_path, name in FOLDED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*PLACES, "v1", "average_pooling", "hidden", "norm_missing"])
+def test_graph_models(tf, tmp_path, name):
+    """Operations that the converter fused are taken apart; what it folded stays in the weights."""
+    check(tf, FOREIGN[name], as_graph_model, tmp_path, name in CARRIED)
 
 
 @pytest.mark.slow

@@ -84,8 +84,8 @@ def edited(folder, change):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda m: m.update(format="graph-model"), "graph model"),
-        (lambda m: m.pop("modelTopology"), "graph model"),
+        (lambda m: m.update(format="graph-model"), "model.json is not a TensorFlow.js model"),
+        (lambda m: m.pop("modelTopology"), "no modelTopology"),
         (lambda m: m.pop("weightsManifest"), "no list of weights"),
         (lambda m: m["weightsManifest"][0].update(paths=["../weights.bin"]), "not beside it"),
         (lambda m: m["weightsManifest"][0].update(paths=["other.bin"]), "other.bin is missing"),

@@ -48,7 +48,7 @@ _NOT_THEIRS = ("__MACOSX", ".")  # what macOS adds to archives
 _MAX_NESTING = 3  # folders that hold nothing but a folder, around the one with the files
 FORMATS = (
     "a module folder, a TF-Slim checkpoint (prefix, folder or .tgz), a frozen graph (.pb), a TF1 hub module, a TF2 "
-    "SavedModel, a Keras file (.keras, .h5), a TensorFlow.js layers model (model.json), a Hugging Face folder, a "
+    "SavedModel, a Keras file (.keras, .h5), a TensorFlow.js model (model.json), a Hugging Face folder, a "
     "LiteRT file (.tflite), an ONNX or OpenVINO file that mobilenet-hub exported (.onnx, .xml), or a zip or tar "
     "archive of one of them"
 )

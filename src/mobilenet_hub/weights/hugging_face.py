@@ -14,7 +14,7 @@ import numpy as np
 
 from mobilenet_hub.architecture import BATCH_NORM_EPSILON, BUILDERS, Architecture, Variant, architecture
 from mobilenet_hub.errors import InvalidModuleError
-from mobilenet_hub.weights.identify import Source
+from mobilenet_hub.weights.identify import PIXELS, Source
 from mobilenet_hub.weights.reading import Unusable, as_float32, reading
 
 CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE = "config.json", "model.safetensors", "pytorch_model.bin"
@@ -48,7 +48,8 @@ def read_hugging_face(folder: Path) -> Source:
         epsilon = float(config.get("layer_norm_eps", BATCH_NORM_EPSILON))
         size = int(config.get("image_size", 224))
         labels = _labels(config.get("id2label"))
-    _check_scaling(folder / "preprocessor_config.json")
+    prepared = folder / "preprocessor_config.json"
+    _check_scaling(prepared)
     with reading(file, "the weights of a MobileNet of transformers"):
         weights = _read_weights(file, name)
     return Source(
@@ -61,6 +62,7 @@ def read_hugging_face(folder: Path) -> Source:
             BATCH_NORM_EPSILON if isclose(epsilon, BATCH_NORM_EPSILON) else epsilon,
             "same" if config.get("tf_padding", True) else "symmetric",
         ),
+        assumed=() if prepared.is_file() else (PIXELS,),
     )
 
 

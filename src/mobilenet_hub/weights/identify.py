@@ -37,6 +37,8 @@ TEACHABLE_MACHINE_SCALE, _TEACHABLE_MACHINE_HIDDEN = 255 / 127, 100
 _RETRAIN, _RETRAIN_SCALE = "final_training_ops", 255 / 128
 _TENSORFLOW_JS = re.compile(r"dense_Dense\d+|GlobalAveragePooling2D\d+")
 _NESTED = re.compile(r"sequential_\d+_input")
+ASSUMED = "assumed"  # the key of module.json for what a file leaves open
+PIXELS = "images enter as pixels / 127.5 - 1, which the file does not say; else set input_scale and input_offset"
 PIXEL_SCALE = 0.1  # what takes 0..255 to about one is below, what takes [0, 1] there above
 _LEAST_SPREAD, _FARTHEST = 0.5, 4.0  # of the numbers that pixels become: wider than any in use
 _RANGES, _NEAR = ((-1.0, 1.0), (0.0, 1.0)), 0.02  # what images in [0, 1] become in the networks of TF Hub and its like
@@ -56,6 +58,7 @@ class Source:
     extra: Mapping[str, Any] = field(default_factory=dict)
     scaled: bool = False  # the graph itself says how images are scaled
     model: bytes | None = None  # a file that the module keeps and runs as it is; the weights then only say what it is
+    assumed: tuple[str, ...] = ()  # what the file leaves open, and what was taken for it
     carried: Any = None  # `exported.Carried`: what an export of ours carries of its module
 
 
@@ -72,7 +75,22 @@ class Found:
     names: tuple[str, ...]  # of its layers or operations
 
 
-def to_source(path: Path, kind: str, found: Found, takes_unit: bool = False) -> Source:
+def assumed_of_weights(whose: str, *, pixels: bool = True) -> tuple[str, ...]:
+    """Return what is assumed of a file of weights alone.
+
+    Args:
+        whose: whose network they are taken for, e.g. "TF-Slim's".
+        pixels: whether nothing says how images enter.
+    """
+    network = (
+        f"the file has weights only: the network is taken for {whose}, its ReLU6, strides, padding and average pooling"
+    )
+    return (network, PIXELS) if pixels else (network,)
+
+
+def to_source(
+    path: Path, kind: str, found: Found, given: tuple[float, float] | None = None, *, assumed: tuple[str, ...] = ()
+) -> Source:
     """Return what was found as a source, with the scaling that takes images in [0, 1] to what the network takes.
 
     A graph that scales by itself takes pixels of 0 to 255, or images in [0, 1] where its factor is a hub module's.
@@ -83,13 +101,16 @@ def to_source(path: Path, kind: str, found: Found, takes_unit: bool = False) -> 
         path: the file or folder.
         kind: what it is.
         found: the network.
-        takes_unit: the format says that its graphs take images in [0, 1].
+        given: scale and offset that take images in [0, 1] to what the graph is given, where the file says it; (1, 0)
+            where its graph takes images in [0, 1].
+        assumed: what the reader took for what the file leaves open.
 
     Raises:
         Unusable: it scales its images in a way that says nothing of what they are.
     """
-    if takes_unit:
-        scale, offset = found.scaling or (1.0, 0.0)
+    if given is not None:
+        factor, summand = found.scaling or (1.0, 0.0)
+        scale, offset = factor * given[0], factor * given[1] + summand
     elif found.scaling is not None:
         scale, offset = scaling_of_images(*found.scaling)
     elif _is_teachable_machine(found):
@@ -98,12 +119,13 @@ def to_source(path: Path, kind: str, found: Found, takes_unit: bool = False) -> 
         scale, offset = _RETRAIN_SCALE, INPUT_OFFSET
     else:
         scale, offset = INPUT_SCALE, INPUT_OFFSET
+        assumed = assumed if PIXELS in assumed else (*assumed, PIXELS)
     if isclose(scale, INPUT_SCALE, rel_tol=1e-6):
         scale = INPUT_SCALE
     variant = replace(found.variant, input_scale=scale, input_offset=offset)
-    scaled = takes_unit or found.scaling is not None
+    scaled = given is not None or found.scaling is not None
     labels, folded = found.labels, found.batch_norm_folded
-    return Source(path, kind, found.weights, found.image_size, labels, variant, folded, scaled=scaled)
+    return Source(path, kind, found.weights, found.image_size, labels, variant, folded, scaled=scaled, assumed=assumed)
 
 
 def scaling_of_images(scale: float, offset: float) -> tuple[float, float]:
@@ -191,7 +213,7 @@ def to_module(source: Source, wanted: Wanted) -> Module:
         variant=source.variant,
         batch_norm_folded=source.batch_norm_folded,
         model=MODEL_FILE if source.model is not None else None,
-        extra=source.extra,
+        extra={**source.extra, **({ASSUMED: list(source.assumed)} if source.assumed and not wanted.handle else {})},
     )
     check_weights(config.network, weights, str(source.path))
     module = Module(config, weights) if source.model is None else Module(config, {}, model=source.model)

@@ -21,10 +21,11 @@ from mobilenet_hub.errors import MissingExtraError
 from mobilenet_hub.module_folder import CONFIG_FILE as MODULE_FILE
 from mobilenet_hub.weights.archive import zip_of
 from mobilenet_hub.weights.exported import STATED, read_carried
-from mobilenet_hub.weights.identify import Source, to_source
+from mobilenet_hub.weights.identify import Source, assumed_of_weights, to_source
 from mobilenet_hub.weights.keras_graph import CONTAINERS
-from mobilenet_hub.weights.keras_network import Arrays, read_network
-from mobilenet_hub.weights.reading import as_float32, reading
+from mobilenet_hub.weights.keras_network import read_network
+from mobilenet_hub.weights.keras_weights import Arrays
+from mobilenet_hub.weights.reading import Unusable, as_float32, reading
 
 if TYPE_CHECKING:
     import h5py
@@ -38,6 +39,7 @@ _MAX_CONFIG = 16 << 20
 _MAX_UNZIPPED = 1 << 30
 _MAX_DEPTH = 12
 _MAX_GROUPS = 10_000
+_NO_LAYERS = ("optimizer", "seed_generator", "loss_tracker", "metrics", "_metrics", "compile_metrics", "_loss_tracker")
 _NUMBERED = re.compile(r"(conv2d|depthwise_conv2d|batch_normalization|dense)(?:_(\d+))?")
 # mobilenet_7_5_224_tf.h5, mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5
 _PUBLISHED_NAME = re.compile(
@@ -68,7 +70,8 @@ def read_keras_file(file: Path, size: tuple[int, int] | None = None) -> Source:
                 config, layers = _read_h5(file, file.stat().st_size, _config_beside(file))
         except (RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
-        return to_source(file, "Keras file", read_network(layers, config, size))
+        assumed = assumed_of_weights("that of keras.applications") if config is None else ()
+        return to_source(file, "Keras file", read_network(layers, config, size), assumed=assumed)
 
 
 def _read_own(file: Path, size: tuple[int, int] | None) -> Source | None:
@@ -231,6 +234,8 @@ def _leaves(layer: dict[str, Any]) -> list[str]:
     if kind == "BatchNormalization":
         absent = {"gamma": config.get("scale", True), "beta": config.get("center", True)}
         return [leaf for leaf in BATCH_NORM_LEAVES if absent.get(leaf, True)]
+    if kind == "Normalization" and config.get("mean") is None:
+        return ["mean", "variance", "count"]
     if kind in ("Conv2D", "DepthwiseConv2D", "Dense"):
         return ["kernel", *(["bias"] if config.get("use_bias", True) else [])]
     return []
@@ -246,7 +251,10 @@ def _numbered_layers(root: "h5py.Group", budget: _Budget) -> dict[str, Arrays]:
     found = sorted(_numbered(root, set()), key=lambda one: one[:3])
     models = {parent for parent, kind, _, _ in found if "conv2d" in kind}
     if len(models) != 1:
-        raise ValueError(f"it has convolutions in {len(models)} models")
+        raise Unusable(
+            f"it has convolutions in {len(models)} models, and weights alone do not say how they connect; use "
+            "the whole model's file"
+        )
     layers: dict[str, Arrays] = {}
     for parent, kind, number, group in found:
         arrays = [budget.read(_inner(group, f"vars/{at}")) for at in range(len(_inner(group, "vars")))]
@@ -267,5 +275,10 @@ def _numbered(group: "h5py.Group", seen: set[int]) -> Iterator[tuple[str, str, i
         seen.add(place)
         if (numbered := _NUMBERED.fullmatch(name)) and isinstance(inner.get("vars", getlink=True), h5py.HardLink):
             yield str(group.name), numbered[1], int(numbered[2] or 0), inner
-        elif name not in ("optimizer", "vars"):
+        elif name == "vars" and len(inner):
+            raise Unusable(
+                f"it holds weights of {str(group.name).rpartition('/')[2] or 'the model itself'}, which no network of "
+                "keras.applications has, and weights alone do not say where it stands; use the whole model's file"
+            )
+        elif name not in _NO_LAYERS:
             yield from _numbered(inner, seen)

@@ -1,10 +1,11 @@
 """What a Keras model computes, as the operations of a network, for Keras's files and TensorFlow.js's.
 
 The models are those of keras.applications, as they are or with what people put before and behind them. Weights belong
-to the layers that bear their names; only files without a configuration are read by the layers' order.
+to the layers that bear their names; files without a configuration are read by the layers' order, in keras_weights.py.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,22 +16,17 @@ from mobilenet_hub.architecture import (
     BATCH_NORM_EPSILON,
     BATCH_NORM_LEAVES,
     BUILDERS,
-    Architecture,
-    Variant,
     architecture,
 )
-from mobilenet_hub.catalog.labels import imagenet_labels_1000
 from mobilenet_hub.errors import InvalidModuleError
-from mobilenet_hub.weights.head import Dense, head_weights
 from mobilenet_hub.weights.identify import Found, is_slim, slim_name
 from mobilenet_hub.weights.keras_graph import KerasGraph, Layer, read_graph
+from mobilenet_hub.weights.keras_weights import Arrays, imagenet_labels_of, read_by_order
 from mobilenet_hub.weights.operation import INERT, RESHAPE, Operation
 from mobilenet_hub.weights.operations import as_found, recognize
-from mobilenet_hub.weights.padding import preferred_padding
 from mobilenet_hub.weights.reading import Unusable, as_float32
 from mobilenet_hub.weights.variable_order import weights_by_order
 
-Arrays = Mapping[str, np.ndarray]  # one layer's: "kernel", "bias", "gamma", ...
 _INERT = (
     "InputLayer", "Dropout", "SpatialDropout2D", "GaussianDropout", "GaussianNoise", "AlphaDropout", "Identity",
     "ActivityRegularization", "RandomFlip", "RandomRotation", "RandomZoom", "RandomContrast", "RandomTranslation",
@@ -43,7 +39,12 @@ _ARITHMETIC = {
     "__operators__.truediv": "divide", "Subtract": "subtract", "math.subtract": "subtract",
     "__operators__.sub": "subtract", "Multiply": "multiply", "math.multiply": "multiply",
     "__operators__.mul": "multiply", "Add": "add", "math.add": "add", "__operators__.add": "add",
+    "RealDiv": "divide", "Sub": "subtract", "Mul": "multiply", "AddV2": "add",
 }  # fmt: skip
+_NORMS = ("BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2")  # as TensorFlow 1.13 and 1.14 wrote it
+_OPERATION = "TensorFlowOpLayer"  # what TensorFlow 2.0 to 2.3 made of `x / 127.5`: a node of a graph
+_OTHER_NAMES = {"softmax_v2": "softmax"}  # as TensorFlow calls its own function
+_LEAST_DEVIATION = 1e-7  # keras.config.epsilon(): what Normalization divides by at least
 _SCALES = {"divide": lambda c: (1 / c, 0.0), "subtract": lambda c: (1.0, -c), "multiply": lambda c: (c, 0.0),
            "add": lambda c: (1.0, c)}  # fmt: skip
 _BY_NAME = {  # refused, in words that say why
@@ -67,7 +68,7 @@ def read_network(stored: Mapping[str, Arrays], config: Any, size: tuple[int, int
         Unusable: the model is no MobileNet that a module can be; names the layer.
     """
     if config is None:
-        return _by_order(list(stored.values()), size)
+        return read_by_order(list(stored.values()), size)
     graph = read_graph(config)
     weights = _Weights(stored)
     operations = [one for layer in graph.layers for one in _operations(layer, weights)]
@@ -76,13 +77,7 @@ def read_network(stored: Mapping[str, Arrays], config: Any, size: tuple[int, int
     if left := weights.unused():
         raise Unusable(f"it holds weights of {left[0]}, a layer that its configuration has no place for")
     whole = as_found(found, size, tuple(layer.name for layer in graph.layers))
-    return replace(whole, labels=_labels(whole.weights))
-
-
-def _labels(weights: Mapping[str, np.ndarray]) -> tuple[str, ...] | None:
-    """Return ImageNet's labels without background where there are as many classes."""
-    classes = next((len(array) for name, array in weights.items() if name.endswith("Conv2d_1c_1x1/biases")), 0)
-    return imagenet_labels_1000() if classes == len(imagenet_labels_1000()) else None
+    return replace(whole, labels=imagenet_labels_of(whole.weights))
 
 
 def _image_size(graph: KerasGraph) -> tuple[int, int] | None:
@@ -148,6 +143,9 @@ class _Weights:
         return [path for path in self._stored if path not in self._used and self._stored[path]]
 
 
+_NOTHING = _Weights({})
+
+
 def _operations(layer: Layer, weights: _Weights) -> Iterator[Operation]:
     """Yield what a layer computes: one operation, and an activation of its own where it has one."""
     kind, values = _what(layer, weights)
@@ -160,7 +158,9 @@ def _operations(layer: Layer, weights: _Weights) -> Iterator[Operation]:
 
 def _what(layer: Layer, weights: _Weights) -> tuple[str, dict[str, Any]]:  # noqa: PLR0911 (one for each kind)
     kind, config = layer.kind, layer.config
-    if layer.training and kind in (*_INERT, "BatchNormalization") and kind not in _SAME_IN_TRAINING:
+    if kind == _OPERATION:
+        return _operation_of(layer)
+    if layer.training and kind in (*_INERT, *_NORMS) and kind not in _SAME_IN_TRAINING:
         raise Unusable(
             f"its layer {layer.name} ({kind}) is called with training=True, which no module does to classify"
         )
@@ -170,7 +170,7 @@ def _what(layer: Layer, weights: _Weights) -> tuple[str, dict[str, Any]]:  # noq
         raise Unusable(_BY_NAME[kind])
     if kind in ("Conv2D", "DepthwiseConv2D", "Dense"):
         return _with_kernel(layer, weights.of(layer))
-    if kind == "BatchNormalization":
+    if kind in _NORMS:
         return "norm", _norm(layer, weights.of(layer))
     if kind == "Add" and len(layer.inputs) == 2 and not layer.constants:
         return "add", {}
@@ -182,15 +182,45 @@ def _what(layer: Layer, weights: _Weights) -> tuple[str, dict[str, Any]]:  # noq
         return "affine", {"scale": scale, "shift": shift}
     if kind == "Rescaling":
         return "affine", {"scale": np.asarray(config["scale"], float), "shift": np.asarray(config["offset"], float)}
+    if kind == "Normalization":
+        return "affine", _normalization(layer, weights.of(layer))
     if kind == "KerasLayer":
         return "network", _published(layer, weights)
     return _without_weights(layer)
 
 
+def _operation_of(layer: Layer) -> tuple[str, dict[str, Any]]:
+    """Return what a layer computes that is one node of a TensorFlow graph, its constants by their place beside it."""
+    node = layer.config.get("node_def")
+    node = json.loads(node) if isinstance(node, str) else node
+    constants = layer.config.get("constants") or {}
+    if not isinstance(node, dict) or not isinstance(constants, dict):
+        raise Unusable(f"its layer {layer.name} does not say what it computes")
+    kind, values = str(node.get("op")), tuple(constants.values())
+    if kind in _ARITHMETIC or kind in ("Relu", "Relu6", "Softmax", "Sigmoid"):
+        return _what(replace(layer, kind=kind, config={}, constants=values, constant_first="0" in constants), _NOTHING)
+    if kind == "Cast" and node.get("attr", {}).get("DstT", {}).get("type") == "DT_FLOAT":
+        return INERT, {}
+    return f"TensorFlow's {kind}", {}
+
+
+def _normalization(layer: Layer, arrays: Arrays) -> dict[str, Any]:
+    mean, variance = (
+        np.asarray(one if (one := layer.config.get(key)) is not None else arrays.get(key, np.nan), np.float64)
+        for key in ("mean", "variance")
+    )
+    if layer.config.get("invert") or not (np.isfinite(mean).all() and np.isfinite(variance).all()):
+        raise Unusable(f"its layer {layer.name} (Normalization) does not say by which mean and variance it divides")
+    scale = 1 / np.maximum(np.sqrt(variance), _LEAST_DEVIATION)
+    return {"scale": scale, "shift": -mean * scale}
+
+
 def _without_weights(layer: Layer) -> tuple[str, dict[str, Any]]:  # noqa: PLR0911 (one for each kind)
     kind, config = layer.kind, layer.config
-    if kind in ("ReLU", "ReLU6", "Activation", "Softmax", "Sigmoid"):
+    if kind in ("ReLU", "ReLU6", "Relu", "Relu6", "Activation", "Softmax", "Sigmoid"):
         return "activation", {"function": _function(kind, config)}
+    if kind == "Cast" and str(config.get("dtype")) in ("float32", "float16", "bfloat16"):
+        return INERT, {}
     if kind == "TFOpLambda" and str(config.get("function", "")).startswith("nn."):
         function = str(config["function"]).removeprefix("nn.")
         return "activation", {"function": function if layer.constants in ((), (-1,)) else f"{function} of an axis"}
@@ -280,7 +310,7 @@ def _activation(value: Any) -> str:
         if isinstance(inner, dict):  # a layer in the place of a function, whatever it is called
             return _function(str(value.get("class_name")), inner)
         value = inner
-    return "linear" if value is None else str(value)
+    return "linear" if value is None else _OTHER_NAMES.get(str(value), str(value))
 
 
 def _function(kind: str, config: Mapping[str, Any]) -> str:
@@ -294,73 +324,3 @@ def _function(kind: str, config: Mapping[str, Any]) -> str:
         return "leaky ReLU"
     top = config.get("max_value")
     return "relu" if top is None else "relu6" if top == 6 else f"ReLU up to {top}"
-
-
-def _by_order(layers: Sequence[Arrays], size: tuple[int, int] | None) -> Found:
-    """Read weights without a configuration: keras.applications' network with its classifier, another one, or none."""
-    convolutions, depthwise, norms, dense = _sorted_by_kind(layers)
-    network = _network_of(len(convolutions), len(depthwise), len(norms))
-    if network.name == "mobilenet_v1" and size and any(side % 2 for side in size):
-        raise Unusable("weights of V1 alone do not say how its stem pads odd sizes; use the whole model's file")
-    body = len(network.units) - len(depthwise)
-    weights = _unit_weights(network, convolutions[:body], depthwise, norms)
-    heads = [*convolutions[body:], *dense]
-    if len(heads) > 1:
-        raise Unusable(
-            f"{len(heads)} layers follow its features, and weights alone do not say how; use the model's file"
-        )
-    steps = [Dense(one["kernel"].reshape(one["kernel"].shape[-2:]), one.get("bias")) for one in heads]
-    if steps and steps[0].kernel.shape[1] == 1:
-        raise Unusable(
-            "its classifier has one unit, and weights alone do not say of what kind; use the whole model's file"
-        )
-    head, _ = head_weights(steps, network.scope, 0)
-    return Found({**weights, **head}, size, _labels(head), Variant(padding=preferred_padding(network)), False, None, ())
-
-
-def _sorted_by_kind(layers: Sequence[Arrays]) -> tuple[list[Arrays], list[Arrays], list[Arrays], list[Arrays]]:
-    convolutions, depthwise, norms, dense = [], [], [], []
-    for arrays in layers:
-        if "moving_mean" in arrays:
-            norms.append(arrays)
-        elif "depthwise_kernel" in arrays:
-            depthwise.append({"kernel": arrays["depthwise_kernel"]})
-        elif "kernel" not in arrays or arrays["kernel"].ndim not in (2, 4):
-            raise Unusable(f"it has a layer with {', '.join(arrays)}, which no MobileNet has")
-        elif arrays["kernel"].ndim == 2:
-            dense.append(arrays)
-        elif arrays["kernel"].shape[3] == 1 and "bias" not in arrays:
-            depthwise.append(arrays)
-        else:
-            convolutions.append(arrays)
-    return convolutions, depthwise, norms, dense
-
-
-def _network_of(convolutions: int, depthwise: int, norms: int) -> Architecture:
-    for name in BUILDERS:
-        network = architecture(name, 1.0, 0)
-        narrow = sum(unit.depthwise for unit in network.units)
-        wide = len(network.units) - narrow
-        if depthwise == narrow and norms == len(network.units) and convolutions in (wide, wide + 1):
-            return network
-    raise Unusable(
-        f"it has {convolutions} convolutions, {depthwise} depthwise ones and {norms} batch norms; no MobileNet has"
-    )
-
-
-def _unit_weights(
-    network: Architecture, convolutions: Sequence[Arrays], depthwise: Sequence[Arrays], norms: Sequence[Arrays]
-) -> dict[str, np.ndarray]:
-    weights: dict[str, np.ndarray] = {}
-    kernels = {True: iter(depthwise), False: iter(convolutions)}
-    for unit, norm in zip(network.units, norms, strict=True):
-        arrays = next(kernels[unit.depthwise])
-        if "bias" in arrays:
-            raise Unusable(f"the convolution of {unit.scope} has a bias")
-        weights[unit.kernel.name] = as_float32(arrays["kernel"], unit.kernel.name)
-        for leaf in BATCH_NORM_LEAVES:
-            name = f"{unit.scope}/BatchNorm/{leaf}"
-            if leaf not in norm:
-                raise Unusable(f"{name} is missing")
-            weights[name] = as_float32(norm[leaf], name)
-    return weights

@@ -6,6 +6,8 @@ from mobilenet_hub.architecture import BUILDERS, Architecture, architecture
 from mobilenet_hub.weights.operation import Operation
 from mobilenet_hub.weights.reading import Unusable
 
+_FD_CONVOLUTIONS = 13  # of FD-MobileNet: the stem, one behind each depthwise, and a classifier
+
 
 def network_of(path: Sequence[Operation]) -> Architecture:
     """Return the architecture that a path looks like, of depth multiplier 1.
@@ -36,10 +38,10 @@ def _looks_like(path: Sequence[Operation], convolutions: int, depthwise: int) ->
         return "it is only the layers behind a network" if "dense" in kinds else "it holds no image network"
     if not depthwise:
         return "it is another network, such as Inception, ResNet or a small convolutional one"
-    if functions & {"hard_swish", "hard_sigmoid"} or "HardSwish" in kinds:
+    if functions & {"hard_swish", "hard_sigmoid", "hard_silu"} or "HardSwish" in kinds:
         return "it looks like a MobileNetV3"
     if functions & {"swish", "silu"}:
         return "it looks like an EfficientNet"
-    if depthwise == 11:
+    if depthwise == 11 and convolutions <= _FD_CONVOLUTIONS:
         return "it looks like an FD-MobileNet"
     return "it is another network of its kind"

@@ -17,6 +17,7 @@ from mobilenet_hub.weights.head import Affine, Dense, Step, head_weights
 from mobilenet_hub.weights.identify import PIXEL_SCALE, Found, Source, scaling_of_images, to_source
 from mobilenet_hub.weights.labels import labels_inside
 from mobilenet_hub.weights.litert_graph import LiteRtGraph
+from mobilenet_hub.weights.litert_metadata import scaling_of_metadata
 from mobilenet_hub.weights.operations import Recognized, as_found, recognize
 from mobilenet_hub.weights.reading import Unusable, reading
 from mobilenet_hub.weights.tensorflow.graph_def import image_size_of
@@ -61,7 +62,10 @@ def read_litert(file: Path) -> Source:
             if carried:
                 found = _as_exported(found, carried.config.variant)
             whole = as_found(found, size, graph.names)
-            source = to_source(file, "LiteRT file", replace(whole, labels=labels_inside(data, _classes(found))))
+            classes = _classes(found)
+            labels = labels_inside(data, max(classes, 2)) if classes else None  # one unit makes two classes
+            given = None if carried else scaling_of_metadata(data)
+            source = to_source(file, "LiteRT file", replace(whole, labels=labels), given)
             return replace(source, carried=carried)
         shape = graph.shape(graph.input)
         if size is None or shape[0] != 1:
@@ -78,12 +82,28 @@ def read_litert(file: Path) -> Source:
             scaling_of_images(*found.scaling)
             scaling = (255.0 if abs(found.scaling[0]) < PIXEL_SCALE else 1.0, 0.0)
         else:
-            scaling = of_range(*graph.input_range())
+            scaling = _scaling_of_input(graph, data)
         source = replace(to_source(file, "quantized LiteRT file", outline), model=data, carried=carried)
         if scaling is not None:
             scale, offset = scaling
             source = replace(source, variant=replace(source.variant, input_scale=scale, input_offset=offset))
         return source
+
+
+def _scaling_of_input(graph: LiteRtGraph, data: bytes) -> tuple[float, float] | None:
+    """Return what takes images in [0, 1] to a quantized file's input; None where that is -1 to 1.
+
+    What metadata say is of floats (TensorFlow Lite's Task Library ignores it for pixels): of integers the range
+    decides, and the metadata where it does not.
+    """
+    if graph.takes_floats and (given := scaling_of_metadata(data)):
+        return given
+    try:
+        return of_range(*graph.input_range())
+    except Unusable:
+        if given := scaling_of_metadata(data):
+            return given
+        raise
 
 
 def of_range(low: float, high: float) -> tuple[float, float] | None:
@@ -167,4 +187,4 @@ def _recognized(data: bytes, *, ours: bool = False) -> tuple[LiteRtGraph, Recogn
     if len(shape) != 4 or shape[3] != 3:
         what = "gray images" if len(shape) == 4 and shape[3] == 1 else f"the shape {list(shape)}"
         raise Unusable(f"its input is {what}, where a module takes images in colour")
-    return graph, recognize(graph.operations(), graph.input, graph.output, image_size_of(shape))
+    return graph, recognize(graph.operations(), graph.input, graph.output, image_size_of(shape), kept=graph.quantized)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mobilenet_hub.weights.flatbuffer import Table
-from mobilenet_hub.weights.operation import INERT, MAX, RESHAPE, Operation
+from mobilenet_hub.weights.operation import INERT, MAX, NORMALIZED, RESHAPE, Operation
 from mobilenet_hub.weights.reading import Unusable, array_from, as_float32
 
 _IDENTIFIER = b"TFL3"
@@ -32,7 +32,7 @@ _MAX_POOL, _MUL, _RELU, _RELU6, _RESHAPE, _SOFTMAX, _CUSTOM, _PAD, _MEAN, _SUB, 
 )
 _SQUEEZE, _CAST, _REDUCE_MAX, _QUANTIZE, _HARD_SWISH = 43, 53, 82, 114, 117
 _NAMES = {  # of what is refused, in words that a person understands
-    2: "concatenation", 5: "depth to space", 11: "L2 normalization", 12: "L2 pooling", 13: "local normalization",
+    2: "concatenation", 5: "depth to space", 11: NORMALIZED, 12: "L2 pooling", 13: "local normalization",
     _MAX_POOL: "max pooling", 20: "ReLU from -1 to 1", 23: "bilinear resizing", 26: "space to depth",
     _CUSTOM: "an operator of somebody's own", 36: "gathering", 37: "batch to space", 38: "space to batch",
     39: "transpose", _MEAN: "mean over other axes", 45: "strided slice", 47: "exponential", 49: "splitting",
@@ -218,6 +218,11 @@ class LiteRtGraph:
         if len(zeros) not in (0, 1, len(scales)):
             raise ValueError(f"{self.name(tensor)} has {len(scales)} scales and {len(zeros)} zero points")
         return scales, np.broadcast_to(zeros if len(zeros) else 0.0, scales.shape), table.number(6)
+
+    @property
+    def takes_floats(self) -> bool:
+        """Whether images are given as floats."""
+        return self._type(self.input) in _FLOATS
 
     def input_range(self) -> tuple[float, float]:
         """Return the least and the greatest real number that a quantized input can be; zeros for one of floats."""

@@ -8,6 +8,7 @@ Tensor = Hashable
 INERT = "inert"  # does nothing to what passes: an identity, dropout
 RESHAPE = "reshape"  # moves nothing where one position of the map is left
 MAX = "global max pooling"
+NORMALIZED = "L2 normalization"
 
 
 @dataclass(frozen=True)

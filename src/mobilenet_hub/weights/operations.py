@@ -14,7 +14,7 @@ from mobilenet_hub.architecture import BATCH_NORM_EPSILON, Architecture, ConvUni
 from mobilenet_hub.weights.head import Affine, Dense, Step, head_weights
 from mobilenet_hub.weights.identify import Found
 from mobilenet_hub.weights.likeness import network_of
-from mobilenet_hub.weights.operation import INERT, MAX, RESHAPE, Operation, Tensor
+from mobilenet_hub.weights.operation import INERT, MAX, NORMALIZED, RESHAPE, Operation, Tensor
 from mobilenet_hub.weights.padding import SAME, Pads, padding_rule
 from mobilenet_hub.weights.reading import Unusable, as_float32
 
@@ -46,7 +46,12 @@ class Recognized:
 
 
 def recognize(
-    operations: Iterable[Operation], start: Tensor, end: Tensor, size: tuple[int, int] | None = None
+    operations: Iterable[Operation],
+    start: Tensor,
+    end: Tensor,
+    size: tuple[int, int] | None = None,
+    *,
+    kept: bool = False,
 ) -> Recognized:
     """Find the MobileNet that leads from one tensor to another.
 
@@ -55,6 +60,7 @@ def recognize(
         start: the images.
         end: the output.
         size: (height, width) of the images, where it is known.
+        kept: the file is run as it is, so that features may be L2-normalized behind the pooling, as Coral's are.
 
     Raises:
         Unusable: another network, or an operation that a module cannot have; names it.
@@ -65,7 +71,7 @@ def recognize(
     except Unusable:
         network_of(operations)  # that it is another network altogether says more
         raise
-    walk = _Walk(network_of(path), start, size)
+    walk = _Walk(network_of(path), start, size, kept=kept)
     for operation in path:
         walk.take(operation)
     return walk.finish()
@@ -115,10 +121,11 @@ def _path(operations: Iterable[Operation], start: Tensor, end: Tensor) -> list[O
 class _Walk:
     """Goes along a path, holding every operation against the architecture."""
 
-    def __init__(self, network: Architecture, start: Tensor, size: tuple[int, int] | None):
+    def __init__(self, network: Architecture, start: Tensor, size: tuple[int, int] | None, *, kept: bool):
         self._network = network
         self._current = start
         self._size = size
+        self._kept = kept
         self._scale, self._offset, self._scaled = 1.0, 0.0, False
         self._pads: Pads | None = None
         self._units: list[_Unit] = []
@@ -209,7 +216,8 @@ class _Walk:
 
     def _take_convolution(self, one: Operation, unit: ConvUnit) -> None:
         if (one.kind == "depthwise") != unit.depthwise:
-            raise Unusable(f"{one.name} is a {one.kind} convolution in the place of {unit.scope}: another network")
+            kind = "a depthwise" if one.kind == "depthwise" else "an ordinary"
+            raise Unusable(f"{one.name} is {kind} convolution in the place of {unit.scope}: another network")
         self._close()
         kernel, stride = one.values["kernel"], tuple(one.values["stride"])
         if kernel.ndim != 4 or kernel.shape[:2] != (unit.kernel_size,) * 2:
@@ -310,6 +318,8 @@ class _Walk:
             self._head.append(one.values["function"])
         elif one.kind == RESHAPE:
             self._check_reshape(one, self._widths[self._current])
+        elif one.kind == NORMALIZED and self._kept:
+            self._head.append(one.kind)
         elif one.kind != "mean":  # of the one position that is left
             raise Unusable(f"{one.name} ({one.kind}) stands behind the features, where a module has dense layers only")
         self._widths[one.output] = self._width_behind(one)

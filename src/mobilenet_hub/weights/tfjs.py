@@ -1,4 +1,4 @@
-"""TensorFlow.js layers models, Teachable Machine's projects among them.
+"""TensorFlow.js models: layers models, Teachable Machine's projects among them, and graph models.
 
 A model is model.json, with its configuration and a list of its weights, and the files of bytes that the list names.
 A Teachable Machine project has metadata.json besides, with its labels; its networks saw pixels as x / 127 - 1
@@ -15,18 +15,20 @@ from typing import Any
 import numpy as np
 
 from mobilenet_hub.weights.identify import TEACHABLE_MACHINE_SCALE, Source, to_source
-from mobilenet_hub.weights.keras_network import Arrays, read_network
+from mobilenet_hub.weights.keras_network import read_network
+from mobilenet_hub.weights.keras_weights import Arrays
 from mobilenet_hub.weights.kinds import refuse_stand_in
 from mobilenet_hub.weights.reading import array_from, reading
+from mobilenet_hub.weights.tfjs_graph import read_graph_model
 
 MODEL_FILE, METADATA_FILE = "model.json", "metadata.json"
 _TEACHABLE_MACHINE = "@teachablemachine/image"
-_DTYPES = {"float32": "<f4", "float16": "<f2"}
+_DTYPES = {"float32": "<f4", "float16": "<f2", "int32": "<i4"}
 _QUANTIZED = {"uint8": "u1", "uint16": "<u2", "float16": "<f2"}
 
 
 def read_tfjs(file: Path, size: tuple[int, int] | None = None) -> Source:
-    """Read a layers model from its model.json, with the labels and the scaling of Teachable Machine's projects.
+    """Read a model from its model.json, with the labels and the scaling of Teachable Machine's projects.
 
     Args:
         file: model.json.
@@ -35,13 +37,15 @@ def read_tfjs(file: Path, size: tuple[int, int] | None = None) -> Source:
     Raises:
         CorruptFileError: a file is damaged, cut off or of another model, or the model is no MobileNet; says which.
     """
-    with reading(file, "a TensorFlow.js layers model of a MobileNet"):
+    with reading(file, "a TensorFlow.js model of a MobileNet"):
         model = _json(file)
         topology = model.get("modelTopology")
-        if model.get("format") == "graph-model" or not isinstance(topology, dict) or "node" in topology:
-            raise ValueError("it is a graph model; only layers models say which weights are which")
-        layers = _read_layers(model.get("weightsManifest"), file.parent)
-        found = read_network(layers, topology.get("model_config", topology), size)
+        if not isinstance(topology, dict):
+            raise ValueError("it has no modelTopology")
+        weights = _read_weights(model.get("weightsManifest"), file.parent)
+        if model.get("format") == "graph-model" or "node" in topology:
+            return to_source(file, "TensorFlow.js graph model", read_graph_model(model, weights))
+        found = read_network(_by_layer(weights), topology.get("model_config", topology), size)
         source = to_source(file, "TensorFlow.js layers model", found)
     labels = _read_metadata(file.with_name(METADATA_FILE))
     if labels is None:
@@ -81,11 +85,20 @@ def _read_metadata(file: Path) -> tuple[str, ...] | None:
         return tuple(" ".join(label.split()) for label in labels)
 
 
-def _read_layers(manifest: Any, folder: Path) -> Mapping[str, Arrays]:
-    """Read the weights, grouped by layer in the order of the manifest."""
+def _by_layer(weights: Mapping[str, np.ndarray]) -> Mapping[str, Arrays]:
+    """Return weights grouped by layer, in the order of the manifest."""
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in weights.items():
+        layer, _, leaf = name.rpartition("/")
+        layers.setdefault(layer, {})[leaf] = array
+    return layers
+
+
+def _read_weights(manifest: Any, folder: Path) -> Mapping[str, np.ndarray]:
+    """Read the weights by name, in the order of the manifest."""
     if not isinstance(manifest, list):
         raise ValueError("it has no list of weights")
-    layers: dict[str, dict[str, np.ndarray]] = {}
+    weights: dict[str, np.ndarray] = {}
     paths = [path for group in manifest for path in group["paths"]]
     if len(paths) != len(set(map(str, paths))):
         raise ValueError("one of its files of weights is named twice")
@@ -102,13 +115,12 @@ def _read_layers(manifest: Any, folder: Path) -> Mapping[str, Arrays]:
                 )
             array = array_from(data[at : at + count], dtype, shape, name)
             at += count
-            layer, _, leaf = name.rpartition("/")
-            if leaf in layers.setdefault(layer, {}):
+            if name in weights:
                 raise ValueError(f"{name} occurs twice")
-            layers[layer][leaf] = _plain(array, entry.get("quantization"))
+            weights[name] = _plain(array, entry.get("quantization"))
         if at != len(data):
             raise ValueError(f"{group['paths']} have {len(data)} bytes; {at} are announced")
-    return layers
+    return weights
 
 
 def _read_shard(folder: Path, path: Any) -> bytes:

@@ -13,14 +13,15 @@ import numpy as np
 
 from mobilenet_hub.architecture import STATISTICS
 from mobilenet_hub.errors import CorruptFileError, InvalidModuleError
-from mobilenet_hub.weights.identify import LEAVES, Source, is_slim, slim_name, to_source
-from mobilenet_hub.weights.reading import as_float32, reading
+from mobilenet_hub.weights.identify import LEAVES, Source, assumed_of_weights, is_slim, slim_name, to_source
+from mobilenet_hub.weights.reading import Unusable, as_float32, reading
 from mobilenet_hub.weights.tensorflow.checkpoint_graph import read_graph
 from mobilenet_hub.weights.tensorflow.graph_def import facts_of, nodes_of, variant_of
 from mobilenet_hub.weights.tensorflow.protobuf import Message
 from mobilenet_hub.weights.tensorflow.tensor_bundle import read_bundle
 
 _KIND = "TF-Slim checkpoint"
+_KERAS_LAYER = "layer_with_weights-"
 _AVERAGE = "/ExponentialMovingAverage"
 _SLOT = re.compile(  # what TensorFlow's optimizers keep beside each variable
     r"(ExponentialMovingAverage|RMSProp|Momentum|Adam\w*|AMSGrad|Adagrad|Adadelta|Ftrl|Lamb|LARS|Yogi|Nadam|"
@@ -44,10 +45,15 @@ def read_checkpoint(prefix: Path) -> Source:
     """
     tensors = {name: value for name, value in read_bundle(prefix).items() if isinstance(value, np.ndarray)}
     with reading(prefix, "a checkpoint of MobileNet weights"):
+        if any(name.startswith(_KERAS_LAYER) for name in tensors):
+            raise Unusable(
+                "it holds the weights of a Keras model (Keras 2's save_weights or ModelCheckpoint), which only the "
+                "program that built the model can read; load them there and save the whole model, as .keras or .h5"
+            )
         weights = network_weights(tensors, prefix)
     file = prefix.with_name(f"{prefix.name}.meta")
     if not file.is_file():
-        return Source(prefix, _KIND, weights)
+        return Source(prefix, _KIND, weights, assumed=assumed_of_weights("TF-Slim's"))
     with reading(file, "a checkpoint's graph"):
         graph = Message(file.read_bytes()).message(2)
         nodes = list(nodes_of(graph))
@@ -58,7 +64,8 @@ def read_checkpoint(prefix: Path) -> Source:
         values = {name: weights.get(slim_name(name), array) for name, array in tensors.items()}
         if found := read_graph(graph, values, facts.image_size):
             return to_source(prefix, _KIND, found)
-        return Source(prefix, _KIND, weights, facts.image_size, variant=variant_of(nodes))
+        assumed = assumed_of_weights("TF-Slim's")
+        return Source(prefix, _KIND, weights, facts.image_size, variant=variant_of(nodes), assumed=assumed)
 
 
 def network_weights(tensors: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ either, batch norm folded or not.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from mobilenet_hub.weights.identify import LEAVES, Source, to_source
@@ -35,12 +36,12 @@ def read_frozen_graph(file: Path) -> Source:
         _check_wiring(nodes)
         refuse_quantized(nodes)
         graph = TensorFlowGraph(message)
-        end = graph.tensor(_output(nodes))
+        end = graph.tensor(output_of(nodes))
         operations = graph.operations(end)
         if message.last == _NODE and not (operations and _is_an_end(operations[-1])):
             # Optimized graphs have nothing behind their nodes; one cut off between two may be a smaller network.
             raise ValueError("it ends with a node, and not with classes: it was cut off")
-        start, size = _input(graph, operations)
+        start, size = input_of(graph, operations)
         found = recognize(operations, start, end, size)
         return to_source(file, "frozen graph", as_found(found, size, tuple(one.name for one in operations)))
 
@@ -49,7 +50,12 @@ def _is_an_end(last: Operation) -> bool:
     return last.kind == "activation" and last.values["function"] in ("softmax", "sigmoid")
 
 
-def _output(nodes: list[Node]) -> str:
+def output_of(nodes: Sequence[Node]) -> str:
+    """Return the name of the one node that no other takes.
+
+    Raises:
+        Unusable: there are none or several.
+    """
     used = {name for node in nodes for name in node.inputs}
     ends = [node.name for node in nodes if node.name not in used and not node.op.endswith("Summary")]
     ends = [
@@ -60,7 +66,7 @@ def _output(nodes: list[Node]) -> str:
     return ends[0]
 
 
-def _input(graph: TensorFlowGraph, operations: list[Operation]) -> tuple[tuple[str, int], tuple[int, int] | None]:
+def input_of(graph: TensorFlowGraph, operations: list[Operation]) -> tuple[tuple[str, int], tuple[int, int] | None]:
     """Return the placeholder of the images, and their size where it is fixed."""
     taken = {tensor for one in operations for tensor in one.inputs}
     starts = [node for node in graph.nodes if node.op == "Placeholder" and (node.name, 0) in taken]

@@ -54,9 +54,12 @@ class Placed:
 class Calls:
     """A GraphDef with its functions, opened where they are called."""
 
-    def __init__(self, graph: Message):
-        self._top = _Scope("", {node.name: node for node in map(Node, graph.messages(1))})
-        self._library = dict(_functions(graph.message(2)))
+    def __init__(self, graph: Message | Iterable[Node]):
+        nodes, library = (
+            (map(Node, graph.messages(1)), graph.message(2)) if isinstance(graph, Message) else (graph, None)
+        )
+        self._top = _Scope("", {node.name: node for node in nodes})
+        self._library = dict(_functions(library)) if library is not None else {}
         self._steps = 0
 
     @property

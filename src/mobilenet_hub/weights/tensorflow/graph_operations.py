@@ -4,7 +4,7 @@ What depends on constants and variables alone is computed. Source: the registrat
 (tensorflow/core/ops/*.cc) for the attributes' meaning and defaults.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -39,9 +39,9 @@ _EPSILON = 1e-4  # FusedBatchNorm's own, where a graph does not say it
 
 
 class TensorFlowGraph(Calls):
-    """A GraphDef with its functions, and the values of its variables."""
+    """A GraphDef with its functions, or nodes alone, and the values of its variables."""
 
-    def __init__(self, graph: Message, variables: Variables | None = None):
+    def __init__(self, graph: Message | Iterable[Node], variables: Variables | None = None):
         super().__init__(graph)
         self._variables = variables or Variables()
 

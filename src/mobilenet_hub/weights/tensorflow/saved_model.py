@@ -15,7 +15,7 @@ import numpy as np
 from mobilenet_hub.errors import CorruptFileError
 from mobilenet_hub.module_folder import CONFIG_FILE, LABELS_FILE
 from mobilenet_hub.weights.exported import STATED, Carried, read_carried
-from mobilenet_hub.weights.identify import Found, Source, to_source
+from mobilenet_hub.weights.identify import Found, Source, assumed_of_weights, to_source
 from mobilenet_hub.weights.operations import as_found, recognize
 from mobilenet_hub.weights.reading import Unusable, reading
 from mobilenet_hub.weights.tensorflow.checkpoint import check_belongs, network_weights
@@ -80,15 +80,16 @@ def read_saved_model(folder: Path) -> Source:
         found = _followed(graphs, variables, bundle, size) or _called(graphs, bundle, size)
         if found:
             # What a hub module, or an export of ours, takes is written in its description: images in [0, 1].
-            takes_unit = is_hub1 or stated_size is not None
-            return replace(to_source(folder, kind, replace(found, labels=labels), takes_unit), carried=carried)
+            given = (1.0, 0.0) if is_hub1 or stated_size is not None else None
+            return replace(to_source(folder, kind, replace(found, labels=labels), given), carried=carried)
         if OBJECT_GRAPH in bundle and not objects:
             raise CorruptFileError(f"{file} has no objects, as the weights beside it demand")
         if any(node.op in CONVOLUTIONS for node in nodes):
             raise Unusable("it has neither a signature that serves nor a function to call, only graphs in it")
         tensors = named_variables(bundle, objects[0], folder) if objects else tensors
         weights = network_weights(tensors, folder)
-        return Source(folder, kind, weights, size, labels, variant=variant_of(nodes), carried=carried)
+        assumed = assumed_of_weights("TF-Slim's", pixels=False)
+        return Source(folder, kind, weights, size, labels, variant_of(nodes), assumed=assumed, carried=carried)
 
 
 def _followed(
