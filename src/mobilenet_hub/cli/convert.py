@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     """Convert, and say what came out."""
     from mobilenet_hub.module_folder import read_config
     from mobilenet_hub.weights.convert import convert
+    from mobilenet_hub.weights.identify import ASSUMED
 
     folder = convert(
         args.source,
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     )
     config = read_config(folder)
     height, width = config.image_size
+    assumed = config.extra.get(ASSUMED, [])
     if args.json:
         print_json(
             {
@@ -55,11 +57,14 @@ def run(args: argparse.Namespace) -> int:
                 "num_classes": config.num_classes,
                 "num_features": config.network.num_features,
                 "source": config.source,
+                "assumed": assumed,
             }
         )
     else:
         classes = f"{config.num_classes} classes" if config.num_classes else f"{config.network.num_features} features"
         print(f"{folder}: {config.architecture} {config.depth_multiplier:g}, {height}x{width}, {classes}")
+        for text in assumed if isinstance(assumed, list) else ():
+            print(f"  assumed: {text}")
     return 0
 
 

@@ -44,6 +44,7 @@ _FOLDER_READERS = {
 # Which of a folder's files is meant, where it has several forms of one network.
 _ORDER = (GRAPH, KERAS, LITERT, ONNX, OPENVINO)
 _ARCHIVE_SUFFIX = re.compile(r"\.(tgz|tar|tar\.gz|zip)$", re.IGNORECASE)
+_EDGE_TPU = "_edgetpu."  # compiled from the file beside it
 _NOT_THEIRS = ("__MACOSX", ".")  # what macOS adds to archives
 _MAX_NESTING = 3  # folders that hold nothing but a folder, around the one with the files
 FORMATS = (
@@ -290,6 +291,7 @@ def _only_file(folder: Path) -> Path | None:
             kinds.setdefault(kind_of(file), []).append(file)
     for kind in _ORDER:
         files = kinds.get(kind, [])
+        files = [file for file in files if _EDGE_TPU not in file.name] or files
         float_files = [file for file in files if "quant" not in file.name.replace("unquant", "")] or files
         if len(float_files) > 1:
             names = ", ".join(file.name for file in float_files)

@@ -22,6 +22,7 @@ from mobilenet_hub.errors import InvalidModuleError
 from mobilenet_hub.weights.identify import Found, is_slim, slim_name
 from mobilenet_hub.weights.keras_graph import KerasGraph, Layer, read_graph
 from mobilenet_hub.weights.keras_weights import Arrays, imagenet_labels_of, read_by_order
+from mobilenet_hub.weights.likeness import network_of
 from mobilenet_hub.weights.operation import INERT, RESHAPE, Operation
 from mobilenet_hub.weights.operations import as_found, recognize
 from mobilenet_hub.weights.reading import Unusable, as_float32
@@ -71,13 +72,36 @@ def read_network(stored: Mapping[str, Arrays], config: Any, size: tuple[int, int
         return read_by_order(list(stored.values()), size)
     graph = read_graph(config)
     weights = _Weights(stored)
-    operations = [one for layer in graph.layers for one in _operations(layer, weights)]
+    try:
+        operations = [one for layer in graph.layers for one in _operations(layer, weights)]
+    except Unusable:
+        _refuse_another_network(graph)  # that it is another network altogether says more
+        raise
     size = _image_size(graph) or size
     found = recognize(operations, graph.start, graph.end, size)
     if left := weights.unused():
         raise Unusable(f"it holds weights of {left[0]}, a layer that its configuration has no place for")
     whole = as_found(found, size, tuple(layer.name for layer in graph.layers))
     return replace(whole, labels=imagenet_labels_of(whole.weights))
+
+
+def _refuse_another_network(graph: KerasGraph) -> None:
+    """Refuse a graph whose convolutions no MobileNet has, whatever else is wrong with it."""
+    if any(layer.kind == "KerasLayer" for layer in graph.layers):
+        return
+    kinds = {"Conv2D": "conv", "DepthwiseConv2D": "depthwise", "Dense": "dense", "Activation": "activation"}
+    network_of(
+        [
+            Operation(
+                kinds.get(layer.kind, layer.kind),
+                layer.name,
+                layer.inputs,
+                layer.output,
+                {"function": _activation(layer.config.get("activation"))},
+            )
+            for layer in graph.layers
+        ]
+    )
 
 
 def _image_size(graph: KerasGraph) -> tuple[int, int] | None:

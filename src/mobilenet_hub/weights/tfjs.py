@@ -75,7 +75,9 @@ def _read_metadata(file: Path) -> tuple[str, ...] | None:
         return None
     with reading(file, "the description of a Teachable Machine project"):
         data = _json(file)
-        if data.get("packageName") != _TEACHABLE_MACHINE:
+        if "packageName" not in data:
+            return None  # somebody else's
+        if data["packageName"] != _TEACHABLE_MACHINE:
             raise ValueError(f"it describes a project of {data.get('packageName')!r}, not of images")
         if data.get("grayscale"):
             raise ValueError("its network takes gray images, which a module cannot")
