@@ -4,6 +4,7 @@ After tensorflowjs/converters/tf_saved_model_conversion_v2.py, which cannot be i
 same optimizers in the same order, batch norm folded and depthwise convolutions fused as there.
 """
 
+import base64
 import json
 
 import numpy as np
@@ -96,3 +97,59 @@ def _with_fused_depthwise(graph):
         last.attr["fused_ops"].list.s.extend(fused)
         last.attr["num_args"].i = 1
     return graph
+
+
+def handmade(network, weights, folder, size=64):
+    """Write a network as the converter leaves it, batch norm folded and all fused; for where TensorFlow is absent."""
+    nodes, stored, last, outputs = [_placeholder(size)], [], "x", []
+
+    def constant(name, value):
+        stored.append((name, value))
+        kind = {"float32": "DT_FLOAT", "int32": "DT_INT32"}[value.dtype.name]
+        nodes.append({"name": name, "op": "Const", "attr": {"dtype": {"type": kind}}})
+        return name
+
+    def add(name, op, inputs, **attributes):
+        nodes.append({"name": name, "op": op, "input": inputs, "attr": attributes})
+        return name
+
+    for at, unit in enumerate(network.units):
+        gamma, beta, mean, variance = (weights[one.name].astype(np.float64) for one in unit.batch_norm)
+        scale = gamma / np.sqrt(variance + network.variant.batch_norm_epsilon)
+        per_output = scale[:, None] if unit.depthwise else scale
+        kernel = constant(f"kernel{at}", (weights[unit.kernel.name] * per_output).astype(np.float32))
+        bias = constant(f"bias{at}", (beta - mean * scale).astype(np.float32))
+        parts = ["BiasAdd", *(["Relu6"] if unit.relu6 else [])]
+        op = "FusedDepthwiseConv2dNative" if unit.depthwise else "_FusedConv2D"
+        strides = {"list": {"i": ["1", str(unit.stride), str(unit.stride), "1"]}}
+        attributes = {"fused_ops": {"list": {"s": [_text(one) for one in parts]}}, "num_args": {"i": "1"}}
+        attributes |= {"strides": strides, "padding": {"s": _text("SAME")}, "data_format": {"s": _text("NHWC")}}
+        last = add(f"unit{at}", op, [last, kernel, bias], **attributes)
+        if unit.adds is not None:
+            last = add(f"sum{at}", "AddV2", [last, outputs[unit.adds]])
+        outputs.append(last)
+    last = add("mean", "Mean", [last, constant("axes", np.array([1, 2], np.int32))], keep_dims={"b": False})
+    kernel, bias = (weights[one.name] for one in network.classifier)
+    dense = [last, constant("dense/kernel", kernel[0, 0]), constant("dense/bias", bias)]
+    last = add("dense", "_FusedMatMul", dense, fused_ops={"list": {"s": [_text("BiasAdd")]}})
+    add("end", "Softmax", [last])
+    (folder / "weights.bin").write_bytes(b"".join(np.ascontiguousarray(value).tobytes() for _, value in stored))
+    entries = [{"name": name, "shape": list(value.shape), "dtype": value.dtype.name} for name, value in stored]
+    signature = {"inputs": {"x": {"name": "x:0"}}, "outputs": {"y": {"name": "end:0"}}}
+    model = {
+        "format": "graph-model",
+        "signature": signature,
+        "modelTopology": {"node": nodes},
+        "weightsManifest": [{"paths": ["weights.bin"], "weights": entries}],
+    }
+    (folder / "model.json").write_text(json.dumps(model))
+    return folder
+
+
+def _placeholder(size):
+    sizes = [{"size": str(one)} for one in (-1, size, size, 3)]
+    return {"name": "x", "op": "Placeholder", "attr": {"shape": {"shape": {"dim": sizes}}}}
+
+
+def _text(value):
+    return base64.b64encode(value.encode()).decode()
