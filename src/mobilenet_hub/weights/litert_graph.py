@@ -48,7 +48,7 @@ _FUNCTIONS = {_LOGISTIC: "sigmoid", _RELU: "relu", _RELU6: "relu6", _SOFTMAX: "s
 _FUSED = {0: "linear", 1: "relu", 2: "ReLU from -1 to 1", 3: "relu6", 4: "tanh", 5: "sign"}  # ActivationFunctionType
 _FUSED_AT = {_CONV: 3, _DEPTHWISE: 4, _AVERAGE_POOL: 5, _FULLY_CONNECTED: 0, _ADD: 0, _MUL: 0, _SUB: 0, _DIV: 0}
 _TYPES = {0: "<f4", 1: "<f2", 2: "<i4", 3: "u1", 4: "<i8", 7: "<i2", 9: "i1", 10: "<f8"}  # TensorType
-_FLOATS = (0, 1, 10)
+_FLOATS, _INT16 = (0, 1, 10), 7
 _INTEGERS = {3: (0, 255), 9: (-128, 127)}
 _OUTPUTS = ("logits", "Logits", "probabilities", "Predictions", "features")  # as our exports call them
 _EDGE_TPU = b"edgetpu-custom-op"
@@ -225,10 +225,16 @@ class LiteRtGraph:
         return self._type(self.input) in _FLOATS
 
     def input_range(self) -> tuple[float, float]:
-        """Return the least and the greatest real number that a quantized input can be; zeros for one of floats."""
+        """Return the least and the greatest real number that a quantized input can be; zeros for one of floats.
+
+        Raises:
+            Unusable: it is of 16 bits, whose range is the same on both sides of zero whatever images are.
+        """
         quantizers = [one for one in self._operators if one.code == _QUANTIZE and self.input in one.inputs]
         tensor = quantizers[0].output if len(quantizers) == 1 else self.input
         kind = self._type(tensor)
+        if kind == _INT16:
+            raise Unusable("its images are 16-bit integers, and nothing says how an image becomes such ones")
         scales, zeros, _ = self._quantization(tensor)
         if kind not in _INTEGERS or len(scales) != 1:
             return 0.0, 0.0
