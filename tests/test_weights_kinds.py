@@ -85,6 +85,23 @@ def test_a_pytorch_file_is_refused_by_its_name(tmp_path):
         load_source(tmp_path / "model.pt")
 
 
+@pytest.mark.parametrize(("name", "words"), [("m.mlmodel", "Core ML"), ("m.pth", "PyTorch"), ("m.h", "header")])
+def test_a_file_of_others_is_refused_by_its_kind(tmp_path, name, words):
+    (tmp_path / name).write_bytes(b"\x08\x01\x12\x34")
+    with pytest.raises(InvalidModuleError, match=f"{words}.*convert what it was made from"):
+        load_source(tmp_path / name)
+
+
+def test_what_lies_beside_a_model_does_not_matter(tmp_path):
+    (tmp_path / "index.html").write_text("<!DOCTYPE html><html>")
+    (tmp_path / "m.pth").write_bytes(b"\x80\x02")
+    with pytest.raises(InvalidModuleError, match="web page"):
+        load_source(tmp_path)
+    (tmp_path / "net.pb").write_bytes(frozen_graph(some_weights(mobilenet_v1(0.25, 3)), (96, 96)))
+    (tmp_path / "net_edgetpu.pb").write_bytes(b"compiled")
+    assert load_source(tmp_path).config.num_classes == 3
+
+
 def test_an_archive_by_any_name(tmp_path):
     (tmp_path / "net.pb").write_bytes(frozen_graph(some_weights(mobilenet_v1(0.25, 3)), (96, 96)))
     (tmp_path / "labels.txt").write_text("0 a\n1 b\n2 c\n")

@@ -27,7 +27,7 @@ def test_a_graph_model_is_the_network_that_it_computes(network, tmp_path):
     weights = some_weights(network)
     handmade(network, weights, tmp_path, SIZE)
     (tmp_path / "labels.txt").write_text("a\nb\nc\nd\ne\n")
-    module = load_source(tmp_path)
+    module = load_source(tmp_path / "weights.bin")
     assert (module.config.architecture, module.config.image_size) == (network.name, (SIZE, SIZE))
     assert module.config.labels == tuple("abcde")
     assert module.config.batch_norm_folded

@@ -45,6 +45,7 @@ _FOLDER_READERS = {
 _ORDER = (GRAPH, KERAS, LITERT, ONNX, OPENVINO)
 _ARCHIVE_SUFFIX = re.compile(r"\.(tgz|tar|tar\.gz|zip)$", re.IGNORECASE)
 _EDGE_TPU = "_edgetpu."  # compiled from the file beside it
+_TFJS_WEIGHTS = ".bin"  # a TensorFlow.js model's, beside its model.json
 _NOT_THEIRS = ("__MACOSX", ".")  # what macOS adds to archives
 _MAX_NESTING = 3  # folders that hold nothing but a folder, around the one with the files
 FORMATS = (
@@ -248,6 +249,8 @@ def _read_file(file: Path, size: tuple[int, int] | None) -> Source | None:
     if file.name in _FOLDER_READERS:
         return _FOLDER_READERS[file.name](file.parent)
     kind = kind_of(file)
+    if kind is None and file.suffix == _TFJS_WEIGHTS and is_tfjs(file.with_name(TFJS_FILE)):
+        file, kind = file.with_name(TFJS_FILE), JSON
     if kind == JSON and is_keras_config(file) and kind_of(weights := _only_file(file.parent) or file) == KERAS:
         file, kind = weights, KERAS
     if kind == JSON and (file.name == TFJS_FILE or is_tfjs(file)):
@@ -286,9 +289,13 @@ def _read_folder(folder: Path, size: tuple[int, int] | None) -> Source:
 def _only_file(folder: Path) -> Path | None:
     """Return the file of a folder that holds a network; TF-Slim's archives hold a quantized one beside it."""
     kinds: dict[str | None, list[Path]] = {}
+    refused: InvalidModuleError | None = None
     for file in sorted(folder.iterdir()):
         if file.is_file() and not file.name.startswith("."):
-            kinds.setdefault(kind_of(file), []).append(file)
+            try:
+                kinds.setdefault(kind_of(file), []).append(file)
+            except InvalidModuleError as error:  # a web page, say: it matters where there is nothing else
+                refused = refused or error
     for kind in _ORDER:
         files = kinds.get(kind, [])
         files = [file for file in files if _EDGE_TPU not in file.name] or files
@@ -298,4 +305,6 @@ def _only_file(folder: Path) -> Path | None:
             raise InvalidModuleError(f"{folder} holds several files that could be meant: {names}; name one")
         if float_files:
             return float_files[0]
+    if refused is not None:
+        raise refused
     return None
