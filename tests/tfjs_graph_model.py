@@ -62,7 +62,7 @@ def _optimized(graph, start, end, optimizers):
     collection.extend([start, end])
     config = config_pb2.ConfigProto()
     config.graph_options.rewrite_options.optimizers[:] = optimizers
-    config.graph_options.rewrite_options.meta_optimizer_iterations = 1
+    config.graph_options.rewrite_options.meta_optimizer_iterations = 1  # pyright: ignore[reportAttributeAccessIssue]
     return tf_optimizer.OptimizeGraph(config, meta)
 
 
