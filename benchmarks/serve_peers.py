@@ -51,7 +51,7 @@ with socket.socket() as taken:
 """
 
 _FASTAPI = """
-import socket, uvicorn
+import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from mobilenet_hub.inference.classify import Classifier
@@ -62,9 +62,8 @@ async def classify(request: Request):
     data = await request.body()
     found = (await run_in_threadpool(classifier.classify, data, 5))[0]
     return {{"labels": found.labels, "scores": found.scores}}
-listener = socket.create_server(("127.0.0.1", 0))
-print("ready :%d" % listener.getsockname()[1], flush=True)
-uvicorn.run(app, fd=listener.fileno(), log_level="error")
+print("ready :%d" % port, flush=True)
+uvicorn.run(app, host="127.0.0.1", port=port, log_level="error")
 """
 
 _LITSERVE = """
@@ -116,7 +115,7 @@ os.execv(sys.executable, [sys.executable, "-m", "bentoml", *words])
 """
 
 _TENSORFLOW = """
-import base64, os, socket, subprocess, sys, tempfile
+import base64, os, subprocess, sys, tempfile
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 folder = tempfile.mkdtemp() + "/saved"
 words = ["export", {module!r}, "--format", "tf-hub", "-o", folder, "--quiet"]
@@ -141,19 +140,18 @@ async def predict(request: Request):
     data = [base64.b64decode(entry["b64"]) for entry in body["instances"]]
     found = await run_in_threadpool(lambda: [logits(one)[0].numpy().tolist() for one in data])
     return {{"predictions": found}}
-listener = socket.create_server(("127.0.0.1", 0))
-print("ready :%d" % listener.getsockname()[1], flush=True)
-uvicorn.run(app, fd=listener.fileno(), log_level="error")
+print("ready :%d" % port, flush=True)
+uvicorn.run(app, host="127.0.0.1", port=port, log_level="error")
 """
 
 PEERS = (
-    Peer("FastAPI, a call for each request", ("fastapi", "uvicorn"), _FASTAPI, "/classify", as_jpeg),
+    Peer("FastAPI, a call for each request", ("fastapi", "uvicorn"), _PORT + _FASTAPI, "/classify", as_jpeg),
     Peer("LitServe, batches up to 16", ("litserve",), _PORT + _LITSERVE, "/predict", as_json),
     Peer("BentoML", ("bentoml",), _PORT + _BENTOML, "/classify", as_form),
     Peer(
         "TensorFlow's SavedModel behind REST",
         ("tensorflow", "fastapi", "uvicorn"),
-        _TENSORFLOW,
+        _PORT + _TENSORFLOW,
         "/v1/models/m:predict",
         as_instances,
     ),

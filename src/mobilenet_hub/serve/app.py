@@ -48,11 +48,17 @@ class App:
 
     def __init__(self, state: State, access: Access, *, log_json: bool = False):
         self.state, self._access, self._log_json = state, access, log_json
-        self._router = Router([self._route(*entry) for entry in routes(state)], redirect_slashes=False)
+        self._router = Router([], redirect_slashes=False)
+        self._exact: dict[tuple[str, str], _Endpoint] = {}  # what needs no pattern is found at once
+        for entry in routes(state):
+            self.add(*entry)
 
     def add(self, path: str, method: str, handler: Handler) -> None:
         """Add an address."""
-        self._router.routes.append(self._route(path, method, handler))
+        endpoint = self._endpoint(path, handler)
+        self._router.routes.append(Route(path, endpoint, methods=[method]))
+        if "{" not in path:
+            self._exact[method, path] = endpoint
 
     async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
         """Answer one request."""
@@ -86,7 +92,8 @@ class App:
                     "the server is ending; ask another, or again later",
                     headers={"Retry-After": str(RETRY_AFTER_S), "Connection": "close"},
                 )
-            await self._router(scope, receive, send)
+            endpoint = self._exact.get((scope["method"], scope["path"]), self._router)
+            await endpoint(scope, receive, send)
             return scope["mobilenet"].answer
         except Refusal as refusal:
             return refusal.answer()
@@ -103,12 +110,13 @@ class App:
             about = f"unexpected {type(error).__name__}; the server's log has more under {scope['mobilenet'].id}"
             return json_answer({"error": about}, 500)
 
-    def _route(self, path: str, method: str, handler: Handler) -> Route:
+    def _endpoint(self, path: str, handler: Handler) -> "_Endpoint":
         async def endpoint(scope: Scope, receive: Any, send: Send) -> None:
             request: _Request = scope["mobilenet"]
             request.endpoint = path
             query = scope.get("query_string", b"").decode("latin-1")
-            call = Call(self.state, scope["method"], scope["path_params"], query, Headers(scope=scope), receive)
+            parts = scope.get("path_params", {})
+            call = Call(self.state, scope["method"], parts, query, Headers(scope=scope), receive)
             request.call = call
             try:
                 request.answer = await handler(call)
@@ -116,7 +124,7 @@ class App:
                 call.close()
 
         # A class instance, for Starlette to call it as an ASGI application, without a Request and a Response between.
-        return Route(path, _Endpoint(endpoint), methods=[method])
+        return _Endpoint(endpoint)
 
     def _check_token(self, path: str, headers: Headers) -> None:
         if self._access.token is None or path in _OPEN:
@@ -255,11 +263,11 @@ def routes(state: State) -> list[tuple[str, str, Handler]]:
     version = "/versions/{version}"
     labelled = f"{tf}/labels/{{label}}"
     return [
+        ("/classify", "POST", own.classify),
+        ("/embed", "POST", own.embed),
         (f"{labelled}/metadata", "GET", tensorflow_serving.metadata),
         (f"{labelled}:predict", "POST", tensorflow_serving.predict),
         (labelled, "GET", tensorflow_serving.status),
-        ("/classify", "POST", own.classify),
-        ("/embed", "POST", own.embed),
         (f"{tf}/metadata", "GET", tensorflow_serving.metadata),
         (f"{tf}{version}/metadata", "GET", tensorflow_serving.metadata),
         (f"{tf}:predict", "POST", tensorflow_serving.predict),
