@@ -187,18 +187,21 @@ def test_a_client_that_does_wrong_fills_no_log(server):
     assert server.log() == ""
 
 
-@pytest.mark.skipif(not LONG, reason="waits for a minute; set SERVE_LONG")
-def test_a_client_that_takes_its_answer_slowly_is_cut_off(server):
-    body, headers = form([(str(n), data) for n, data in enumerate(photos(60))])
-    with socket.socket() as connection:
+@pytest.mark.skipif(not LONG, reason="waits for minutes; set SERVE_LONG")
+def test_a_client_that_takes_its_answer_slowly_is_cut_off():
+    """Of an answer that the system's buffers do not hold: what they hold costs the server nothing."""
+    body, headers = form([(str(n), photos(1)[0]) for n in range(700)])
+    with running("--queue", "1000", "--max-body", "1GB", "--timeout", "60") as server, socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect((server.host, server.port))
         kind = headers["Content-Type"].encode()
         head = b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
         connection.sendall(head % (kind, len(body)) + body)
-        begun = time.monotonic()
+        begun, taken = time.monotonic(), 0
         with pytest.raises(ConnectionError):
-            while time.monotonic() < begun + 120:
-                connection.recv(1)
-                time.sleep(0.001)
-        assert 25 < time.monotonic() - begun < 90
+            while time.monotonic() < begun + 240:
+                taken += len(connection.recv(1))
+                time.sleep(0.01)
+        assert time.monotonic() - begun > 25
+        assert taken < 100_000
+        assert server.get("/v2/health/ready")[0] == 200

@@ -222,6 +222,23 @@ def test_a_module_is_replaced_without_a_lost_request(tmp_path):
     assert seen[-1].startswith("new ")
 
 
+def test_a_link_that_is_made_to_lead_elsewhere_is_a_new_module_of_the_same_name(tmp_path):
+    """As releases are often switched: `shop -> releases/1`."""
+    module = read_module(resolve("starter"))
+    for release in ("1", "2"):
+        labels = tuple(f"{release} {label}" for label in module.config.labels)
+        write_module(tmp_path / "releases" / release, Module(replace(module.config, labels=labels), module.weights))
+    (tmp_path / "shop").symlink_to(tmp_path / "releases" / "1")
+    with running(str(tmp_path / "shop"), "--watch") as server:
+        assert server.names == ["shop"]
+        (tmp_path / "next").symlink_to(tmp_path / "releases" / "2")
+        (tmp_path / "next").rename(tmp_path / "shop")
+        end = time.monotonic() + 60
+        while server.post("/classify?top=1", CAT.read_bytes(), JPEG)[1]["predictions"][0]["labels"][0][0] != "2":
+            assert time.monotonic() < end, server.log()
+            time.sleep(0.1)
+
+
 def test_similar_photos(tmp_path):
     files = photos(6)
     (tmp_path / "photos").mkdir()
