@@ -56,7 +56,8 @@ class Bodies:
                     self.held += len(part)
                     parts.append(part)
                     self._check_room(size)
-                    clock.reschedule(start + limit_s + size / LEAST_BYTES_PER_S)
+                    if more:
+                        clock.reschedule(start + limit_s + size / LEAST_BYTES_PER_S)
         except BaseException as error:
             self.release(size)
             if isinstance(error, TimeoutError):
