@@ -184,7 +184,7 @@ def test_without_teach_there_is_nothing_to_teach_with():
 
 def test_a_module_is_replaced_without_a_lost_request(tmp_path):
     module = read_module(resolve("starter"))
-    labels = tuple(f"new {label}" for label in module.config.labels)
+    labels = tuple(f"new {label}" for label in module.config.labels or ())
     write_module(tmp_path / "shop", module)
     write_module(tmp_path / "next", Module(replace(module.config, labels=labels), module.weights))
     data = photos(1)[0]
@@ -226,7 +226,7 @@ def test_a_link_that_is_made_to_lead_elsewhere_is_a_new_module_of_the_same_name(
     """As releases are often switched: `shop -> releases/1`."""
     module = read_module(resolve("starter"))
     for release in ("1", "2"):
-        labels = tuple(f"{release} {label}" for label in module.config.labels)
+        labels = tuple(f"{release} {label}" for label in module.config.labels or ())
         write_module(tmp_path / "releases" / release, Module(replace(module.config, labels=labels), module.weights))
     (tmp_path / "shop").symlink_to(tmp_path / "releases" / "1")
     with running(str(tmp_path / "shop"), "--watch") as server:
