@@ -9,7 +9,6 @@ from mobilenet_hub.cli.console import note, note_cautions, print_json, table
 from mobilenet_hub.cli.options import add_engine, add_fit, add_force, add_precision, add_threads
 from mobilenet_hub.cli.parser import mark_seldom
 from mobilenet_hub.errors import InputError, OutputError
-from mobilenet_hub.host.percent import percent
 from mobilenet_hub.host.progress import Bars, Stage
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ EXAMPLES = (
     'mobilenet bench --catalog "v2_*" --plot speed.svg',
 )
 
+_WONDER_S = 2.0
 _MOST_ROWS = 10
 
 
@@ -66,6 +66,7 @@ def _bench_modules(args: argparse.Namespace) -> int:
     photos, left_out = photos_in_memory(args.photos) if args.photos else (example_photos(), [])
     note_cautions([], left_out, args.quiet)
     engines = [engine for name in args.modules or ["starter"] for engine in _engines(name, args)]
+    _announce(len(engines) * 4 * args.seconds, args.quiet)
     results = []
     with Bars(args.quiet) as on_progress:
         for number, (name, engine, auto_for) in enumerate(engines):
@@ -91,19 +92,18 @@ def _bench_modules(args: argparse.Namespace) -> int:
         print_json({"machine": _machine(args.threads), "photos": _describe(photos), "results": results})
         return 1 if left_out else 0
     print(f"{_machine(args.threads)}; {_describe(photos)}\n")
-    headers = ("module", "engine", "precision", "decode/s", "inference/s", "both/s", "limit/s", "of limit", "one image")
+    headers = ("module", "engine", "auto", "decode", "network", "both", "limit", "one image")
     rows = [
         (
-            r["module"], _engine_cell(r), r["precision"], f"{r['decode_per_s']:.0f}",
-            f"{r['inference_per_s']:.0f}",
-            f"{r['end_to_end_per_s']:.0f}", f"{r['limit_per_s']:.0f}", percent(r['share_of_limit'], 0),
+            r["module"], f"{r['engine']} {r['precision']}", _auto_cell(r["auto_for"]), f"{r['decode_per_s']:.0f}",
+            f"{r['inference_per_s']:.0f}", f"{r['end_to_end_per_s']:.0f}", f"{r['limit_per_s']:.0f}",
             f"{r['one_image_ms']:.2f} ms",
         )
         for r in results
     ]  # fmt: skip
-    print(table(headers, rows, "<<<>>>>>>"))
-    print("\nImages a second; limit = 1 / (1/decode + 1/inference), what both allow if neither waits.")
-    print("auto: what is taken of itself, for up to 32 photos to the screen (few) and for an output (many).")
+    print(table(headers, rows, "<<<>>>>>"))
+    print("\nImages a second; limit = 1 / (1/decode + 1/network), what both allow if neither waits.")
+    print("auto: for which jobs it is taken of itself, few photos to the screen, many to an output, or both.")
     return 1 if left_out else 0
 
 
@@ -126,9 +126,14 @@ def _engines(name: str, args: argparse.Namespace) -> "list[tuple[str, Engine, li
     ]
 
 
-def _engine_cell(result: dict[str, Any]) -> str:
-    jobs = result["auto_for"]
-    return result["engine"] + (f" (auto for {' and '.join(jobs)})" if len(jobs) == 1 else " (auto)" * len(jobs[:1]))
+def _auto_cell(jobs: list[str]) -> str:
+    return "both" if len(jobs) > 1 else "".join(jobs)
+
+
+def _announce(seconds: float, quiet: bool) -> None:
+    """Say beforehand how long it will take, where one would wonder."""
+    if seconds > _WONDER_S:
+        note(f"measuring, about {seconds:.0f} s", quiet)
 
 
 def _bench_catalog(args: argparse.Namespace) -> int:
@@ -142,8 +147,10 @@ def _bench_catalog(args: argparse.Namespace) -> int:
     networks = [configuration for configuration in configurations() if fnmatchcase(configuration.name, pattern)]
     if not networks:
         raise InputError(f"no published network matches {args.catalog!r}; `mobilenet models` lists them")
+    seconds = min(args.seconds, 1.0)
+    _announce(len(networks) * (0.4 + 1.4 * seconds), args.quiet)
     with Bars(args.quiet) as on_progress:
-        speeds = measure_catalog(args.precision, min(args.seconds, 1.0), networks, on_progress, threads=args.threads)
+        speeds = measure_catalog(args.precision, seconds, networks, on_progress, threads=args.threads)
     fitting = best_within(speeds, budget_ms=args.budget_ms, images_per_s=args.budget_rate)
     if args.plot:
         from mobilenet_hub.evaluation.speed_chart import speed_chart

@@ -19,7 +19,7 @@ VARIABLES: dict[str, str] = {
     "KERAS_HOME": "the folder of Keras' own configuration, which is asked after `KERAS_BACKEND`",
     "NO_COLOR": "not empty: tables are plain ASCII on a terminal, too",
     "TERM": "`dumb`: the same",
-    "TF_CPP_MIN_LOG_LEVEL": "what TensorFlow reports; set to `3`, errors only, before an export where it is unset",
+    "TF_CPP_MIN_LOG_LEVEL": "what TensorFlow reports; set to `3`, errors only, before exports and training where unset",
     "RAY_USAGE_STATS_ENABLED": "what Ray reports to its makers; set to `0` before a run on a cluster where it is unset",
     "TF_ENABLE_ONEDNN_OPTS": "TensorFlow's faster kernels; set to `1` before training where it is unset",
 }

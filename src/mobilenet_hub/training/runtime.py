@@ -1,10 +1,13 @@
 """What makes training steps fast on this machine: the arithmetic, and the settings of the process."""
 
 import ctypes
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from mobilenet_hub.host.cpu import cpu_features
-from mobilenet_hub.host.environment import set_variable
+from mobilenet_hub.host.environment import set_variable, setting
 from mobilenet_hub.inference.engine import Precision
 
 
@@ -30,10 +33,33 @@ def prepare_process(backend: str) -> None:
         pass  # another C library
     if backend == "tensorflow" and "tensorflow" not in sys.modules:
         set_variable("TF_ENABLE_ONEDNN_OPTS", "1")
+        if not setting("TF_CPP_MIN_LOG_LEVEL"):
+            set_variable("TF_CPP_MIN_LOG_LEVEL", "3")
+            with _silence():  # after LiteRT has been loaded TensorFlow does not heed that setting
+                import tensorflow
+
+                tensorflow.config.list_physical_devices()  # which reports every missing GPU
     if backend == "torch":
         import torch
 
         torch.set_flush_denormal(True)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep off the terminal what a library in C prints to standard error; an exception is raised as ever."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # closed by who started the process
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  (pathlib has no null device)
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _has_gpu(backend: str) -> bool:
