@@ -48,3 +48,30 @@ def test_ci_runs_the_commands_of_the_readme():
     text = (DOCS.parent / "README.md").read_text(encoding="utf-8")
     commands = re.findall(r"^```sh\n(python3 -m venv [^\n]+)\n```", text, re.MULTILINE)
     assert [command.split("&&")[-1].split()[0] for command in commands] == [".venv/bin/mobilenet", ".venv/bin/pytest"]
+
+
+def test_the_figures_of_the_readme_stand_in_the_measurements():
+    root = DOCS.parent
+    table = re.search(r"^## How fast\?\n(.*?)^## ", (root / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)[
+        1
+    ]
+    measured = "".join((root / name).read_text("utf-8") for name in ("benchmarks/NOTES.md", "docs/bulk.md"))
+    rows = re.findall(r"^\| (?:photos|the ).*$", table, re.MULTILINE)
+    assert len(rows) == 5
+    for row in rows:
+        figures = [int(cell.strip(" *")) for cell in row.split("|")[2:-1] if cell.strip()]
+        assert all(re.search(rf"\|\W*{figure}\b", measured) for figure in figures), row
+        assert f"**{max(figures)}**" in row  # bold is the fastest, whoever it is
+    assert "2.3 s" in measured and "48.6 s" in measured
+
+
+def test_words_that_newcomers_ask_for_are_in_the_glossary():
+    glossary = (DOCS / "glossary.md").read_text("utf-8").lower()
+    for word in ("module", "feature vector", "depth multiplier", "logits", "calibration"):
+        assert re.search(rf"^\*\*[^*]*{word}", glossary, re.MULTILINE), word
+
+
+def test_pages_have_the_titles_of_tasks():
+    titles = {page.name: page.read_text("utf-8").splitlines()[0] for page in DOCS.glob("*.md")}
+    assert titles["bulk.md"] == "# Process large collections" and titles["formats.md"] == "# Convert existing weights"
+    assert all(title.startswith("# ") for title in titles.values())

@@ -1,6 +1,8 @@
 """The public names as a type checker and a person see them."""
 
+import inspect
 import json
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -83,3 +85,29 @@ def test_the_verbs_of_the_command_line_are_functions():
         hub.models("resnet_50")
     speed = hub.bench("mobilenet_v1_025_128/feature_vector/5", seconds=0.1)  # not in the cache: without its weights
     assert speed.one_image_ms > 0
+
+
+# Their tensors and variables are those of Keras' backend, whichever that is: no type of ours says what they are.
+OF_A_BACKEND = ("KerasLayer", "LoadedModule", "Module", "get_expected_image_size", "get_num_image_channels")
+
+
+def signatures(name, public):
+    """Yield the signatures of a public name: a function's, or those of a class and its public methods."""
+    if not inspect.isclass(public):
+        yield name, inspect.signature(public)
+        return
+    for method, value in vars(public).items():
+        function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+        if inspect.isfunction(function) and (method == "__init__" or not method.startswith("_")):
+            yield f"{name}.{method}", inspect.signature(function)
+
+
+@pytest.mark.parametrize("name", [name for name in hub._OWNERS if name not in OF_A_BACKEND])
+def test_signatures_have_types_and_no_any(name):
+    for where, signature in signatures(name, getattr(hub, name)):
+        for parameter in signature.parameters.values():
+            if parameter.name not in ("self", "cls"):
+                assert parameter.annotation is not inspect.Parameter.empty, f"{where}: {parameter.name}"
+                assert not re.search(r"\bAny\b", str(parameter.annotation)), f"{where}: {parameter}"
+        assert not re.search(r"\bAny\b", str(signature.return_annotation)), where
+        assert signature.return_annotation is not inspect.Signature.empty or where.endswith("__init__"), where
