@@ -89,6 +89,7 @@ def test_rows_of_many_photos_come_as_they_are_ready(tmp_path):
         (tmp_path / name).write_bytes(jpeg(number % 7))
     terminal = on_terminal(80, "classify", "-", "--module", "m", cwd=tmp_path, stdin=subprocess.PIPE)
     listed = terminal.process.stdin
+    assert listed is not None
     listed.write("".join(f"{name}\n" for name in names[:-1]).encode())
     listed.flush()
     terminal.read(until=b"63.jpg")  # the list has not ended yet

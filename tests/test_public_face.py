@@ -69,9 +69,9 @@ def test_the_package_says_that_it_is_typed():
 
 def test_a_misspelled_name_gets_the_near_one():
     with pytest.raises(AttributeError, match="did you mean 'Classifier'"):
-        hub.Clasifier  # noqa: B018
+        hub.Clasifier  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(AttributeError, match=r"no attribute '__wrapped__'$"):
-        hub.__wrapped__  # noqa: B018
+        hub.__wrapped__  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_the_verbs_of_the_command_line_are_functions():
