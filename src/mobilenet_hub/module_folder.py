@@ -14,6 +14,7 @@ from mobilenet_hub.architecture import MAX_IMAGE_SIZE, VARIANT_KEYS, Variant, is
 from mobilenet_hub.errors import InputError, InvalidModuleError, OutputError
 from mobilenet_hub.host.files import exists, is_folder, replacing_folder
 from mobilenet_hub.host.ownership import MARK
+from mobilenet_hub.host.stores import demand_local
 from mobilenet_hub.images.fit import FITS
 from mobilenet_hub.module import MODEL_FILE, Module, ModuleConfig, check_labels, check_weights
 
@@ -228,6 +229,7 @@ def check_place(folder: Path, overwrite: bool) -> None:
         OutputError: something else is there, or in the module folder under a name that a module needs; or the path
             names no folder of its own (".", "..", "/"), which could not be replaced as a whole.
     """
+    demand_local(folder, "a module folder")
     if folder.name in ("", ".."):
         raise OutputError(f"{folder} is not a new folder; name the one to make, such as {folder / 'my-module'}")
     if not exists(folder):

@@ -23,6 +23,7 @@ from mobilenet_hub.host.environment import set_variable
 from mobilenet_hub.images.batches import compute
 from mobilenet_hub.images.decode import read_bytes
 from mobilenet_hub.images.fit import Preprocessing
+from mobilenet_hub.images.in_store import read_object
 from mobilenet_hub.images.inputs import Item, Root, refused
 from mobilenet_hub.images.skipped import Skipped
 from mobilenet_hub.inference.engine import Engine
@@ -141,9 +142,11 @@ def _room(ray: Any, threads: int) -> int:
 
 
 def _portable(item: Item) -> Item:
-    """Return an item that another process can read: a file by its full path, anything else with its bytes."""
+    """Return an item that another process can read: files and objects by name, the rest with its bytes."""
     if isinstance(item.read, partial) and item.read.func is read_bytes:
         return Item(item.key, partial(read_bytes, os.path.abspath(*item.read.args)))
+    if isinstance(item.read, partial) and item.read.func is read_object:
+        return item
     try:
         data = item.read()
     except ImageError as error:

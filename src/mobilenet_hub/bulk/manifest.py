@@ -11,12 +11,12 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.host.files import printable, replacing
 from mobilenet_hub.host.locks import LOCK_FILE
+from mobilenet_hub.host.object_path import ObjectPath, Place
 
 FORMAT = 1
 MANIFEST_FILE, SKIPPED_FILE = "manifest.json", "skipped.csv"
@@ -95,17 +95,21 @@ class Manifest:
     shards: list[dict[str, Any]] = field(default_factory=list)
     keys_sha256: str | None = None  # of a finished part: of all inputs of the run
     inputs: int | None = None  # of a finished part: of the whole run
+    tag: str | None = field(default=None, compare=False)  # of the object in a store that it was last read from
 
     @classmethod
-    def read(cls, file: Path) -> "Manifest":
+    def read(cls, file: Place) -> "Manifest":
         """Read it back.
 
         Raises:
             InputError: it is damaged, or none of this program.
         """
+        tag = file.tag() if isinstance(file, ObjectPath) else None
+        content = file.read_bytes()
         try:
-            data = json.loads(file.read_bytes())
+            data = json.loads(content)
             known = cls(data["settings"], data["complete"], data["skipped_bytes"], data["shards"])
+            known.tag = tag
             known.keys_sha256, known.inputs = data.get("keys_sha256"), data.get("inputs")
             sums = [shard["inputs"] + shard["rows"] + shard["skipped"] for shard in known.shards]
             if not isinstance(known.settings, dict) or not all(isinstance(number, int) for number in sums):
@@ -118,8 +122,8 @@ class Manifest:
         """Return a count of all finished shards: "inputs", "rows" or "skipped"."""
         return sum(shard[name] for shard in self.shards)
 
-    def write(self, file: Path) -> None:
-        """Write it, whole or not at all."""
+    def write(self, file: Place) -> None:
+        """Write it, whole or not at all; in a store only over what this process has read or written there itself."""
         data: dict[str, Any] = {
             "format": FORMAT,
             "settings": self.settings,
@@ -129,8 +133,12 @@ class Manifest:
         }
         if self.inputs is not None:
             data |= {"keys_sha256": self.keys_sha256, "inputs": self.inputs}
+        content = json.dumps(data, indent=1, ensure_ascii=False).encode()
+        if isinstance(file, ObjectPath):
+            self.tag = file.write_if(content, self.tag)
+            return
         with replacing(file) as stream:
-            stream.write(json.dumps(data, indent=1, ensure_ascii=False).encode())
+            stream.write(content)
 
 
 def shard_name(number: int) -> str:
@@ -163,13 +171,14 @@ def as_text(settings: Mapping[str, Any]) -> dict[str, str]:
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}
 
 
-def refuse_other_settings(output: Path, made_with: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+def refuse_other_settings(output: Place, made_with: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     """Refuse to mix rows made with different settings.
 
     Raises:
         InputError: they differ; names each setting that does.
 
     Example:
+        >>> from pathlib import Path
         >>> refuse_other_settings(Path("out"), {"fit": "pad"}, {"fit": "pad"})
     """
     names = [name for name in {**made_with, **asked} if made_with.get(name) != asked.get(name)]

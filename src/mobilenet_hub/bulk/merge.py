@@ -23,11 +23,13 @@ from mobilenet_hub.bulk.manifest import (
     shard_name,
 )
 from mobilenet_hub.bulk.run import Summary
+from mobilenet_hub.bulk.shard_file import schema_of
 from mobilenet_hub.bulk.shards import Shards, discard_leftovers, is_written_here
 from mobilenet_hub.bulk.single_file import assemble, check_places, is_single_file, shards_of, skipped_of, totals_of
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.host.files import exists, is_folder, replacing, sha256_of
 from mobilenet_hub.host.locks import LOCK_FILE, claimed, is_locked
+from mobilenet_hub.host.object_path import ObjectPath, Place, place_of
 from mobilenet_hub.host.progress import OnProgress, Stage, silent
 
 _STAGE = Stage("merge", "shard")
@@ -39,7 +41,7 @@ class _Found:
 
     part: Part
     manifest: Manifest
-    folder: Path
+    folder: Place
 
 
 def merge(
@@ -69,15 +71,15 @@ def merge(
     """
     if into is None and len(outputs) != 1:
         raise InputError("several outputs are merged into a new one: say which with `into` (-o OUT)")
-    output = Path(outputs[0] if into is None else into)
+    output = place_of(outputs[0] if into is None else into)
     is_file = is_single_file(outputs[0] if into is None else into)
     folder = shards_of(output) if is_file else output
     try:
         if is_file:
             check_places(output)
-            _check_ending(output, [folder] if into is None else [_folder_of(Path(source)) for source in outputs])
+            _check_ending(output, [folder] if into is None else [_folder_of(place_of(source)) for source in outputs])
         if into is not None:
-            _gather([_folder_of(Path(source)) for source in outputs], folder)
+            _gather([_folder_of(place_of(source)) for source in outputs], folder)
         elif is_file and exists(output) and not (exists(folder / MANIFEST_FILE) or _parts(folder)):  # merged before
             discard_leftovers(folder)  # of a merge that was killed while it tidied up
             rows, skipped = totals_of(output)
@@ -97,14 +99,14 @@ def merge(
     return Summary(output, manifest.total("rows"), skipped, skipped_file if skipped else None, 0)
 
 
-def _check_ending(output: Path, sources: Sequence[Path]) -> None:
+def _check_ending(output: Place, sources: Sequence[Place]) -> None:
     """Refuse a name that rows like those of the parts cannot be written to."""
-    from pyarrow import ArrowException, parquet
+    from pyarrow import ArrowException
 
     for found in (found for source in sources for found in _parts(source)):
         for shard in found.manifest.shards[:1]:
             try:
-                names = parquet.read_schema(found.folder / Path(shard["file"]).name).names
+                names = schema_of(found.folder / Path(shard["file"]).name).names
             except (ArrowException, OSError):
                 continue  # damaged or gone, which is told later
             allowed = (".parquet", ".npy") if "features" in names else (".parquet", ".csv", ".jsonl")
@@ -112,7 +114,7 @@ def _check_ending(output: Path, sources: Sequence[Path]) -> None:
                 raise InputError(f"{output}: the name must end in {', '.join(allowed)}, or be that of a folder")
 
 
-def _folder_of(source: Path) -> Path:
+def _folder_of(source: Place) -> Place:
     if is_folder(source):
         return source
     if is_folder(shards_of(source)):
@@ -120,20 +122,21 @@ def _folder_of(source: Path) -> Path:
     raise InputError(f"{source} holds no part of a run: no such folder")
 
 
-def _parts(folder: Path) -> list[_Found]:
+def _parts(folder: Place) -> list[_Found]:
     names = sorted(entry.name for entry in folder.iterdir()) if is_folder(folder) else []
     matches = [match for name in names if name.startswith("manifest.") and (match := PART_FILE.fullmatch(name))]
     return [_Found(Part(int(m[1]), int(m[2])), Manifest.read(folder / m[0]), folder) for m in matches]
 
 
-def _gather(sources: Sequence[Path], folder: Path) -> None:
+def _gather(sources: Sequence[Place], folder: Place) -> None:
     """Bring all parts into one folder: shards first, then what lists them."""
     parts = [part for source in sources for part in _parts(source)]
     for source in sources:
         if not any(part.folder == source for part in parts):
             raise InputError(f"{source} holds no part of a run")
     _check_parts(parts)
-    folder.mkdir(parents=True, exist_ok=True)
+    if not isinstance(folder, ObjectPath):
+        folder.mkdir(parents=True, exist_ok=True)
     strange = [entry for entry in folder.iterdir() if not (entry.name.startswith(".") or _is_ours(entry.name))]
     if strange:
         raise InputError(f"{folder} holds something else ({strange[0].name}); choose a new folder")
@@ -153,14 +156,14 @@ def _is_ours(name: str) -> bool:
     return bool(PART_FILE.fullmatch(name)) or name in (MANIFEST_FILE, SKIPPED_FILE) or name.startswith("part-")
 
 
-def _share(source: Path, target: Path) -> None:
+def _share(source: Place, target: Place) -> None:
     """Make a file's content appear under another name, whole; without a copy where the file system can."""
     try:
-        target.hardlink_to(source)
+        if isinstance(target, Path) and isinstance(source, Path):
+            target.hardlink_to(source)
+            return
     except OSError:  # another disk, or one without links
         pass
-    else:
-        return
     with source.open("rb") as stream, replacing(target) as copy:
         shutil.copyfileobj(stream, copy, 1 << 20)
 
@@ -196,7 +199,7 @@ def _check_parts(parts: Sequence[_Found]) -> None:
         raise InputError(f"of {first.part.count} parts these are missing: {named}; run them, then merge again")
 
 
-def _merged(folder: Path, on_progress: OnProgress) -> Manifest:
+def _merged(folder: Place, on_progress: OnProgress) -> Manifest:
     """Make one manifest of those of the parts, then remove these; return it."""
     parts = _parts(folder)
     whole = folder / MANIFEST_FILE
@@ -225,7 +228,7 @@ def _is_of(whole: Manifest, part: Manifest) -> bool:
     return (whole.settings, whole.total("inputs"), last) == (part.settings, part.inputs, part.keys_sha256)
 
 
-def _whole(folder: Path, parts: Sequence[_Found], on_progress: OnProgress) -> Manifest:
+def _whole(folder: Place, parts: Sequence[_Found], on_progress: OnProgress) -> Manifest:
     _check_parts(parts)
     by_index = {found.part.index: found.manifest for found in parts}
     count = parts[0].part.count
@@ -256,7 +259,7 @@ def _whole(folder: Path, parts: Sequence[_Found], on_progress: OnProgress) -> Ma
     return merged
 
 
-def _between(file: Path, shards: Sequence[dict[str, Any]], at: int) -> bytes:
+def _between(file: Place, shards: Sequence[dict[str, Any]], at: int) -> bytes:
     """Return what a part's list of skipped inputs says of one of its shards."""
     start = shards[at - 1]["skipped_bytes"] if at else len(csv_lines([SKIPPED_HEADING]))
     length = shards[at]["skipped_bytes"] - start
@@ -268,11 +271,9 @@ def _between(file: Path, shards: Sequence[dict[str, Any]], at: int) -> bytes:
     return lines
 
 
-def _single(folder: Path, output: Path, manifest: Manifest) -> Path:
-    from pyarrow import parquet
-
+def _single(folder: Place, output: Place, manifest: Manifest) -> Place:
     if not manifest.shards:
         raise InputError(f"the parts of {output} are of no inputs at all")
-    schema = parquet.read_schema(folder / manifest.shards[0]["file"]).remove_metadata()
+    schema = schema_of(folder / manifest.shards[0]["file"]).remove_metadata()
     with Shards(folder, manifest.settings, schema) as shards:
         return assemble(shards, output, schema, manifest.settings)

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from mobilenet_hub.bulk.manifest import (
@@ -32,6 +31,7 @@ from mobilenet_hub.bulk.single_file import (
 )
 from mobilenet_hub.errors import ImageError, InputError, OutputError
 from mobilenet_hub.host.files import exists, is_folder
+from mobilenet_hub.host.object_path import ObjectPath, Place, place_of
 from mobilenet_hub.host.progress import OnProgress, Stage, silent
 from mobilenet_hub.images.batches import Computes, compute
 from mobilenet_hub.images.fit import Preprocessing
@@ -45,10 +45,10 @@ _STAGE = Stage("images", "image")
 class Summary:
     """What a bulk run has done."""
 
-    output: Path
+    output: Place
     rows: int
     skipped: int
-    skipped_file: Path | None  # None where nothing was skipped
+    skipped_file: Place | None  # None where nothing was skipped
     resumed: int  # inputs that an earlier run had done
     passed_over: Mapping[str, int] = field(default_factory=dict)  # files in folders that are no pictures, by suffix
 
@@ -106,14 +106,14 @@ def write(
         OutputError: the output cannot be written; what was finished is kept.
     """
     is_file = is_single_file(output)
-    output = Path(output)
-    _check(output, rows, is_file=is_file)
+    place = place_of(output)
+    _check(place, rows, is_file=is_file)
     if is_file:
-        check_places(output)
+        check_places(place)
     settings = {**settings, "fit": preprocessing.fit, "limit": plan.limit, "shard_size": plan.shard_size}
-    folder = shards_of(output) if is_file else output
-    if is_file and exists(output) and not exists(folder / MANIFEST_FILE):
-        done = _finished_before(output, settings, islice(items(inputs, lambda number: False), plan.limit))
+    folder = shards_of(place) if is_file else place
+    if is_file and exists(place) and not exists(folder / MANIFEST_FILE):
+        done = _finished_before(place, settings, islice(items(inputs, lambda number: False), plan.limit))
         discard_leftovers(folder)  # of a run that was killed while it tidied up
         if done is not None:
             return done
@@ -130,9 +130,9 @@ def write(
         shards.finish()
         skipped_file = shards.skipped_file
         if is_file and plan.part == WHOLE:
-            skipped_file = assemble(shards, output, rows.schema, settings)
+            skipped_file = assemble(shards, place, rows.schema, settings)
         skipped_file = skipped_file if shards.skipped else None
-        return Summary(output, shards.rows, shards.skipped, skipped_file, resumed, dict(passed_over))
+        return Summary(place, shards.rows, shards.skipped, skipped_file, resumed, dict(passed_over))
 
 
 def _computed(
@@ -162,20 +162,20 @@ def _computed(
         yield len(batch.inputs), None
 
 
-def _check(output: Path, rows: Rows, *, is_file: bool) -> None:
+def _check(output: Place, rows: Rows, *, is_file: bool) -> None:
     if is_file and output.suffix.lower() not in endings(rows):
         raise InputError(
             f"{output}: the name must end in {', '.join(endings(rows))}, or be that of a folder, with / at its end"
         )
     if is_file and is_folder(output):
         raise InputError(f"{output} is a folder; a name ending in {output.suffix} is a file: choose another")
-    if not is_folder(output.absolute().parent):
+    if not isinstance(output, ObjectPath) and not is_folder(output.absolute().parent):
         raise OutputError(
             f"{output}: the folder {output.absolute().parent} does not exist, or one may not look there; make it first"
         )
 
 
-def _finished_before(output: Path, settings: dict[str, Any], stream: Iterator[Item]) -> Summary | None:
+def _finished_before(output: Place, settings: dict[str, Any], stream: Iterator[Item]) -> Summary | None:
     """Return what the finished file holds; None where it is text, which cannot tell and is made again."""
     from pyarrow import ArrowException
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from mobilenet_hub.host.files import replacing
+from mobilenet_hub.host.object_path import Place
 from mobilenet_hub.images.skipped import Skipped
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Encoder:
 class ShardFile:
     """A shard while it is written, under a temporary name."""
 
-    def __init__(self, path: Path, schema: "Schema"):
+    def __init__(self, path: Place, schema: "Schema"):
         """Begin to write."""
         self.path = path
         self._place = replacing(path)
@@ -89,6 +89,18 @@ class ShardFile:
         """Leave nothing of it."""
         self.encoder.give_up()
         self._place.__exit__(_Unfinished, _Unfinished(), None)
+
+
+def schema_of(file: Place) -> "Schema":
+    """Return the schema of a Parquet file, its metadata included.
+
+    Raises:
+        OSError, pyarrow.ArrowException: it cannot be read.
+    """
+    from pyarrow import parquet
+
+    with file.open("rb") as stream:
+        return parquet.read_schema(stream)
 
 
 def open_parquet(file: IO[bytes], schema: "Schema") -> "ParquetWriter":

@@ -6,12 +6,10 @@ so a run killed at any moment goes on from the last shard it lists and ends with
 """
 
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mobilenet_hub.bulk.manifest import (
@@ -29,11 +27,14 @@ from mobilenet_hub.bulk.manifest import (
     refuse_other_settings,
     shard_name,
 )
-from mobilenet_hub.bulk.shard_file import ShardFile
+from mobilenet_hub.bulk.shard_file import ShardFile, schema_of
+from mobilenet_hub.bulk.skipped_list import SkippedList
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.host.files import PARTIAL, replacing, sha256_of
 from mobilenet_hub.host.locks import LOCK_FILE, claimed
+from mobilenet_hub.host.object_path import ObjectPath, Place
 from mobilenet_hub.host.ownership import note_kept
+from mobilenet_hub.host.stores import demand_local
 from mobilenet_hub.images.skipped import Skipped
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Shards:
         complete: whether all inputs are done with.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], schema: "Schema", part: Part = WHOLE):
+    def __init__(self, folder: Place, settings: Mapping[str, Any], schema: "Schema", part: Part = WHOLE):
         """Open a folder, new or with what an earlier run has finished.
 
         Args:
@@ -91,9 +92,12 @@ class Shards:
         self._schema = schema.with_metadata(as_metadata(settings))
         self._digests: dict[int, str] = {}  # by shard, of the names of all inputs to its end
         self._file: ShardFile | None = None
+        self._skipped = SkippedList(self.skipped_file)
         self._open = ExitStack()
         with _explained(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            if not isinstance(folder, ObjectPath):
+                demand_local(folder, "what is written")
+                folder.mkdir(parents=True, exist_ok=True)
             self._open.enter_context(claimed(folder / part.name(LOCK_FILE), folder))
         try:
             with _explained(folder):
@@ -110,6 +114,7 @@ class Shards:
             note_kept(error, self.folder)
         if self._file is not None:
             self._file.discard()
+        self._skipped.close()
         self._open.close()
 
     @property
@@ -133,7 +138,7 @@ class Shards:
         return self._manifest.total("skipped")
 
     @property
-    def skipped_file(self) -> Path:
+    def skipped_file(self) -> Place:
         """The list of the inputs that were bad."""
         return self.folder / self.part.name(SKIPPED_FILE)
 
@@ -144,7 +149,7 @@ class Shards:
         return shards[-1]["keys_sha256"] if shards else hashlib.sha256().hexdigest()
 
     @property
-    def files(self) -> list[Path]:
+    def files(self) -> Sequence[Place]:
         """The finished shards, in order."""
         return [self.folder / shard["file"] for shard in self._manifest.shards]
 
@@ -272,14 +277,10 @@ class Shards:
         file.finish()
         self._record(file.path, file.encoder.inputs, file.encoder.rows, file.encoder.skipped)
 
-    def _record(self, path: Path, inputs: int, rows: int, skipped: Sequence[Skipped]) -> None:
+    def _record(self, path: Place, inputs: int, rows: int, skipped: Sequence[Skipped]) -> None:
         """Make a shard that has its name count."""
         number = self._next
-        with self.skipped_file.open("ab") as stream:
-            stream.write(csv_lines(skipped))
-            stream.flush()
-            os.fsync(stream.fileno())
-            self._manifest.skipped_bytes = stream.tell()
+        self._manifest.skipped_bytes = self._skipped.append(csv_lines(skipped))
         shard: dict[str, Any] = {"file": path.name, "inputs": inputs, "rows": rows, "skipped": len(skipped)}
         shard["keys_sha256"] = self._digests.pop(number)
         if self.part != WHOLE:  # for whoever merges
@@ -295,17 +296,16 @@ class Shards:
             return
         if not file.exists():
             self._refuse_others()
-            with replacing(self.skipped_file) as stream:
-                stream.write(csv_lines([SKIPPED_HEADING]))
-            self._manifest.skipped_bytes = self.skipped_file.stat().st_size
+            self._manifest.skipped_bytes = self._skipped.begin(csv_lines([SKIPPED_HEADING]))
             self._write_manifest()
         else:
             settings, self._manifest = self._manifest.settings, Manifest.read(file)
             refuse_other_settings(self.folder, self._manifest.settings, settings)
             self._manifest.settings = settings
-            if missing := [path for path in self.files if not path.is_file()]:
+            there = {entry.name for entry in self.folder.iterdir()}
+            if missing := [path for path in self.files if path.name not in there]:
                 raise InputError(f"{missing[0]} is in the manifest and not there; delete {self.folder} to begin again")
-        os.truncate(self.skipped_file, self._manifest.skipped_bytes)
+        self._skipped.go_on(self._manifest.skipped_bytes)
         for left in self.folder.iterdir():
             found = _UNFINISHED.fullmatch(left.name)
             if found and (self.part == WHOLE or (found[2] and self.part.has(int(found[2])))):
@@ -343,7 +343,7 @@ class Shards:
 class _explained:
     """Turn the system's errors into ours, saying what is safe."""
 
-    def __init__(self, path: Path, rows: int = 0):
+    def __init__(self, path: Place, rows: int = 0):
         self._path, self._rows = path, rows
 
     def __enter__(self) -> None:
@@ -358,12 +358,12 @@ class _explained:
         ) from error
 
 
-def is_written_here(file: Path) -> bool:
+def is_written_here(file: Place) -> bool:
     """Tell by its content whether a file with a name of ours is ours: the user may have one of that name.
 
     Only shards and lists of what was skipped need to be asked: half a file under a partial name has no content to tell.
     """
-    from pyarrow import ArrowException, parquet
+    from pyarrow import ArrowException
 
     try:
         if file.name.endswith(SKIPPED_FILE):
@@ -371,18 +371,27 @@ def is_written_here(file: Path) -> bool:
                 start = csv_lines([SKIPPED_HEADING])
                 return stream.read(len(start)) == start
         if file.suffix == ".parquet":
-            metadata = parquet.read_schema(file).metadata or {}
+            metadata = schema_of(file).metadata or {}
             return any(key.startswith(METADATA_PREFIX.encode()) for key in metadata)
     except (ArrowException, OSError, ValueError):
         return False
     return True
 
 
-def discard_leftovers(folder: Path) -> None:
+def discard_leftovers(folder: Place) -> None:
     """Remove a folder that holds nothing but shards without a manifest."""
     try:
         entries = list(folder.iterdir())
     except OSError:
         return
     if all(_LEFTOVER.fullmatch(entry.name) and is_written_here(entry) for entry in entries):
+        remove_folder(folder)
+
+
+def remove_folder(folder: Place) -> None:
+    """Remove a folder of shards with all that is in it, as far as that can be."""
+    if not isinstance(folder, ObjectPath):
         shutil.rmtree(folder, ignore_errors=True)
+        return
+    with suppress(OSError):
+        folder.remove_below()

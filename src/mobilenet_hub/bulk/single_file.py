@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -13,10 +12,11 @@ import numpy as np
 
 from mobilenet_hub.bulk.manifest import MANIFEST_FILE, METADATA_PREFIX, SKIPPED_FILE, as_metadata
 from mobilenet_hub.bulk.rows import LABEL_COLUMNS, Rows
-from mobilenet_hub.bulk.shard_file import open_parquet
-from mobilenet_hub.bulk.shards import Shards, is_written_here
+from mobilenet_hub.bulk.shard_file import open_parquet, schema_of
+from mobilenet_hub.bulk.shards import Shards, is_written_here, remove_folder
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.host.files import exists, replacing
+from mobilenet_hub.host.object_path import Place, object_path
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, Schema
@@ -32,10 +32,12 @@ def is_single_file(output: str | os.PathLike[str]) -> bool:
         >>> is_single_file("features.npy"), is_single_file("features"), is_single_file("features.v2/")
         (True, False, False)
     """
+    if (place := object_path(output)) is not None:
+        return bool(place.suffix) and not os.fspath(output).endswith("/")
     return bool(Path(output).suffix) and not os.fspath(output).endswith(("/", os.sep))
 
 
-def shards_of(output: Path) -> Path:
+def shards_of(output: Place) -> Place:
     """Return the folder of the shards that one file is put together from."""
     return output.with_name(f"{output.name}.parts")
 
@@ -45,7 +47,7 @@ def endings(rows: Rows) -> tuple[str, ...]:
     return (".parquet", ".npy") if rows.output == "features" else (".parquet", ".csv", ".jsonl")
 
 
-def is_label_text(output: Path) -> bool:
+def is_label_text(output: Place) -> bool:
     """Tell by its first line whether a text file was written here, or is empty."""
     try:
         with output.open("rb") as file:
@@ -57,26 +59,24 @@ def is_label_text(output: Path) -> bool:
         return False
 
 
-def index_of(output: Path) -> Path:
+def index_of(output: Place) -> Place:
     """Return where the names of an NPY file's rows stand."""
     return output.with_suffix(".index.parquet")
 
 
-def skipped_of(output: Path) -> Path:
+def skipped_of(output: Place) -> Place:
     """Return where the inputs stand that gave no row."""
     return output.with_name(f"{output.name}.{SKIPPED_FILE}")
 
 
-def settings_of(output: Path) -> dict[str, str]:
+def settings_of(output: Place) -> dict[str, str]:
     """Return what a finished .parquet or .npy file says of itself: the settings it was made with, and its totals.
 
     Raises:
         OSError, pyarrow.ArrowException: it cannot be read.
     """
-    from pyarrow import parquet
-
     described = output if output.suffix.lower() == ".parquet" else index_of(output)
-    metadata = parquet.read_schema(described).metadata or {}
+    metadata = schema_of(described).metadata or {}
     return {
         key.decode().removeprefix(METADATA_PREFIX): value.decode()
         for key, value in metadata.items()
@@ -84,7 +84,7 @@ def settings_of(output: Path) -> dict[str, str]:
     }
 
 
-def totals_of(output: Path) -> tuple[int, int]:
+def totals_of(output: Place) -> tuple[int, int]:
     """Return how many rows a finished file has, and how many inputs gave none.
 
     Raises:
@@ -92,8 +92,8 @@ def totals_of(output: Path) -> tuple[int, int]:
     """
     from pyarrow import ArrowException
 
-    def lines(file: Path) -> int:
-        with file.open(encoding="utf-8", newline="") as stream:
+    def lines(file: Place) -> int:
+        with io.TextIOWrapper(file.open("rb"), encoding="utf-8", newline="") as stream:
             return sum(1 for _ in (stream if file.suffix.lower() == ".jsonl" else csv.reader(stream)))
 
     try:
@@ -106,7 +106,7 @@ def totals_of(output: Path) -> tuple[int, int]:
         raise InputError(f"{output} is no output of this program") from None
 
 
-def check_places(output: Path) -> None:
+def check_places(output: Place) -> None:
     """Refuse, before the work, files of the user's where the output, or what belongs to it, is to be.
 
     Raises:
@@ -128,7 +128,7 @@ def check_places(output: Path) -> None:
             raise OutputError(f"{file} belongs to {output}, and was not written by this program; choose another name")
 
 
-def assemble(shards: Shards, output: Path, schema: "Schema", settings: dict[str, Any]) -> Path:
+def assemble(shards: Shards, output: Place, schema: "Schema", settings: dict[str, Any]) -> Place:
     """Put finished shards together into one file, then remove them; return the list of what was skipped."""
     totals = {"rows": shards.rows, "skipped": shards.skipped, "keys_sha256": shards.keys_sha256}
     schema = schema.with_metadata(as_metadata({**settings, **totals}))
@@ -150,7 +150,7 @@ def assemble(shards: Shards, output: Path, schema: "Schema", settings: dict[str,
             with replacing(output) as file:
                 writer(file, shards, schema)
         (shards.folder / MANIFEST_FILE).unlink()  # first: what is left without it is not taken for unfinished work
-        shutil.rmtree(shards.folder, ignore_errors=True)
+        remove_folder(shards.folder)
     except OSError as error:
         raise OutputError(
             f"{output} cannot be written: {error.strerror or error}; all rows are kept in {shards.folder}: make room "
@@ -163,7 +163,7 @@ def _record_batches(shards: Shards, columns: Sequence[str]) -> Iterator["RecordB
     from pyarrow import parquet
 
     for path in shards.files:
-        with parquet.ParquetFile(path) as file:
+        with path.open("rb") as stream, parquet.ParquetFile(stream) as file:
             yield from file.iter_batches(columns=list(columns))
 
 

@@ -41,6 +41,9 @@ COMMANDS: dict[str, str] = {
     "completion": "print a script with which bash, zsh or tcsh completes all of this",
 }
 
+# Which arguments of which commands may be addresses in an object store.
+_TAKE_ADDRESSES = {"embed": ("images", "output"), "classify": ("images", "output"), "merge": ("outputs", "output")}
+
 _EXIT_NOT_DONE = 2
 _EXIT_INTERRUPTED = 130
 _EXIT_BROKEN_PIPE = 141
@@ -74,10 +77,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_words(options + words[1:])
     except SystemExit as exit_request:  # argparse's way to end: --help, or a usage error that it has printed
         return int(exit_request.code or 0)
+    if (address := _address_elsewhere(command, args)) is not None:
+        return _refuse(address)
     status = _run(import_module(f"mobilenet_hub.cli.{command}").run, args, parser)
     if status == _EXIT_INTERRUPTED and argv is None:
         _leave_decoding()
     return status
+
+
+def _address_elsewhere(command: str, args: argparse.Namespace) -> str | None:
+    """Return what is wrong with an address in an object store where the command takes none."""
+    from mobilenet_hub.errors import InputError
+    from mobilenet_hub.host.stores import demand_local
+
+    for name, value in vars(args).items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str) and name not in _TAKE_ADDRESSES.get(command, ()):
+                try:
+                    demand_local(one, f"what `mobilenet {command}` takes here")
+                except InputError as error:
+                    return str(error)
+    return None
 
 
 def _leave_decoding() -> None:

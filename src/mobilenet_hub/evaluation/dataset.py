@@ -22,6 +22,7 @@ from mobilenet_hub.errors import InputError
 from mobilenet_hub.evaluation.class_folders import GIVEN_SPLITS, Split, list_class_folders, some
 from mobilenet_hub.evaluation.classes import class_index
 from mobilenet_hub.host.files import is_special, printable
+from mobilenet_hub.host.stores import demand_local
 from mobilenet_hub.host.text import read_text
 from mobilenet_hub.images.decode import DOWNLOAD_IT, is_address
 from mobilenet_hub.images.skipped import Skipped
@@ -203,6 +204,7 @@ def list_photos(source: str | os.PathLike[str]) -> tuple[list[tuple[Path, str, s
 
 
 def _list_rows(source: Path) -> tuple[list[_Row], list[Skipped], list[str]]:
+    demand_local(source, "what holds the labelled photos")
     if source.is_dir():
         rows, skipped, warnings = _list_folder(source)
     elif source.is_file() and source.suffix.lower() in TABLE_SUFFIXES:

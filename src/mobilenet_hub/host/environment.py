@@ -6,8 +6,8 @@ import os
 VARIABLES: dict[str, str] = {
     "MOBILENET_HUB_CACHE": "the folder of fetched modules and compiled networks (default: the platform's own for "
     "caches, then `mobilenet-hub`)",
-    "MOBILENET_HUB_OFFLINE": "`1`, `true`, `yes` or `on`: no connection is made, whatever is asked for; unset, empty, "
-    "`0`, `false`, `no` or `off`: modules that are asked for are fetched",
+    "MOBILENET_HUB_OFFLINE": "`1`, `true`, `yes` or `on`: no connection is made, whatever module is asked for; unset, "
+    "empty, `0`, `false`, `no` or `off`: modules that are asked for are fetched",
     "MOBILENET_HUB_MIRROR": "your own server, or a folder of archives, asked before the others for modules",
     "MOBILENET_HUB_SOURCES": "where modules are asked for, in which order and at which addresses",
     "MOBILENET_HUB_TOKEN": "the token that `mobilenet serve` demands, as `--token` does, where `ps` does not show it",
@@ -17,6 +17,15 @@ VARIABLES: dict[str, str] = {
     "LOCALAPPDATA": "on Windows the place for caches",
     "KERAS_BACKEND": "`tensorflow`, `torch` or `jax`: what Keras runs on; where it is unset, one that is installed",
     "KERAS_HOME": "the folder of Keras' own configuration, which is asked after `KERAS_BACKEND`",
+    "AWS_ENDPOINT_URL_S3": "the server that `s3://` addresses are of, where it is not Amazon's",
+    "AWS_ENDPOINT_URL": "the same",
+    "AWS_REGION": "the region of a bucket on such a server; Amazon is asked for it (its credentials: "
+    "docs/many_machines.md)",
+    "AWS_DEFAULT_REGION": "the same",
+    "AWS_NO_SIGN_REQUEST": "`yes`: `s3://` addresses are read without credentials, as public buckets can be",
+    "AWS_MAX_ATTEMPTS": "how often a request to a store is tried, with pauses that grow (default: 6)",
+    "STORAGE_EMULATOR_HOST": "the server that `gs://` addresses are of, where it is not Google's",
+    "GS_NO_SIGN_REQUEST": "`yes`: `gs://` addresses are read without credentials",
     "NO_COLOR": "not empty: tables are plain ASCII on a terminal, too",
     "TERM": "`dumb`: the same",
     "TF_CPP_MIN_LOG_LEVEL": "what TensorFlow reports; set to `3`, errors only, before exports and training where unset",

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mobilenet_hub.host.locks import is_still_there, try_lock
+from mobilenet_hub.host.object_path import ObjectPath, Place, replacing_object
+from mobilenet_hub.host.stores import demand_local
 
 FILE_ADDRESS = "file://"  # begins an address of a file of this machine
 PARTIAL = ".partial"  # ends the name of what is not finished
@@ -19,24 +21,24 @@ _NAME_LENGTH = 50  # of a path's name, that a partial's name repeats
 _LOCK, _NEW, _OLD = "lock", "new", "old"  # in the folder of a folder that is being made
 
 
-def is_file(path: str | os.PathLike[str]) -> bool:
+def is_file(path: str | os.PathLike[str] | ObjectPath) -> bool:
     """Tell whether a file is there; False also where one may not look, or the name is too long to be one's.
 
     Example:
         >>> is_file("x" * 300)
         False
     """
-    return _holds(Path.is_file, path)
+    return path.is_file() if isinstance(path, ObjectPath) else _holds(Path.is_file, path)
 
 
-def is_folder(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a folder is there; False as for `is_file`.
+def is_folder(path: str | os.PathLike[str] | ObjectPath) -> bool:
+    """Tell whether a folder is there, or objects below a place in a store; False as for `is_file`.
 
     Example:
         >>> is_folder(Path())
         True
     """
-    return _holds(Path.is_dir, path)
+    return path.is_dir() if isinstance(path, ObjectPath) else _holds(Path.is_dir, path)
 
 
 def local_path(name: str | os.PathLike[str]) -> Path:
@@ -47,6 +49,7 @@ def local_path(name: str | os.PathLike[str]) -> Path:
         PosixPath('/data/my module')
     """
     text = os.fspath(name)
+    demand_local(text, "a module or a file to read")
     if text.startswith(FILE_ADDRESS):
         from urllib.request import url2pathname
 
@@ -70,14 +73,14 @@ def first_bytes(path: str | os.PathLike[str], count: int) -> bytes | None:
         return None
 
 
-def exists(path: str | os.PathLike[str]) -> bool:
+def exists(path: str | os.PathLike[str] | ObjectPath) -> bool:
     """Tell whether anything is there; False as for `is_file`.
 
     Example:
         >>> exists("x" * 300)
         False
     """
-    return _holds(Path.exists, path)
+    return path.exists() if isinstance(path, ObjectPath) else _holds(Path.exists, path)
 
 
 def is_special(path: str | os.PathLike[str]) -> bool:
@@ -107,7 +110,7 @@ def printable(key: str) -> str:
     return os.fsencode(key).decode("utf-8", "backslashreplace")
 
 
-def sha256_of(file: Path) -> str:
+def sha256_of(file: Place) -> str:
     """Return the SHA-256 of a file's bytes.
 
     Raises:
@@ -143,11 +146,11 @@ def flush(path: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Place) -> Iterator[BinaryIO]:
     """Give a file to write that takes a path's place when all is well: an error or a crash leaves what was there.
 
     It is written beside its place under a name that no other writer has, flushed to the disk, then renamed. What a
-    writer left that was killed is cleared by the next one. A pipe or a device is written as it is.
+    writer left that was killed is cleared by the next one. A pipe or a device is written as it is, an object sent.
 
     Raises:
         OSError: it cannot be written, or the disk is full.
@@ -160,6 +163,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         >>> path.read_bytes(), len(list(path.parent.iterdir()))
         (b'path,label', 1)
     """
+    if isinstance(path, ObjectPath):
+        with replacing_object(path) as file:
+            yield file
+        return
+    demand_local(path, "what is written")
     if is_special(path) and not is_folder(path):
         with path.open("wb") as file:
             yield file
@@ -226,6 +234,7 @@ def beside(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be made.
     """
+    demand_local(path, "what is written")
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_left_by_killed(path)
     while True:

@@ -16,6 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mobilenet_hub.errors import DownloadError, OutputError
+from mobilenet_hub.host.lease import is_leased, leased
+from mobilenet_hub.host.object_path import ObjectPath
+from mobilenet_hub.host.stores import demand_local
 
 LIMIT_S = 900.0
 LOCK_FILE = ".lock"  # in a folder that one process at a time writes
@@ -80,10 +83,11 @@ def locked(path: Path, limit_s: float = LIMIT_S, done: Callable[[], bool] | None
 
 
 @contextmanager
-def claimed(lock: Path, place: Path) -> Iterator[None]:
+def claimed(lock: Path | ObjectPath, place: Path | ObjectPath) -> Iterator[None]:
     """Hold a place that one process at a time writes, for a `with` block; a second one is refused at once.
 
-    A file system without locks is written without one: there is no other way to write there.
+    A file system without locks is written without one: there is no other way to write there. An object store has
+    leases (lease.py).
 
     Args:
         lock: the lock file; in the place, or beside it.
@@ -100,6 +104,11 @@ def claimed(lock: Path, place: Path) -> Iterator[None]:
         ...     (folder / LOCK_FILE).exists()
         True
     """
+    if isinstance(lock, ObjectPath):
+        assert isinstance(place, ObjectPath)
+        with leased(lock, place):
+            yield
+        return
     _refuse_foreign(lock)
     try:
         descriptor = _acquire(lock, _AT_ONCE_S, None)
@@ -123,7 +132,7 @@ def _refuse_foreign(lock: Path) -> None:
             raise OutputError(f"{lock} is no lock of this program; move it away, or choose another output")
 
 
-def is_locked(path: Path) -> bool:
+def is_locked(path: Path | ObjectPath) -> bool:
     """Tell whether a live process holds the lock of a file.
 
     Example:
@@ -131,6 +140,8 @@ def is_locked(path: Path) -> bool:
         >>> is_locked(Path(tempfile.mkdtemp()) / "module.lock")
         False
     """
+    if isinstance(path, ObjectPath):
+        return is_leased(path)
     try:
         descriptor = os.open(path, os.O_RDWR)
     except OSError:
@@ -214,6 +225,7 @@ def _locks(descriptor: int) -> bool:
 
 def _open(path: Path) -> int | None:
     """Open the lock file; None where an owner that finished in this very moment removed its folder."""
+    demand_local(path, "what is written")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Literal
 
 from mobilenet_hub.errors import ImageError
 from mobilenet_hub.host.files import first_bytes
-from mobilenet_hub.images.content import HEAD_BYTES, is_picture
+from mobilenet_hub.host.stores import Address, StoreError, is_address
+from mobilenet_hub.images.content import HEAD_BYTES as PICTURE_BYTES
+from mobilenet_hub.images.content import is_picture
 from mobilenet_hub.images.limits import MAX_FILE_BYTES, TOO_LARGE
 from mobilenet_hub.images.names import is_in_system_folder, is_picture_name, suffix_of
+from mobilenet_hub.images.ranges import Ranges
 from mobilenet_hub.images.skipped import refuse
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ _PACKED_STARTS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
 _LONGEST_START = max(map(len, _PACKED_STARTS))
 _ZIP_STARTS = (b"PK\3\4", b"PK\5\6")
 _TAR_MARK, _TAR_MARK_AT = b"ustar", 257
+HEAD_BYTES = _TAR_MARK_AT + len(_TAR_MARK)  # that tell what a file is
 
 
 def kind_of(path: str) -> Kind:
@@ -39,9 +43,18 @@ def kind_of(path: str) -> Kind:
         >>> kind_of("nothing is here.tar"), kind_of("photo.jpg")
         ('tar', '')
     """
+    return "" if is_picture_name(path) else kind_by(path, first_bytes(path, HEAD_BYTES) or b"")
+
+
+def kind_by(path: str, head: bytes) -> Kind:
+    """Return what kind of collection a file is that begins so.
+
+    Example:
+        >>> kind_by("shard-0001", b"PAR1")
+        'parquet'
+    """
     if is_picture_name(path):
         return ""
-    head = first_bytes(path, _TAR_MARK_AT + len(_TAR_MARK)) or b""
     if head.startswith(_PACKED_STARTS) or head[_TAR_MARK_AT:].startswith(_TAR_MARK):
         return "tar"
     if head.startswith(_ZIP_STARTS):
@@ -88,6 +101,23 @@ class _OpenFile:
             os.close(self.descriptor)
 
 
+class _OpenObject(_OpenFile):
+    """The same in a store: what is wanted of it comes in large pieces, the next of them ahead."""
+
+    def __init__(self, path: str):
+        self.ranges = Ranges(Address.parse(path))
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes of the object."""
+        data = self.ranges.read_at(offset, length)
+        if len(data) < length:
+            raise ImageError("the archive ends within this file")
+        return data
+
+    def __del__(self):
+        self.ranges.close()
+
+
 def tar_members(path: str, wanted: Callable[[int], bool], passed_over: Counter[str]) -> Iterator[Member]:
     """Yield the pictures of a .tar, compressed or not.
 
@@ -114,8 +144,10 @@ def tar_members(path: str, wanted: Callable[[int], bool], passed_over: Counter[s
                 raise tarfile.ReadError(f"{error}: cut off?") from None
 
     try:
-        with tarfile.open(path, "r:*", tarinfo=Header) as archive:
-            file = None if is_packed_tar(path) else _OpenFile(path)
+        there = _OpenObject(path) if is_address(path) else None
+        start = there.ranges.read_at(0, _LONGEST_START) if there else first_bytes(path, _LONGEST_START) or b""
+        with tarfile.open(None if there else path, "r:*", there and there.ranges, tarinfo=Header) as archive:
+            file = None if start.startswith(_PACKED_STARTS) else there or _OpenFile(path)
             number = 0
             for member, taken in _looked_at(archive, file):
                 if not taken:
@@ -123,6 +155,8 @@ def tar_members(path: str, wanted: Callable[[int], bool], passed_over: Counter[s
                     continue
                 yield _tar_member(archive, file, path, member, wanted(number))
                 number += 1
+    except StoreError:
+        raise
     except Exception as error:  # besides its own errors tarfile raises whatever a damaged header makes it trip over
         raise ImageError(f"not a readable .tar archive, or damaged from here on ({error})") from None
 
@@ -140,9 +174,9 @@ def _head_of_member(archive: "TarFile", file: _OpenFile | None, member: "TarInfo
     if not member.isreg():
         return b""
     if file is not None and not member.issparse():
-        return file.read(member.offset_data, min(HEAD_BYTES, member.size))
+        return file.read(member.offset_data, min(PICTURE_BYTES, member.size))
     stream = archive.extractfile(member)
-    return stream.read(HEAD_BYTES) if stream is not None else b""
+    return stream.read(PICTURE_BYTES) if stream is not None else b""
 
 
 def _tar_member(archive: "TarFile", file: _OpenFile | None, path: str, member: "TarInfo", wanted: bool) -> Member:
@@ -150,6 +184,11 @@ def _tar_member(archive: "TarFile", file: _OpenFile | None, path: str, member: "
     if not member.isreg():
         what = f"a link to {member.linkname}" if member.linkname else "no regular file"
         return key, partial(refuse, f"{what}, not followed in an archive"), 0
+    if isinstance(file, _OpenObject) and not member.issparse():
+        if member.size > MAX_FILE_BYTES:
+            return key, partial(refuse, TOO_LARGE), 0
+        data = file.read(member.offset_data, member.size) if wanted else b""
+        return key, partial(bytes, data), len(data)
     if file is not None and not member.issparse():
         return key, partial(file.read, member.offset_data, member.size), 0
     stream = archive.extractfile(member)  # compressed: only to be read in passing
@@ -162,7 +201,10 @@ def zip_members(path: str, wanted: Callable[[int], bool], passed_over: Counter[s
     from zipfile import ZipFile
 
     try:
-        archive = ZipFile(path)
+        there = Ranges(Address.parse(path)) if is_address(path) else None
+        archive = ZipFile(there or path)
+    except StoreError:
+        raise
     except Exception as error:  # as with tarfile
         raise ImageError(f"not a readable .zip archive ({error})") from None
     for member in archive.infolist():
@@ -177,7 +219,9 @@ def zip_members(path: str, wanted: Callable[[int], bool], passed_over: Counter[s
 def _head_of_zipped(archive: "ZipFile", member: "ZipInfo") -> bytes:
     try:
         with archive.open(member) as file:
-            return file.read(HEAD_BYTES)
+            return file.read(PICTURE_BYTES)
+    except StoreError:
+        raise
     except Exception:  # as below; what cannot be looked into is passed over, and counted
         return b""
 
@@ -187,5 +231,7 @@ def _read_member(archive: "ZipFile", member: "ZipInfo") -> bytes:
         raise ImageError(TOO_LARGE)
     try:
         return archive.read(member)
+    except StoreError:
+        raise
     except Exception as error:  # damaged, encrypted, of an unknown compression: each raises what it likes
         raise ImageError(f"cannot be unpacked ({error})") from None

@@ -18,8 +18,9 @@ import numpy as np
 
 from mobilenet_hub.errors import ImageError
 from mobilenet_hub.host.cpu import available_cores
+from mobilenet_hub.images.ahead import ahead
 from mobilenet_hub.images.fit import Preprocessing
-from mobilenet_hub.images.inputs import Item
+from mobilenet_hub.images.inputs import Item, refused
 from mobilenet_hub.images.load import check_batch
 from mobilenet_hub.images.skipped import Skipped
 
@@ -125,17 +126,36 @@ def decode_batches(
         [(2, 32, 32, 3), (1, 32, 32, 3)]
     """
     threads = threads or available_cores()
-    ahead = max(_BATCHES_AHEAD, 2 * threads * _TASK_SIZE // batch_size)
+    begun_early = max(_BATCHES_AHEAD, 2 * threads * _TASK_SIZE // batch_size)
 
     def begun() -> Iterator[tuple[tuple[list[str], np.ndarray], list[Callable[[], list[tuple[int, int] | str]]]]]:
-        for group in _groups(iter(items), batch_size, shard_size):
+        for group in _groups(_fetched(items), batch_size, shard_size):
             names, pixels = [item.key for item in group], np.empty((len(group), *preprocessing.image_size, 3), np.uint8)
             size = min(_TASK_SIZE, -(-len(group) // threads))
             parts = [slice(start, start + size) for start in range(0, len(group), size)]
             yield (names, pixels), [partial(_decode, group[part], pixels[part], preprocessing) for part in parts]
 
-    for (names, pixels), parts in work_ahead(begun(), threads=threads, ahead=ahead):
+    for (names, pixels), parts in work_ahead(begun(), threads=threads, ahead=begun_early):
         yield _batch(names, pixels, [outcome for part in parts for outcome in part])
+
+
+def _fetched(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield the items, those that lie in a store with their bytes, which come ahead of decoding."""
+    tasks = ((item, item.remote, partial(_read, item) if item.remote else None) for item in items)
+    for item, outcome in ahead(tasks):
+        if outcome is None:
+            yield item
+        elif isinstance(outcome, ImageError):
+            yield refused(item.key, outcome.reason)
+        else:
+            yield Item(item.key, partial(bytes, outcome), held=len(outcome))
+
+
+def _read(item: Item) -> bytes | ImageError:
+    try:
+        return item.read()
+    except ImageError as error:
+        return error
 
 
 def compute(

@@ -1,4 +1,4 @@
-"""What IMAGES stands for: files, folders, globs, a list on standard input, .tar, .zip and Parquet, as one stream.
+"""What IMAGES stands for: files, folders, globs, a list, .tar, .zip, Parquet, here or in a store, as one stream.
 
 Nothing is read before it is asked for, and nothing is kept: a million photos cost no more memory than ten. Whatever
 cannot be listed (a glob that matches nothing, a damaged archive) is an item too, which says so when it is read: every
@@ -13,18 +13,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.host.files import exists, is_folder, is_special
+from mobilenet_hub.host.stores import Address, is_address
 from mobilenet_hub.host.text import UTF8_MARK, UTF16_MARKS, as_text
 from mobilenet_hub.images import archives
 from mobilenet_hub.images.content import is_picture_file
 from mobilenet_hub.images.decode import read_bytes
 from mobilenet_hub.images.names import (
     SYSTEM_FOLDERS,
+    is_picture_name,
     is_system_file,
     is_system_folder,
     suffix_of,
@@ -33,7 +35,8 @@ from mobilenet_hub.images.skipped import refuse
 
 HELP = (
     "files, folders (searched whole, but for hidden ones and a system's own: @eaDir, #recycle, $RECYCLE.BIN, __MACOSX, "
-    "...), globs, .tar, .zip or .parquet of images, or - for a list on standard input"
+    "...), globs, .tar, .zip or .parquet of images, s3:// and gs:// addresses of any of these, or - for a list on "
+    "standard input"
 )
 
 
@@ -48,6 +51,7 @@ class Item:
     read: Callable[[], Any]  # what `images.decode_image` takes, bytes as a rule; raises ImageError with the reason
     root: "Root | None" = None  # the folder that was asked for, where the input was found by searching one
     held: int = 0  # bytes of it that are in memory already
+    remote: int = 0  # bytes that reading it brings over a network, many at once; 0: it is at hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +97,8 @@ def items(
     (names.py) and links to folders are passed over; so are archives in folders, which are named to be read.
 
     Args:
-        inputs: paths of files, folders, .tar (also .gz, .bz2, .xz), .zip and .parquet files, globs, "-" for a list of
-            these on standard input, one a line.
+        inputs: paths of files, folders, .tar (also .gz, .bz2, .xz), .zip and .parquet files, globs, s3:// and gs://
+            addresses of any of these, "-" for a list of them on standard input, one a line.
         wanted: told an item's number, from 0, says whether its bytes are wanted; of others only the key is, and their
             bytes may be missing. None: all are.
         passed_over: counts, by suffix, the files in folders and archives that are no images.
@@ -107,7 +111,7 @@ def items(
 
 
 def count(inputs: Iterable[str | os.PathLike[str]], at_most: int | None = None) -> int | None:
-    """Return how many items there are; None where finding out would take a list's reading or an archive's unpacking.
+    """Return how many items there are; None where finding out would take reading a list, an archive or a store.
 
     Args:
         inputs: as for `items`.
@@ -118,7 +122,7 @@ def count(inputs: Iterable[str | os.PathLike[str]], at_most: int | None = None) 
         2
     """
     arguments = [os.fspath(argument) for argument in inputs]
-    if any(argument == "-" or archives.is_packed_tar(argument) for argument in arguments):
+    if any(argument == "-" or is_address(argument) or archives.is_packed_tar(argument) for argument in arguments):
         return None
     return sum(1 for _ in islice(items(arguments, wanted=_none), at_most))
 
@@ -153,17 +157,25 @@ def _none(number: int) -> bool:
 
 
 def _kind(argument: str, passed_over: Counter[str]) -> Callable[[str, Wanted], Iterator[Item]]:
+    if is_address(argument):
+        return partial(_in_store, passed_over=passed_over)
     if is_folder(argument):
         return partial(_folder, passed_over=passed_over)
     if glob.has_magic(argument) and not exists(argument):
         return partial(_glob, passed_over=passed_over)
     if is_special(argument) or not exists(argument):  # which is refused when it is read
         return _file
-    kind = archives.kind_of(argument)
+    return _collection(argument, archives.kind_of(argument), passed_over) or _file
+
+
+def _collection(
+    argument: str, kind: archives.Kind, passed_over: Counter[str]
+) -> Callable[[str, Wanted], Iterator[Item]] | None:
+    """Return what yields the items of an archive or a table."""
     if kind == "parquet":
         return _parquet
     members = {"tar": archives.tar_members, "zip": archives.zip_members}.get(kind)
-    return partial(_archive, members=members, passed_over=passed_over) if members else _file
+    return partial(_archive, members=members, passed_over=passed_over) if members else None
 
 
 def _expand(arguments: Iterable[str], wanted: Wanted, passed_over: Counter[str]) -> Iterator[Item]:
@@ -251,6 +263,52 @@ def _matches(pattern: str) -> set[str]:
     return {match for match in found if not is_folder(match)}  # whose files match too
 
 
+def _in_store(argument: str, wanted: Wanted, passed_over: Counter[str]) -> Iterator[Item]:
+    """Yield the items of an address: of one object, of all below a prefix, or of what a pattern matches."""
+    from mobilenet_hub.images import in_store
+
+    address = Address.parse(argument)
+    is_one = not argument.endswith("/") and (
+        (is_picture_name(address.key) and not in_store.has_magic(address)) or in_store.is_object(address)
+    )
+    if is_one:
+        yield from _object(address, 0, wanted, passed_over)
+    elif in_store.has_magic(address):
+        yielded = 0
+        for there, size, is_itself in in_store.matching(address, passed_over):
+            before = yielded
+            found = (
+                _object(there, size, lambda n, before=before: wanted(before + n), passed_over) if is_itself else None
+            )
+            for item in found or [_of_object(there, size)]:
+                yielded += 1
+                yield item
+        if not yielded:
+            yield refused(argument, "matches no object")
+    else:
+        found = in_store.below(address, passed_over)
+        if (first := next(found, None)) is None:
+            yield refused(argument, "no such object, and no pictures below it")
+            return
+        yield from (_of_object(there, size) for there, size in chain([first], found))
+
+
+def _object(address: Address, size: int, wanted: Wanted, passed_over: Counter[str]) -> Iterator[Item]:
+    """Yield the items of an object that is named: of an archive or a table those in it."""
+    from mobilenet_hub.images.in_store import first_bytes_of
+
+    name = str(address)
+    head = b"" if is_picture_name(name) else first_bytes_of(address, archives.HEAD_BYTES)
+    collection = _collection(name, archives.kind_by(name, head), passed_over)
+    yield from collection(name, wanted) if collection else [_of_object(address, size)]
+
+
+def _of_object(address: Address, size: int) -> Item:
+    from mobilenet_hub.images.in_store import UNKNOWN_BYTES, read_object
+
+    return Item(str(address), partial(read_object, address), remote=size or UNKNOWN_BYTES)
+
+
 def _archive(
     path: str,
     wanted: Wanted,
@@ -259,7 +317,7 @@ def _archive(
 ) -> Iterator[Item]:
     try:
         for key, read, held in members(path, wanted, passed_over):
-            yield Item(key, read, held=held)
+            yield Item(key, read, held=held, remote=0 if held or not is_address(path) else 1)
     except ImageError as error:
         yield refused(path, error.reason)
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mobilenet_hub.errors import ImageError
+from mobilenet_hub.host.stores import Address, StoreError, is_address
+from mobilenet_hub.images.ranges import Ranges
 
 if TYPE_CHECKING:
     from pyarrow import Field, RecordBatch, Schema
@@ -36,7 +38,8 @@ def rows(path: str | os.PathLike[str], wanted: Callable[[int], bool]) -> Iterato
     row = 0
     try:
         # Not mapped into memory: the pages that were read would count, and a file cut meanwhile would end the process.
-        with parquet.ParquetFile(path, buffer_size=_READ_AT_ONCE, pre_buffer=False) as table:
+        source = Ranges(Address.parse(os.fspath(path))) if is_address(path) else path
+        with parquet.ParquetFile(source, buffer_size=_READ_AT_ONCE, pre_buffer=False) as table:
             image = _image_column(table.schema_arrow)
             key = next((k for k in _KEY_COLUMNS if k in table.schema_arrow.names and k != image.column), None)
             for group in range(table.num_row_groups):
@@ -50,7 +53,7 @@ def rows(path: str | os.PathLike[str], wanted: Callable[[int], bool]) -> Iterato
                 for batch in table.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=columns):
                     yield from _of_batch(batch, path, row, key, asked)
                     row += batch.num_rows
-    except ImageError:
+    except (ImageError, StoreError):
         raise
     except (ArrowException, OSError, ValueError, KeyError) as error:
         raise ImageError(f"not a readable Parquet table, or damaged from row {row} on ({error})") from None

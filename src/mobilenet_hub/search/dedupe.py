@@ -14,6 +14,7 @@ import numpy as np
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.host.files import is_file
 from mobilenet_hub.host.progress import OnProgress, Stage, silent
+from mobilenet_hub.host.stores import demand_local
 from mobilenet_hub.images.batches import decode_batches
 from mobilenet_hub.images.decode import decode_image, read_bytes
 from mobilenet_hub.images.fit import Preprocessing
@@ -123,6 +124,8 @@ def dedupe(
     """
     if keep not in KEEPS:
         raise InputError(f"keep must be one of {', '.join(KEEPS)}, not {keep!r}")
+    for one in [source] if isinstance(source, str | os.PathLike) else source:
+        demand_local(one, "what holds the photos")
     with _opened(source, module, work, threads, on_progress) as (features, readers, hashes, left):
         if not features.rows:
             return Duplicates((), Threshold(1, 1, None, "too few photos to measure"), 0, 0, 0, *left)

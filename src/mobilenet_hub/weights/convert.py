@@ -14,6 +14,7 @@ from pathlib import Path
 from mobilenet_hub.catalog.find import find_module
 from mobilenet_hub.errors import InputError, InvalidModuleError, MobileNetHubError
 from mobilenet_hub.host.files import FILE_ADDRESS, exists, is_file, is_folder, local_path
+from mobilenet_hub.host.stores import demand_local
 from mobilenet_hub.module import Module
 from mobilenet_hub.module_folder import CONFIG_FILE, read_module, write_module
 from mobilenet_hub.weights.archive import unpack
@@ -93,6 +94,7 @@ def load_source(
     wanted = Wanted(architecture, depth_multiplier, size, num_classes, handle)
     if handle is not None:
         wanted = _of_handle(handle, wanted)
+    demand_local(path, "a file or folder of weights")
     source = local_path(path) if os.fspath(path).startswith(FILE_ADDRESS) else Path(path)
     if _is_archive(source):
         return _load_archive(source, wanted)
