@@ -33,6 +33,7 @@ from mobilenet_hub.errors import ImageError, InputError, OutputError
 from mobilenet_hub.host.files import exists, is_folder
 from mobilenet_hub.host.object_path import ObjectPath, Place, place_of
 from mobilenet_hub.host.progress import OnProgress, Stage, silent
+from mobilenet_hub.host.stores import StoreError
 from mobilenet_hub.images.batches import Computes, compute
 from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.images.inputs import Item, items
@@ -188,6 +189,8 @@ def _finished_before(output: Place, settings: dict[str, Any], stream: Iterator[I
         made_with = settings_of(output)
         rows, skipped = int(made_with.pop("rows")), int(made_with.pop("skipped"))
         digest_before = made_with.pop("keys_sha256")
+    except StoreError:
+        raise
     except (ArrowException, OSError, KeyError, ValueError):
         raise foreign from None
     refuse_other_settings(output, made_with, as_text(settings))

@@ -34,7 +34,7 @@ from mobilenet_hub.host.files import PARTIAL, replacing, sha256_of
 from mobilenet_hub.host.locks import LOCK_FILE, claimed
 from mobilenet_hub.host.object_path import ObjectPath, Place
 from mobilenet_hub.host.ownership import note_kept
-from mobilenet_hub.host.stores import demand_local
+from mobilenet_hub.host.stores import StoreError, demand_local
 from mobilenet_hub.images.skipped import Skipped
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ _OWN = rf"part-(\d+)\.parquet|{MANIFEST_FILE}|{SKIPPED_FILE}"
 _UNFINISHED = re.compile(rf"\.?({_OWN})(\..*)?{PARTIAL}")
 _LEFTOVER = re.compile(rf"part-\d+\.parquet|{SKIPPED_FILE}|{LOCK_FILE}|{_UNFINISHED.pattern}")
 _FIRST = re.compile(rf"part-00000\.parquet|{SKIPPED_FILE}|{LOCK_FILE}|{_UNFINISHED.pattern}")
+_START = 1 << 12  # bytes of a file that tell whether it is a list of ours
 # What other parts of the same run may have in a folder that they share.
 _SHARED = re.compile(
     rf"part-\d+\.parquet|{PART_FILE.pattern}|\.?(?:part-\d+\.parquet|{PART_FILE.pattern})(?:\..*)?{PARTIAL}"
@@ -369,10 +370,12 @@ def is_written_here(file: Place) -> bool:
         if file.name.endswith(SKIPPED_FILE):
             with file.open("rb") as stream:
                 start = csv_lines([SKIPPED_HEADING])
-                return stream.read(len(start)) == start
+                return stream.read(_START)[: len(start)] == start
         if file.suffix == ".parquet":
             metadata = schema_of(file).metadata or {}
             return any(key.startswith(METADATA_PREFIX.encode()) for key in metadata)
+    except StoreError:
+        raise
     except (ArrowException, OSError, ValueError):
         return False
     return True

@@ -17,6 +17,7 @@ from mobilenet_hub.bulk.shards import Shards, is_written_here, remove_folder
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.host.files import exists, replacing
 from mobilenet_hub.host.object_path import Place, object_path
+from mobilenet_hub.host.stores import StoreError
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, Schema
@@ -51,10 +52,12 @@ def is_label_text(output: Place) -> bool:
     """Tell by its first line whether a text file was written here, or is empty."""
     try:
         with output.open("rb") as file:
-            line = file.readline(_LONGEST_LINE)
+            line = file.read(_LONGEST_LINE).partition(b"\n")[0]
         if output.suffix.lower() == ".csv" or not line:
             return not line or line.startswith(",".join(LABEL_COLUMNS).encode())
         return list(json.loads(line)) == list(LABEL_COLUMNS)
+    except StoreError:
+        raise
     except (OSError, ValueError, TypeError):
         return False
 
@@ -102,6 +105,8 @@ def totals_of(output: Place) -> tuple[int, int]:
             return lines(output) - (output.suffix.lower() == ".csv"), skipped
         made_with = settings_of(output)
         return int(made_with["rows"]), int(made_with["skipped"])
+    except StoreError:
+        raise
     except (ArrowException, OSError, KeyError, ValueError, csv.Error):
         raise InputError(f"{output} is no output of this program") from None
 
@@ -118,6 +123,8 @@ def check_places(output: Place) -> None:
     try:
         text = output.suffix.lower() in (".csv", ".jsonl")
         ours = not exists(output) or (is_label_text(output) if text else "rows" in settings_of(output))
+    except StoreError:
+        raise
     except (ArrowException, OSError, ValueError):
         ours = False
     if not ours:

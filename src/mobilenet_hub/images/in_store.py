@@ -1,0 +1,231 @@
+"""IMAGES in an object store: one object, all below a prefix, or all that a pattern matches.
+
+The order is that of the keys' bytes, which is how stores list them. Where S3's own client is there (host/s3.py), a
+prefix is listed page by page and takes no memory, however many names it has; elsewhere a folder's names are held while
+it is gone through.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
+from itertools import chain
+
+from mobilenet_hub.errors import ImageError
+from mobilenet_hub.host import s3
+from mobilenet_hub.host.stores import CUT_OFF, Address, NoSuchObjectError, StoreError, explained, reading
+from mobilenet_hub.images.ahead import ahead
+from mobilenet_hub.images.content import HEAD_BYTES, is_picture
+from mobilenet_hub.images.limits import MAX_FILE_BYTES, TOO_LARGE
+from mobilenet_hub.images.names import SYSTEM_FOLDERS, is_in_system_folder, is_picture_name, suffix_of
+
+UNKNOWN_BYTES = 1 << 20  # what an object is taken for whose size nobody has said
+_LEAST_BYTES = 1 << 12  # of a request: fewer come no sooner
+_MAGIC = re.compile(r"[*?[]")
+_NO_PICTURE = ("INVALID_OBJECT_STATE", "InvalidObjectState")  # one that was moved to an archive, as Glacier
+
+
+def read_object(address: Address) -> bytes:
+    """Return an object's content.
+
+    Raises:
+        ImageError: there is no such object, it lies in an archive, or is larger than any picture.
+        StoreError: the store cannot be read; that is no fault of the picture.
+    """
+    try:
+        return reading(address, partial(_whole, address))
+    except NoSuchObjectError:
+        demand_bucket(address.scheme, address.bucket)
+        raise ImageError("no such object") from None
+    except StoreError as error:
+        if any(code in str(error) for code in _NO_PICTURE):
+            raise ImageError("lies in an archive of the store, which has to bring it back first") from None
+        raise
+
+
+@cache
+def demand_bucket(scheme: str, bucket: str) -> None:
+    """Stop where there is no bucket of that name: then no single object is what is wrong.
+
+    Raises:
+        StoreError: there is none.
+    """
+    from pyarrow.fs import FileType
+
+    address = Address(scheme, bucket, "")
+    try:
+        with explained(address):
+            found = address.filesystem().get_file_info(bucket).type
+    except StoreError:
+        return  # one may read objects without being allowed to look at the bucket
+    if found == FileType.NotFound:
+        raise StoreError(f"there is no bucket {bucket}; is its name right, and the server's?")
+
+
+def first_bytes_of(address: Address, count: int) -> bytes:
+    """Return how an object begins; empty where there is none, or none so long.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    try:
+        return reading(address, partial(_start, address, max(count, _LEAST_BYTES)))[:count]
+    except NoSuchObjectError:
+        return b""
+
+
+def _whole(address: Address) -> bytes:
+    with address.filesystem().open_input_file(address.path) as stream:
+        size = stream.size()
+        if size > MAX_FILE_BYTES:
+            raise ImageError(TOO_LARGE)
+        return _all_of(stream.read(), size)
+
+
+def _start(address: Address, count: int) -> bytes:
+    with address.filesystem().open_input_file(address.path) as stream:
+        size = min(count, stream.size())
+        return _all_of(stream.read_at(size, 0), size)
+
+
+def _all_of(data: bytes, size: int) -> bytes:
+    if len(data) < size:
+        raise OSError(CUT_OFF)
+    return data
+
+
+def is_object(address: Address) -> bool:
+    """Tell whether there is an object, and not only some below it.
+
+    Raises:
+        StoreError: the store cannot be read, or has no such bucket.
+    """
+    from pyarrow.fs import FileType
+
+    with explained(address):
+        return bool(address.key) and address.filesystem().get_file_info(address.path).type == FileType.File
+
+
+def has_magic(address: Address) -> bool:
+    """Tell whether an address is a pattern."""
+    return bool(_MAGIC.search(address.key))
+
+
+def below(address: Address, passed_over: Counter[str]) -> Iterator[tuple[Address, int]]:
+    """Yield the pictures below a prefix, and their sizes, as a folder on a disk is searched.
+
+    Raises:
+        StoreError: the store cannot be listed, or has no such bucket.
+    """
+    prefix = f"{address.key}/" if address.key else ""
+    found = (
+        (key, size)
+        for key, size in _names(address, prefix)
+        if not (key.endswith("/") or is_in_system_folder(key[len(prefix) :]))
+    )
+    yield from _pictures(address, found, passed_over)
+
+
+def matching(pattern: Address, passed_over: Counter[str]) -> Iterator[tuple[Address, int, bool]]:
+    """Yield what a pattern matches: objects with True, whatever their names, and the pictures below folders with False.
+
+    `*`, `?` and `[...]` stand for no "/", `**` for any folders; hidden names and a system's folders have to be named.
+
+    Raises:
+        StoreError: as for `below`.
+    """
+    matches = _matcher(pattern.key)
+    literal = _MAGIC.split(pattern.key, maxsplit=1)[0]
+    listed = ((key, size, matches(key)) for key, size in _names(pattern, literal) if not key.endswith("/"))
+    named = ((key, size) for key, size, how in listed if how)
+    for is_itself, key, size in ((matches(key) == "itself", key, size) for key, size in named):
+        there = Address(pattern.scheme, pattern.bucket, key)
+        if is_itself:
+            yield there, size, True
+        else:
+            yield from ((at, n, False) for at, n in _pictures(pattern, [(key, size)], passed_over))
+
+
+def _matcher(pattern: str) -> Callable[[str], str]:
+    """Return what tells of a key whether it matches "itself", lies "below" what does, or neither: ""."""
+    parts = pattern.split("/")
+    text = "".join(_part(part, is_last=index == len(parts) - 1) for index, part in enumerate(parts))
+    compiled = re.compile(f"({text})(?P<below>/.*)?", re.DOTALL)
+    deep = parts[-1] == "**"
+
+    def tell(key: str) -> str:
+        found = compiled.fullmatch(key)
+        if not found:
+            return ""
+        inside = found["below"]
+        if any(part.lower() in SYSTEM_FOLDERS and part not in pattern for part in key.split("/")[:-1]):
+            return ""
+        if inside and is_in_system_folder(inside[1:]):
+            return ""
+        return "below" if inside and not deep else "itself"
+
+    return tell
+
+
+def _part(part: str, *, is_last: bool) -> str:
+    """Return a pattern for one part of a path."""
+    if part == "**":
+        return r"(?:(?!\.)[^/]+/)*" + (r"(?!\.)[^/]+" if is_last else "")
+    text, index = ("" if part.startswith(".") else r"(?!\.)") if _MAGIC.search(part) else "", 0
+    while index < len(part):
+        char = part[index]
+        end = part.find("]", index + 2) if char == "[" else -1
+        if char == "*":
+            text += "[^/]*"
+        elif char == "?":
+            text += "[^/]"
+        elif end > 0:
+            inside = part[index + 1 : end].replace("\\", r"\\")
+            text += f"[{'^' + inside[1:] if inside.startswith('!') else inside}]"
+            index = end
+        else:
+            text += re.escape(char)
+        index += 1
+    return text + ("" if is_last else "/")
+
+
+def _pictures(
+    address: Address, found: Iterable[tuple[str, int]], passed_over: Counter[str]
+) -> Iterator[tuple[Address, int]]:
+    """Yield those objects that are pictures; into those whose names do not tell it is looked, many at once."""
+
+    def asked() -> Iterator[tuple[tuple[Address, int], int, Callable[[], bytes] | None]]:
+        for key, size in found:
+            there = Address(address.scheme, address.bucket, key)
+            known = is_picture_name(key) or suffix_of(key)
+            yield (there, size), 0, None if known else partial(first_bytes_of, there, HEAD_BYTES)
+
+    for (there, size), head in ahead(asked()):
+        if is_picture(there.key, partial(bytes, head or b"")):
+            yield there, size
+        else:
+            passed_over[suffix_of(there.key)] += 1
+
+
+def _names(address: Address, prefix: str) -> Iterator[tuple[str, int]]:
+    """Yield (key, size) of all objects whose key begins so, in the order of the keys' bytes."""
+    if s3.has_client(address):
+        yield from s3.names(address, prefix)
+        return
+    folder, _, _ = prefix.rpartition("/")
+    yield from ((key, size) for key, size in _walk(address, folder) if key.startswith(prefix))
+
+
+def _walk(address: Address, folder: str) -> Iterator[tuple[str, int]]:
+    from pyarrow.fs import FileSelector, FileType
+
+    there = Address(address.scheme, address.bucket, folder)
+    with explained(address):
+        infos = address.filesystem().get_file_info(FileSelector(there.path, allow_not_found=True))
+    start = len(address.bucket) + 1
+    entries = sorted(
+        (info.path[start:] + "/", -1) if info.type == FileType.Directory else (info.path[start:], info.size or 0)
+        for info in infos
+    )
+    del infos
+    yield from chain.from_iterable(_walk(address, key[:-1]) if size < 0 else ((key, size),) for key, size in entries)
