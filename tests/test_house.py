@@ -27,6 +27,7 @@ HEAVY = {
     "cykooz_resizer",
     "ai_edge_litert",
     "flatbuffers",
+    "botocore",
 }
 
 

@@ -40,15 +40,15 @@ _ARCHITECTURE, _DEPTH_MULTIPLIER, _IMAGE_SIZE = "mobilenet_v2", 1.0, 224
 _SELDOM = (
     *("--assert-accuracy", "--work", "--views", "--strength", "--class-weights", "--architecture"),
     *("--depth-multiplier", "--decay", "--coarse-size", "--batch-norm-momentum", "--weight-decay"),
-    *("--label-smoothing", "--crop-area", "--patience"),
+    *("--label-smoothing", "--crop-area", "--patience", "--devices"),
 )
 # Options that say something to one way of training only.
 _OF_GRADIENT = (
     *("epochs", "batch_size", "learning_rate", "decay", "coarse_size", "batch_norm_momentum", "weight_decay"),
-    *("label_smoothing", "min_area", "patience"),
+    *("label_smoothing", "min_area", "patience", "devices"),
 )
 _OF_SCRATCH = ("architecture", "depth_multiplier")
-_NOT_OF_SCRATCH = ("views", "strength")
+_NOT_OF_SCRATCH = ("views", "strength", "features")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +82,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--views", type=int, metavar="N", help="of each training photo: 1 plain, 2 mirrored, 3+ jittered"
     )
     frozen.add_argument("--strength", type=float, metavar="S", help="of the regularisation (default: by validation)")
+    frozen.add_argument(
+        "--features", metavar="OUT", help="of these photos, as `embed` wrote them with the same module: none is decoded"
+    )
     frozen.add_argument("--class-weights", default="auto", metavar="W", help="auto, balanced or none (default: auto)")
     add_precision(frozen)
     _configure_gradient(parser)
@@ -108,6 +111,7 @@ def _configure_gradient(parser: argparse.ArgumentParser) -> None:
     method.add_argument(
         "--crop-area", dest="min_area", type=float, metavar="SHARE", help="least of a photo that a random crop shows"
     )
+    method.add_argument("--devices", type=int, metavar="N", help="share each batch out among N devices (JAX alone)")
     method.add_argument("--patience", type=int, metavar="N", help="stop after N epochs without progress on validation")
 
 
@@ -130,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             exclude=args.exclude,
             image_size=image_size,
-            frozen=FrozenOptions(args.views, args.strength, args.class_weights, args.precision),
+            frozen=FrozenOptions(args.views, args.strength, args.class_weights, args.precision, args.features),
             gradient=None if method == "frozen" else _gradient(args),
             network=network,
             assert_accuracy=args.assert_accuracy,

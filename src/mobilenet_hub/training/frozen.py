@@ -3,22 +3,27 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from mobilenet_hub.bulk.manifest import as_text
 from mobilenet_hub.errors import DivergedError
 from mobilenet_hub.evaluation.dataset import SPLITS, Dataset
 from mobilenet_hub.evaluation.metrics import Curve
 from mobilenet_hub.evaluation.twins import find_twins
 from mobilenet_hub.host.progress import OnProgress
+from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.inference.embed import Embedder
 from mobilenet_hub.inference.engine import PRECISIONS, Precision
 from mobilenet_hub.inference.probabilities import softmax
 from mobilenet_hub.module import Module
-from mobilenet_hub.training.features import compute_features
+from mobilenet_hub.store import weights_sha256
+from mobilenet_hub.training.features import Features, compute_features
+from mobilenet_hub.training.given_features import read_features
 from mobilenet_hub.training.head import STRENGTHS, Head, balanced_class_weights, fit_head
 from mobilenet_hub.training.options import check_values, one_of
 from mobilenet_hub.training.result import Fitted
@@ -43,6 +48,7 @@ class FrozenOptions:
     strength: float | None = None  # of the regularisation; None: chosen on the validation photos
     class_weights: ClassWeights = "auto"
     precision: Precision = "auto"
+    features: str | None = None  # of all photos, as `embed` wrote them; None: they are computed here
 
     def __post_init__(self):
         """Refuse what means nothing."""
@@ -51,6 +57,7 @@ class FrozenOptions:
             "strength": (self.strength is None or 0 < self.strength < inf, "a number above 0"),
             "class_weights": one_of(self.class_weights, CLASS_WEIGHTS),
             "precision": one_of(self.precision, PRECISIONS),
+            "features": (self.features is None or self.views in (None, 1), "left out where `views` is above 1"),
         }
         check_values(self, rules)
 
@@ -78,19 +85,8 @@ def fit_frozen(
     Returns:
         The module with its new classifier, and the probabilities that it gives to every photo.
     """
-    views = options.views
-    if views is None:
-        views = FEW_VIEWS if len(dataset.part("train")) < FEW else 1
-    size = base.config.image_size
-    embedder = Embedder(base.path or base, options.precision, size, threads=threads, any_size=True)
-    features = compute_features(
-        dataset.examples,
-        [views if example.split == "train" else 1 for example in dataset.examples],
-        embedder,
-        work=work,
-        key=_key(base, embedder),
-        on_progress=on_progress,
-    )
+    compute = partial(_computed, work=work, on_progress=on_progress, threads=threads)
+    features, made_with = (_given if options.features else compute)(dataset, base, options)
     if features.skipped:
         dataset = dataset.without(features.skipped)
     vectors = {split: [features.vectors[e.digest] for e in dataset.part(split)] for split in SPLITS}
@@ -115,17 +111,54 @@ def fit_frozen(
         settings={
             "strength": head.strength,
             "strength_chosen_on": _chosen_on(options, labels),
-            "views": views,
+            "views": made_with.pop("views"),
             "class_weights": "balanced" if weights is not None else "none",
             "converged": head.converged,
             "iterations": head.iterations,
-            "precision": embedder.precision,
-            "engine": embedder.engine_name,
+            **made_with,
         },
         probabilities={split: softmax(head.logits(firsts[split])) for split in SPLITS},
         warnings=unbalanced,
         twins=find_twins(dataset.part("test"), firsts["test"], dataset.part("train"), firsts["train"]),
     )
+
+
+def _computed(
+    dataset: Dataset,
+    base: Module,
+    options: FrozenOptions,
+    *,
+    work: Path,
+    on_progress: OnProgress,
+    threads: int | None,
+) -> tuple[Features, dict[str, Any]]:
+    """Compute the features; return them with what they were made with."""
+    views = options.views
+    if views is None:
+        views = FEW_VIEWS if len(dataset.part("train")) < FEW else 1
+    size = base.config.image_size
+    embedder = Embedder(base.path or base, options.precision, size, threads=threads, any_size=True)
+    features = compute_features(
+        dataset.examples,
+        [views if example.split == "train" else 1 for example in dataset.examples],
+        embedder,
+        work=work,
+        key=_key(base, embedder),
+        on_progress=on_progress,
+    )
+    return features, {"views": views, "precision": embedder.precision, "engine": embedder.engine_name}
+
+
+def _given(dataset: Dataset, base: Module, options: FrozenOptions) -> tuple[Features, dict[str, Any]]:
+    """Read the features that `embed` wrote; return them with what they were made with."""
+    assert options.features is not None
+    wanted = {
+        "weights_sha256": weights_sha256(base.path or base),
+        "image_size": list(base.config.image_size),
+        "fit": Preprocessing(base.config.image_size, base.config.fit).fit,
+    }
+    features, made_with = read_features(Path(options.features), dataset.examples, as_text(wanted))
+    return features, {"views": 1, **made_with, "features": options.features}
 
 
 def _check_finite(vectors: Mapping[str, np.ndarray], name: str) -> None:

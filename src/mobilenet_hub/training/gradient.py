@@ -27,7 +27,7 @@ from mobilenet_hub.training.augment import Batches, decode_pictures, undecodable
 from mobilenet_hub.training.frozen import choose_class_weights
 from mobilenet_hub.training.history import Epoch, History
 from mobilenet_hub.training.result import Fitted
-from mobilenet_hub.training.runtime import dtype_policy, prepare_process
+from mobilenet_hub.training.runtime import dtype_policy, on_devices, prepare_process
 from mobilenet_hub.training.schedule import FINE_TUNING, FROM_SCRATCH, GradientOptions, Schedule
 from mobilenet_hub.training.state import Checkpoint, read_checkpoint, write_checkpoint
 from mobilenet_hub.version import __version__
@@ -39,6 +39,7 @@ _PARTS: tuple[Split, ...] = ("train", "validation")
 _EVALUATION_BATCH = 64
 _BEST = "best weights/"  # before the TF-Slim names of a checkpoint's best weights
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from where fine-tuning starts to where it ends
+_PURPOSE = "training by gradient descent"
 _CHECKPOINT_S = 60.0  # between two checkpoints: as much is lost by a kill
 
 
@@ -69,7 +70,8 @@ def train_from_scratch(
         MissingExtraError: Keras or its backend is not installed.
     """
     config = replace(network, num_classes=len(dataset.labels), labels=dataset.labels)
-    return _Run(dataset, config, None, options, work, on_progress, threads).train()
+    with on_devices(options.devices, require_keras(_PURPOSE)):
+        return _Run(dataset, config, None, options, work, on_progress, threads).train()
 
 
 def fine_tune(
@@ -107,7 +109,8 @@ def fine_tune(
         raise InputError("the module to fine-tune has other labels than the photos; fit its classifier first")
     if start.config.batch_norm_folded:
         raise InputError("this module's batch norm is folded into its convolutions: it cannot be trained further")
-    return _Run(dataset, start.config, start.weights, options, work, on_progress, threads).train()
+    with on_devices(options.devices, require_keras(_PURPOSE)):
+        return _Run(dataset, start.config, start.weights, options, work, on_progress, threads).train()
 
 
 class _Run:
@@ -124,7 +127,7 @@ class _Run:
         threads: int | None,
     ):
         """Decode the photos and make the model, of the weights to start from or, where there are none, random ones."""
-        self.backend = require_keras("training by gradient descent")
+        self.backend = require_keras(_PURPOSE)
         prepare_process(self.backend)
         self.config, self.start, self.options = config, start, options
         self.work, self.on_progress = work, on_progress
@@ -137,7 +140,11 @@ class _Run:
         labels = [np.array([e.label for e in self.dataset.part(split)], np.int64) for split in _PARTS]
         self.validation = pixels[1], labels[1]
         self.class_weights, self.warnings = choose_class_weights(self.dataset, options.class_weights)
-        batch_size = min(options.batch_size, len(labels[0]))
+        batch_size = min(options.batch_size, len(labels[0])) // options.devices * options.devices
+        if batch_size < 2 * options.devices:
+            raise InputError(
+                f"{len(labels[0])} training photos are too few to share out among {options.devices} devices"
+            )
         self.batches = Batches(pixels[0], labels[0], batch_size, options.seed, options.augmentation)
         self.schedule = Schedule(options, self.batches.per_epoch, config.image_size)
         self.step, self.seconds, self.history = 0, 0.0, History()
@@ -223,11 +230,12 @@ class _Run:
         pixels, labels = self.validation
         if not len(labels):
             return None, None
-        loss, right = 0.0, 0
+        loss, right, devices = 0.0, 0, self.options.devices
         for start in range(0, len(labels), _EVALUATION_BATCH):
             part = labels[start : start + _EVALUATION_BATCH]
             images = pixels[start : start + _EVALUATION_BATCH].astype(np.float32) / 255
-            logits = np.asarray(self.model.predict_on_batch(images))
+            images = np.resize(images, (-(-len(part) // devices) * devices, *images.shape[1:]))  # the first ones again
+            logits = np.asarray(self.model.predict_on_batch(images))[: len(part)]
             loss += float(cross_entropies(logits, part).sum())
             right += int((logits.argmax(1) == part).sum())
         return loss / len(labels), right / len(labels)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mobilenet_hub.errors import InputError
 from mobilenet_hub.host.cpu import cpu_features
 from mobilenet_hub.host.environment import set_variable, setting
 from mobilenet_hub.inference.engine import Precision
@@ -60,6 +61,39 @@ def _silence() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+@contextmanager
+def on_devices(count: int, backend: str) -> Iterator[None]:
+    """Share every batch out among devices for a `with` block: each has all weights, and its part of the photos.
+
+    Raises:
+        InputError: another backend than JAX, or fewer devices.
+    """
+    if count == 1:
+        yield
+        return
+    if backend != "jax":
+        raise InputError(
+            f"`devices` above 1 needs JAX, the one backend on which Keras 3 shares a batch out, and this is {backend}: "
+            "set KERAS_BACKEND=jax (pip install 'mobilenet-hub[jax]'), or leave it out"
+        )
+    import keras
+
+    there = keras.distribution.list_devices()
+    if len(there) < count:
+        raise InputError(
+            f"there are {len(there)} devices ({', '.join(there)}) and not {count}; of a CPU JAX makes several with "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={count}"
+        )
+    before = keras.distribution.distribution()
+    keras.distribution.set_distribution(
+        keras.distribution.DataParallel(devices=there[:count], auto_shard_dataset=False)
+    )
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(before)
 
 
 def _has_gpu(backend: str) -> bool:

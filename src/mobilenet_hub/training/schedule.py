@@ -38,6 +38,7 @@ class GradientOptions:
     patience: int | None = None  # epochs without a lower validation loss after which training stops; None: never
     precision: Precision = "auto"  # "bf16": mixed precision; "auto": where the hardware is made for it
     seed: int = 0
+    devices: int = 1  # that share each batch out among them; more than one needs JAX
 
     def __post_init__(self):
         """Refuse what means nothing."""
@@ -57,6 +58,10 @@ class GradientOptions:
             "coarse_size": (self.coarse_size is None or is_image_size(self.coarse_size), "(height, width) in pixels"),
             "patience": (self.patience is None or self.patience >= 1, whole),
             "precision": one_of(self.precision, PRECISIONS),
+            "devices": (
+                self.devices >= 1 and self.batch_size % self.devices == 0,
+                f"{whole} that the batch of {self.batch_size} is a multiple of",
+            ),
         }
         check_values(self, rules)
 

@@ -243,7 +243,7 @@ def _fitted_as_it_answers(
     Whether bfloat16 moves its scores too far shows when there is a classifier; then all is done again in float32.
     """
     fitted = fit_frozen(dataset, base=base, options=options, threads=threads, **how)
-    if options.precision != "auto" or fitted.settings["precision"] == "f32":
+    if options.features or options.precision != "auto" or fitted.settings["precision"] == "f32":
         return fitted
     answers_in = Engine(fitted.module, ("logits",), threads=threads, any_size=True).precision
     if answers_in == fitted.settings["precision"]:
