@@ -8,11 +8,13 @@ import sys
 import time
 
 import pytest
+from object_store import CREDENTIALS, moto
 from small_photos import make_work
 
 pytest.importorskip("ray", reason="needs Ray: the extra mobilenet-hub[ray]")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
+KEYS = {"aws_access_key_id": "k", "aws_secret_access_key": "s"}
 COUNT = 61
 BAD = {"007.jpg": b"", "040.jpg": b"no picture"}
 ROUNDS = int(os.environ.get("MOBILENET_HUB_TEST_ROUNDS", "2"))  # of killing; more by hand
@@ -30,16 +32,22 @@ def work(tmp_path_factory):
 def cluster():
     from ray.cluster_utils import Cluster
 
+    # Nodes give their environment to their workers; credentials have to be there.
+    os.environ.update({name: os.environ.get(name, value) for name, value in CREDENTIALS.items()})
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cluster.add_node(num_cpus=1)
     yield cluster
     cluster.shutdown()
 
 
-def run(folder, output, *more):
-    words = ["embed", "photos", "--module", "m", "-o", output, "--shard-size", "6", "--threads", "1", "--quiet"]
+def run(folder, output, *more, inputs="photos", env=None):
+    words = ["embed", inputs, "--module", "m", "-o", output, "--shard-size", "6", "--threads", "1", "--quiet"]
     return subprocess.Popen(
-        [sys.executable, "-m", "mobilenet_hub.cli.main", *words, *more], cwd=folder, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "mobilenet_hub.cli.main", *words, *more],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
     )
 
 
@@ -48,8 +56,17 @@ def contents(folder):
 
 
 def workers():
-    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    return [int(line.split()[0]) for line in listed.splitlines() if "ray::_compute_shard" in line]
+    """Return the workers of the cluster that this process has started, and of no other on this machine."""
+    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
+    parents = {int(pid): int(parent) for pid, parent, _ in rows}
+
+    def is_ours(pid):
+        while pid > 1 and pid != os.getpid():
+            pid = parents.get(pid, 0)
+        return pid == os.getpid()
+
+    return [int(pid) for pid, _, words in rows if "ray::_compute_shard" in words and is_ours(int(pid))]
 
 
 def test_a_cluster_gives_the_bytes_of_one_run(work, cluster):
@@ -57,6 +74,38 @@ def test_a_cluster_gives_the_bytes_of_one_run(work, cluster):
     error = process.communicate(timeout=300)[1]
     assert process.returncode == 1, error
     assert contents(work / "many") == contents(work / "one")
+
+
+def test_three_workers_and_one(work, cluster):
+    node = cluster.add_node(num_cpus=1)
+    try:
+        for count, address in ((3, cluster.address), (1, None)):
+            words = ["--ray", address] if address else ["--ray", "--threads", str(os.cpu_count())]
+            process = run(work, f"with {count}", *words)
+            error = process.communicate(timeout=300)[1]
+            assert process.returncode == 1, error
+            assert contents(work / f"with {count}") == contents(work / "one")
+    finally:
+        cluster.remove_node(node, allow_graceful=False)
+
+
+def test_photos_and_output_in_a_bucket(work, cluster):
+    boto3 = pytest.importorskip("boto3", reason="needs moto's server: pip install 'mobilenet-hub[test]'")
+    with moto() as url:
+        client = boto3.client("s3", endpoint_url=url, region_name="us-east-1", **KEYS)
+        client.create_bucket(Bucket="bucket")
+        for file in sorted((work / "photos").iterdir()):
+            client.put_object(Bucket="bucket", Key=f"photos/{file.name}", Body=file.read_bytes())
+        environment = {**os.environ, **CREDENTIALS, "AWS_ENDPOINT_URL": url}
+        for output, more in (("s3://bucket/one", ()), ("s3://bucket/many", ("--ray", cluster.address))):
+            process = run(work, output, *more, inputs="s3://bucket/photos", env=environment)
+            error = process.communicate(timeout=300)[1]
+            assert process.returncode == 1, error
+        listed = client.list_objects_v2(Bucket="bucket")["Contents"]
+        bodies = {o["Key"]: client.get_object(Bucket="bucket", Key=o["Key"])["Body"].read() for o in listed}
+    one, many = ({k.split("/")[1]: v for k, v in bodies.items() if k.startswith(f"{n}/")} for n in ("one", "many"))
+    assert one == many
+    assert len(one) == 13
 
 
 @pytest.mark.parametrize("attempt", range(ROUNDS))

@@ -40,7 +40,11 @@ print(json.dumps(found))
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("jax") is None or find_spec("keras") is None, reason="needs Keras with JAX")
 def test_two_devices_compute_what_one_does(tmp_path):
-    """The same losses but for the order of sums: 1e-3 after six steps, where the loss moves by some tenths."""
+    """The first step's loss is the same but for the order of sums, and so are the weights that it leaves.
+
+    Later steps are not compared: so small a network normalises next to nothing by its variance over eight photos, and
+    what was 1e-5 after one step is tenths after three, with any change of the order of sums.
+    """
     make_work(tmp_path, 0, {})
     for number in range(33):
         place = tmp_path / "photos" / ("ant" if number % 2 else "bee")
@@ -59,7 +63,8 @@ def test_two_devices_compute_what_one_does(tmp_path):
         assert {count for _, count in steps} == {devices}
         losses[devices] = [loss for loss, _ in steps]
     assert len(losses[1]) >= 4
-    assert losses[2] == pytest.approx(losses[1], abs=1e-3)
+    assert losses[2][0] == pytest.approx(losses[1][0], abs=1e-4)
+    assert losses[2][1] == pytest.approx(losses[1][1], abs=2e-3)
 
 
 def test_what_cannot_share_is_refused(tmp_path, monkeypatch, capsys):

@@ -9,8 +9,8 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
 from itertools import islice
@@ -20,6 +20,7 @@ from mobilenet_hub.bulk.rows import Rows
 from mobilenet_hub.bulk.shard_file import Encoder
 from mobilenet_hub.errors import ImageError, InputError, MissingExtraError, MobileNetHubError
 from mobilenet_hub.host.environment import set_variable
+from mobilenet_hub.host.stores import where_stores_are
 from mobilenet_hub.images.batches import compute
 from mobilenet_hub.images.decode import read_bytes
 from mobilenet_hub.images.fit import Preprocessing
@@ -45,6 +46,7 @@ class Job:
     rows: Rows
     preprocessing: Preprocessing
     schema: "Schema"  # with the settings as its metadata
+    stores: Mapping[str, str] = field(default_factory=dict)  # variables that say where object stores are, no secrets
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def on_cluster(items: Iterable[Item], job: Job, shard_size: int, address: str = 
         threads = job.engine.threads or _smallest_node(ray)
         room = _room(ray, threads)
         task = ray.remote(num_cpus=threads, max_retries=-1, retry_exceptions=False)(_compute_shard)
-        shared = ray.put(replace(job, engine=job.engine.with_threads(threads)))
+        shared = ray.put(replace(job, engine=job.engine.with_threads(threads), stores=where_stores_are()))
         pending: deque[_Pending] = deque()
         stream = iter(items)
         while group := list(islice(stream, shard_size)):
@@ -185,6 +187,8 @@ _READY: dict[str, Job] = {}  # in a worker: the job that it has compiled, by the
 def _compute_shard(job: Job, items: list[Item]) -> Finished:
     import ray
 
+    for name, value in job.stores.items():
+        set_variable(name, value)
     driver = ray.get_runtime_context().get_job_id()
     if driver not in _READY:
         _READY[driver] = job

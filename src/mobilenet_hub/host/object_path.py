@@ -4,6 +4,7 @@ A store has no folders, no renames and no half files: an object appears whole wh
 all. What is written is therefore first complete on a local disk, then sent.
 """
 
+import errno
 import hashlib
 import mmap
 import os
@@ -230,7 +231,16 @@ def replacing_object(path: ObjectPath) -> Iterator[BinaryIO]:
         OSError: the local disk is full, or the store does not take it.
     """
     with tempfile.TemporaryFile() as file:
-        yield file  # type: ignore[misc]
+        try:
+            yield file  # type: ignore[misc]
+            file.flush()
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                place = tempfile.gettempdir()
+                raise OSError(
+                    errno.ENOSPC, f"no space left in {place}, where it is complete before it is sent"
+                ) from error
+            raise
         path.write(file)
 
 

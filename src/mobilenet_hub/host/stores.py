@@ -29,6 +29,8 @@ _FLATTENED = re.compile(r"(.*/)?(s3|gs):[\\/]+.*", re.DOTALL | re.IGNORECASE)  #
 CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 10.0, 30.0
 _ATTEMPTS = 6  # with pauses that double, up to 20 s
 _GIVE_UP_S = 60  # for Google's client, which counts seconds
+_SERVERS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}
+_ANONYMOUS = {"s3": "AWS_NO_SIGN_REQUEST", "gs": "GS_NO_SIGN_REQUEST"}
 _YES = frozenset(["1", "true", "yes", "on"])
 
 CUT_OFF = "AWS Error NETWORK_CONNECTION during GetObject operation: the answer was cut off"
@@ -120,13 +122,18 @@ def demand_local(path: str | os.PathLike[str], purpose: str) -> None:
 
 def endpoint(scheme: str) -> str:
     """Return the address of the server that an environment variable names; "" for Amazon's or Google's own."""
-    names = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}[scheme]
-    return next((found for name in names if (found := setting(name))), "")
+    return next((found for name in _SERVERS[scheme] if (found := setting(name))), "")
 
 
 def is_anonymous(scheme: str) -> bool:
     """Tell whether an environment variable says that no credentials are to be used."""
-    return setting({"s3": "AWS_NO_SIGN_REQUEST", "gs": "GS_NO_SIGN_REQUEST"}[scheme]).lower() in _YES
+    return setting(_ANONYMOUS[scheme]).lower() in _YES
+
+
+def where_stores_are() -> dict[str, str]:
+    """Return the variables that say so and are set, for processes elsewhere; credentials, which are secret, are not."""
+    names = (*_SERVERS["s3"], *_SERVERS["gs"], *_ANONYMOUS.values(), "AWS_REGION", "AWS_DEFAULT_REGION")
+    return {name: value for name in names if (value := setting(name))}
 
 
 def attempts() -> int:
