@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 
 import pytest
-from object_store import CREDENTIALS, Faulty, moto
+from object_store import CREDENTIALS, Faulty, free_port, moto, process
 from small_photos import make_work
 
 from mobilenet_hub.bulk.manifest import Manifest
@@ -19,6 +19,7 @@ from mobilenet_hub.errors import OutputError
 from mobilenet_hub.host.lease import leased
 from mobilenet_hub.host.object_path import ObjectPath
 from mobilenet_hub.host.s3 import ChangedError
+from mobilenet_hub.images.inputs import items
 
 boto3 = pytest.importorskip("boto3", reason="needs moto's server: pip install 'mobilenet-hub[test]'")
 pytest.importorskip("moto.server", reason="needs moto's server: pip install 'mobilenet-hub[test]'")
@@ -243,3 +244,31 @@ def test_a_writer_that_was_thought_dead_is_noticed(proxy, client, either):
     with pytest.raises(ChangedError, match="written by somebody else"):
         first.write(file)
     assert Manifest.read(file) == one
+
+
+def test_the_same_in_googles_store(work, tmp_path, monkeypatch, capsys):
+    """With an emulator of Google's: its client in pyarrow is another one, and knows no conditions."""
+    pytest.importorskip("gcp_storage_emulator", reason="needs an emulator: pip install 'mobilenet-hub[interop]'")
+    from pyarrow.fs import GcsFileSystem
+
+    monkeypatch.chdir(work)
+    port = free_port()
+    code = "from gcp_storage_emulator.__main__ import main; main()"
+    start = ["-c", code, "start", "--host=127.0.0.1", f"--port={port}", "--in-memory", "--default-bucket=bucket"]
+    with process(start, port) as url:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
+        client = GcsFileSystem(anonymous=True, endpoint_override=url.removeprefix("http://"), scheme="http")
+        run(tmp_path / "out")
+        run("gs://bucket/out")
+        run("gs://bucket/out")
+        for path in (tmp_path / "out").iterdir():
+            with client.open_input_file(f"bucket/out/{path.name}") as stream:
+                assert stream.read() == path.read_bytes()
+            with client.open_output_stream(f"bucket/copies/{path.name}.jpg") as stream:
+                stream.write(path.read_bytes())
+        assert [item.key for item in items(["gs://bucket/c*/part-0*"])] == [
+            f"gs://bucket/copies/part-0000{number}.parquet.jpg" for number in range(4)
+        ]
+        assert next(items(["gs://bucket/out/skipped.csv"])).read() == (tmp_path / "out" / "skipped.csv").read_bytes()
+        assert main(["embed", "gs://nobody/photos", "-o", str(tmp_path / "no"), "--module", "m"]) == 2
+        assert "there is no bucket nobody" in capsys.readouterr().err

@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
-from itertools import chain
 
 from mobilenet_hub.errors import ImageError
 from mobilenet_hub.host import s3
@@ -220,12 +219,18 @@ def _walk(address: Address, folder: str) -> Iterator[tuple[str, int]]:
     from pyarrow.fs import FileSelector, FileType
 
     there = Address(address.scheme, address.bucket, folder)
+    at_once = address.scheme == "gs"  # whose folders pyarrow only sees where an empty object stands for them
     with explained(address):
-        infos = address.filesystem().get_file_info(FileSelector(there.path, allow_not_found=True))
+        selected = FileSelector(there.path, allow_not_found=True, recursive=at_once)
+        infos = address.filesystem().get_file_info(selected)
     start = len(address.bucket) + 1
     entries = sorted(
         (info.path[start:] + "/", -1) if info.type == FileType.Directory else (info.path[start:], info.size or 0)
         for info in infos
     )
     del infos
-    yield from chain.from_iterable(_walk(address, key[:-1]) if size < 0 else ((key, size),) for key, size in entries)
+    for key, size in entries:
+        if size >= 0:
+            yield key, size
+        elif not at_once:
+            yield from _walk(address, key[:-1])

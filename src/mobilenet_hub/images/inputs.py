@@ -284,10 +284,12 @@ def _in_store(argument: str, wanted: Wanted, passed_over: Counter[str]) -> Itera
                 yielded += 1
                 yield item
         if not yielded:
+            in_store.demand_bucket(address.scheme, address.bucket)
             yield refused(argument, "matches no object")
     else:
         found = in_store.below(address, passed_over)
         if (first := next(found, None)) is None:
+            in_store.demand_bucket(address.scheme, address.bucket)
             yield refused(argument, "no such object, and no pictures below it")
             return
         yield from (_of_object(there, size) for there, size in chain([first], found))
