@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -76,7 +76,7 @@ class Plan:
 
 
 def write(
-    inputs: Sequence[str | os.PathLike[str]],
+    inputs: Iterable[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     engine: Computes,
     rows: Rows,
@@ -89,7 +89,7 @@ def write(
     """Compute the rows of all inputs, in their order, into a folder of shards or one file; go on if it was begun.
 
     Args:
-        inputs: as for `sources.items`.
+        inputs: as for `items`; gone through more than once.
         output: a name without suffix, or with / at its end, is a folder with part-00000.parquet, ..., manifest.json
             and skipped.csv; a name ending in .parquet, .npy (with a .index.parquet beside it), .csv or .jsonl is one
             file, put together at the end from shards kept beside it until then, with OUTPUT.skipped.csv if anything

@@ -1,6 +1,7 @@
 """What `embed` and `classify -o` share: their options, and the run with its progress and its last words."""
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,13 +47,18 @@ def add_bulk_options(parser: argparse.ArgumentParser) -> None:
         help="compute only this part of N, I from 0: on any machine, in any order; `mobilenet merge OUT` joins them",
     )
     bulk.add_argument(
+        "--list",
+        metavar="FILE",
+        help="the list of IMAGES: made where there is none, else read in their place, so that all parts agree",
+    )
+    bulk.add_argument(
         "--ray",
         nargs="?",
         const="local",
         metavar="ADDRESS",
         help="compute on a Ray cluster, without ADDRESS on one of this machine; --threads is then of each worker",
     )
-    mark_seldom(parser, "--shard-size", "--part", "--ray")
+    mark_seldom(parser, "--shard-size", "--part", "--list", "--ray")
     bulk.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
 
 
@@ -95,11 +101,13 @@ def run_bulk(
     """Write the output with a progress bar, and say what was done; 1 where an image could not be read."""
     from mobilenet_hub.bulk.manifest import WHOLE, Part
     from mobilenet_hub.bulk.run import Plan, write
+    from mobilenet_hub.images.listing import listed
     from mobilenet_hub.store import weights_sha256
     from mobilenet_hub.version import __version__
 
     part = Part.parse(args.part) if args.part else WHOLE
-    total = expected(args)
+    images = listed(args.list, args.images) if args.list else args.images
+    total = expected(args) if images is args.images else None
     total = part.share(total, args.shard_size) if total is not None else None
     note_precision(args, model.engine)
     engine = model.engine
@@ -107,7 +115,7 @@ def run_bulk(
     if args.precision == "int8" and args.ray:
         raise InputError("int8 is calibrated on one machine and cannot be handed out: leave --ray or int8 out")
     if args.precision == "int8":
-        computes = _quantized(args, model)
+        computes = _quantized(args, images, model)
         settings = {**settings, "calibration_sha256": computes.calibration_sha256}
     about = {
         "command": command,
@@ -122,7 +130,7 @@ def run_bulk(
     }
     with Bars(args.quiet) as bars:
         summary = write(
-            args.images,
+            images,
             args.output,
             computes,
             rows,
@@ -158,7 +166,7 @@ def engine_precision(args: argparse.Namespace) -> "Precision":
     return "f32"
 
 
-def _quantized(args: argparse.Namespace, model: "Model") -> "Int8Engine":
+def _quantized(args: argparse.Namespace, images: Iterable[str], model: "Model") -> "Int8Engine":
     from mobilenet_hub.evaluation.classes import class_index
     from mobilenet_hub.inference.classify import labels_of
     from mobilenet_hub.inference.quantize import quantized
@@ -168,7 +176,7 @@ def _quantized(args: argparse.Namespace, model: "Model") -> "Int8Engine":
     named = class_index(labels_of(engine.config)) if engine.outputs == ("logits",) else lambda name: None
     int8, near = quantized(
         engine,
-        args.images,
+        images,
         model.preprocessing,
         limit=args.limit,
         label_of=lambda key: named(PurePath(key).parent.name),

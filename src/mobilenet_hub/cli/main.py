@@ -42,7 +42,11 @@ COMMANDS: dict[str, str] = {
 }
 
 # Which arguments of which commands may be addresses in an object store.
-_TAKE_ADDRESSES = {"embed": ("images", "output"), "classify": ("images", "output"), "merge": ("outputs", "output")}
+_TAKE_ADDRESSES = {
+    "embed": ("images", "output", "list"),
+    "classify": ("images", "output", "list"),
+    "merge": ("outputs", "output"),
+}
 
 _EXIT_NOT_DONE = 2
 _EXIT_INTERRUPTED = 130

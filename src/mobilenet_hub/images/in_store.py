@@ -110,7 +110,7 @@ def has_magic(address: Address) -> bool:
     return bool(_MAGIC.search(address.key))
 
 
-def below(address: Address, passed_over: Counter[str]) -> Iterator[tuple[Address, int]]:
+def below(address: Address, passed_over: Counter[str] | None = None) -> Iterator[tuple[Address, int]]:
     """Yield the pictures below a prefix, and their sizes, as a folder on a disk is searched.
 
     Raises:
@@ -125,7 +125,7 @@ def below(address: Address, passed_over: Counter[str]) -> Iterator[tuple[Address
     yield from _pictures(address, found, passed_over)
 
 
-def matching(pattern: Address, passed_over: Counter[str]) -> Iterator[tuple[Address, int, bool]]:
+def matching(pattern: Address, passed_over: Counter[str] | None = None) -> Iterator[tuple[Address, int, bool]]:
     """Yield what a pattern matches: objects with True, whatever their names, and the pictures below folders with False.
 
     `*`, `?` and `[...]` stand for no "/", `**` for any folders; hidden names and a system's folders have to be named.
@@ -189,7 +189,7 @@ def _part(part: str, *, is_last: bool) -> str:
 
 
 def _pictures(
-    address: Address, found: Iterable[tuple[str, int]], passed_over: Counter[str]
+    address: Address, found: Iterable[tuple[str, int]], passed_over: Counter[str] | None
 ) -> Iterator[tuple[Address, int]]:
     """Yield those objects that are pictures; into those whose names do not tell it is looked, many at once."""
 
@@ -202,7 +202,7 @@ def _pictures(
     for (there, size), head in ahead(asked()):
         if is_picture(there.key, partial(bytes, head or b"")):
             yield there, size
-        else:
+        elif passed_over is not None:
             passed_over[suffix_of(there.key)] += 1
 
 

@@ -107,7 +107,7 @@ def items(
         >>> [item.key for item in items(["b.jpg", "a.jpg"])]
         ['b.jpg', 'a.jpg']
     """
-    return _expand(_arguments(inputs), wanted or _all, Counter() if passed_over is None else passed_over)
+    return _expand(arguments(inputs), wanted or _all, Counter() if passed_over is None else passed_over)
 
 
 def count(inputs: Iterable[str | os.PathLike[str]], at_most: int | None = None) -> int | None:
@@ -121,25 +121,26 @@ def count(inputs: Iterable[str | os.PathLike[str]], at_most: int | None = None) 
         >>> count(["b.jpg", "a.jpg"])
         2
     """
-    arguments = [os.fspath(argument) for argument in inputs]
-    if any(argument == "-" or is_address(argument) or archives.is_packed_tar(argument) for argument in arguments):
+    given = [os.fspath(argument) for argument in inputs]
+    if any(argument == "-" or is_address(argument) or archives.is_packed_tar(argument) for argument in given):
         return None
-    return sum(1 for _ in islice(items(arguments, wanted=_none), at_most))
+    return sum(1 for _ in islice(items(given, wanted=_none), at_most))
 
 
-def _arguments(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
+def arguments(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
+    """Yield the inputs as text, in the place of "-" the lines of standard input."""
     for argument in inputs:
         if os.fspath(argument) == "-":
             if sys.stdin is None:
                 raise InputError("standard input is closed; give the images as arguments, or a list of them through -")
-            for line in _lines(sys.stdin.buffer):
+            for line in lines(sys.stdin.buffer):
                 if name := line.rstrip("\r\n"):
                     yield name
         else:
             yield os.fspath(argument)
 
 
-def _lines(stream: BinaryIO) -> Iterator[str]:
+def lines(stream: BinaryIO) -> Iterator[str]:
     """Yield the lines of a list, as they come; of one in UTF-16, whose lines no byte ends, once it is whole."""
     for number, line in enumerate(stream):
         if number == 0 and line.startswith(UTF16_MARKS):
@@ -178,10 +179,10 @@ def _collection(
     return partial(_archive, members=members, passed_over=passed_over) if members else None
 
 
-def _expand(arguments: Iterable[str], wanted: Wanted, passed_over: Counter[str]) -> Iterator[Item]:
+def _expand(names: Iterable[str], wanted: Wanted, passed_over: Counter[str]) -> Iterator[Item]:
     """Yield the items of all arguments."""
     yielded = 0
-    for argument in arguments:
+    for argument in names:
         before = yielded
         kind = _kind(argument, passed_over)
         for item in kind(argument, lambda number, before=before: wanted(before + number)):
@@ -235,11 +236,16 @@ def _is_folder(entry: "os.DirEntry[str]", *, follow_symlinks: bool = True) -> bo
 def _glob(pattern: str, wanted: Wanted, passed_over: Counter[str]) -> Iterator[Item]:
     literal = re.split(r"[*?[]", pattern, maxsplit=1)[0]
     root = Root.at(literal[: literal.rfind(os.sep) + 1] or os.curdir)
-    if matches := sorted(match for match in _matches(pattern) if not _is_system_match(match, pattern)):
-        for item in _expand(matches, wanted, passed_over):
+    if found := matches(pattern):
+        for item in _expand(found, wanted, passed_over):
             yield item if item.root else replace(item, root=root)
     else:
         yield refused(pattern, "matches no file")
+
+
+def matches(pattern: str) -> list[str]:
+    """Return what a pattern matches on this machine, sorted."""
+    return sorted(match for match in _matches(pattern) if not _is_system_match(match, pattern))
 
 
 def _is_system_match(match: str, pattern: str) -> bool:
