@@ -86,6 +86,7 @@ def memory(counts):
         with tempfile.TemporaryDirectory() as name:
             work = Path(name)
             make_work(work, 0, {})
+            same = work / "0.jpg"
             for number in range(count):
                 if number % 50000 == 0:  # a file has 65,000 names at most
                     (same := work / f"{number}.jpg").write_bytes(jpeg(1))

@@ -76,8 +76,9 @@ class Faulty(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    server: Faulty  # type: ignore[assignment]
 
-    def log_message(self, *_):
+    def log_message(self, format, *_):
         pass
 
     def _do(self):

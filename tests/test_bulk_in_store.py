@@ -217,6 +217,7 @@ def test_a_second_writer_is_refused(proxy, client, either):
     with subprocess.Popen(
         [sys.executable, "-c", code, str(lock), str(place)], stdout=subprocess.PIPE, text=True
     ) as owner:
+        assert owner.stdout is not None
         assert owner.stdout.readline() == "held\n"
         with pytest.raises(OutputError, match=rf"process {owner.pid} is writing s3://bucket/out"), leased(lock, place):
             pass

@@ -27,7 +27,6 @@ HEAVY = {
     "cykooz_resizer",
     "ai_edge_litert",
     "flatbuffers",
-    "botocore",
 }
 
 
