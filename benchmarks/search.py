@@ -2,6 +2,7 @@
 
     python benchmarks/search.py FEATURES                       # some ten minutes on two quiet cores
     python benchmarks/search.py FEATURES --rows 10000 100000   # smaller
+    python benchmarks/search.py FEATURES --rows 1000000 --keep DIR --steps index   # one step; DIR is made, and stays
 
 FEATURES is a folder that `mobilenet embed` wrote for some thousands of photos. From it collections of any size are made
 that are clustered as it is: each vector is a mixture of two real ones near in the collection, with noise, and one in
@@ -27,6 +28,8 @@ def main():
     parser.add_argument("features", type=Path)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--threshold", type=float, default=0.97)
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="make the collections here, and let them stay")
+    parser.add_argument("--steps", nargs="*", choices=list(STEPS), default=list(STEPS))
     parser.add_argument("--step", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.step:
@@ -35,9 +38,10 @@ def main():
     print("| rows | step | seconds | MiB | |\n|--:|---|--:|--:|---|")
     for rows in args.rows:
         with tempfile.TemporaryDirectory(dir=args.features.absolute().parent) as folder:
-            made = Path(folder) / "collection"
-            make(args.features, made, rows)
-            for step in STEPS:
+            made = (args.keep or Path(folder)) / f"{rows}"
+            if not made.exists():
+                make(args.features, made, rows)
+            for step in args.steps:
                 command = [sys.executable, __file__, str(made), "--step", step, "--threshold", str(args.threshold)]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 seconds, memory, remark = json.loads(done.stdout.splitlines()[-1])
@@ -79,9 +83,9 @@ def make(source, folder, rows):
 
 
 def memory():
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    """Return the peak of this process, MiB."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) >> 10
 
 
 def indexing(folder, _):

@@ -71,7 +71,7 @@ class Mislabelled:
     suggested: str
     confidence: float  # by how much likelier the suggested class is, 0 to 1
     neighbours: tuple[str, ...]  # the photos nearest to it
-    neighbour_labels: tuple[str, ...] = ()
+    neighbour_labels: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from mobilenet_hub.evaluation.page import MAX_SHOWN, card, figure, page, table, thumbnail
 from mobilenet_hub.host.files import printable
 from mobilenet_hub.host.text import path_of_name
-from mobilenet_hub.search.check import Findings, summary
+from mobilenet_hub.search.check import Findings, Mislabelled, summary
 from mobilenet_hub.search.dedupe import Group
 from mobilenet_hub.search.similar import Match
 
@@ -92,12 +92,7 @@ def check_page(found: Findings) -> str:
         sections.append(card(heading, pictures(shown), _more(len(copies))) if copies else "")
     rows = [
         f"<h3>{escape(each.label)}, probably {escape(each.suggested)} ({each.confidence:.2f})</h3>"
-        + pictures(
-            [
-                (each.path, f"labelled {each.label}"),
-                *zip(each.neighbours, (f"near it: {label}" for label in each.neighbour_labels), strict=False),
-            ]
-        )
+        + pictures([(each.path, f"labelled {each.label}"), *_near(each)])
         for each in found.mislabelled[:_MAX_FINDINGS]
     ]
     wrong = f"By a classifier that has not seen them, and by their neighbours. {_more(len(found.mislabelled))}"
@@ -116,6 +111,10 @@ def check_page(found: Findings) -> str:
 
 def _counted(found: Findings) -> list[tuple[str, str, str]]:
     return [(what, str(number), meaning) for what, number, meaning in summary(found)]
+
+
+def _near(each: Mislabelled) -> list[tuple[str, str]]:
+    return [(path, f"near it: {label}") for path, label in zip(each.neighbours, each.neighbour_labels, strict=True)]
 
 
 def _more(count: int) -> str:
