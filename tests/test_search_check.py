@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import random
 import shutil
 from pathlib import Path
@@ -164,3 +165,23 @@ def test_train_leaves_out_and_says_so(folder, tmp_path, capsys):
     rows = list(csv.DictReader((tmp_path / "m" / "photos.csv").read_text().splitlines()))
     assert tested.digest in {row["sha1"] for row in rows}
     assert trained.digest not in {row["sha1"] for row in rows}
+
+
+def test_odd_names_keep_their_class_and_can_be_excluded(tmp_path, monkeypatch):
+    names = [b"n\xff.png", b"#h.png", b"=x.png", b"a,b.png", b"two\nlines.png"]
+    for offset, label in enumerate(("cats", "#dogs")):
+        (tmp_path / label).mkdir()
+        for number, name in enumerate(names):
+            with (tmp_path / label / os.fsdecode(name)).open("wb") as stream:
+                picture(100 * offset + number, (30, 30)).save(stream, "PNG")
+    monkeypatch.chdir(tmp_path)
+    found = hub.check(".")
+    assert {(Path(each.path).parent.name, each.label) for each in found.flawed} == {
+        ("cats", "cats"),
+        ("#dogs", "#dogs"),
+    }
+    assert all(Path(each.path).exists() for each in found.flawed)
+    main(["check", ".", "--exclusions", "list.csv", "--quiet"])
+    (tmp_path / "list.csv").write_text("path,reason\n" + "".join(f'"{e.path}",tiny\n' for e in found.flawed[2:]),
+                                       "utf-8", "surrogateescape")  # fmt: skip
+    assert len(read_exclusions("list.csv", ".")) == len({each.path for each in found.flawed[2:]})

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from mobilenet_hub.errors import InputError
-from mobilenet_hub.host.text import read_text
+from mobilenet_hub.host.text import path_of_name, read_text
 
 
 def read_exclusions(file: str | os.PathLike[str], source: str | os.PathLike[str]) -> frozenset[Path]:
@@ -42,9 +42,12 @@ def read_exclusions(file: str | os.PathLike[str], source: str | os.PathLike[str]
     folder = Path(source) if Path(source).is_dir() else Path(source).parent
     found = set()
     for name in names:
-        if not name.strip() or name.lstrip().startswith("#"):
+        if not name.strip():
             continue
-        there = [path for path in (Path(name), folder / name) if os.path.lexists(path)]
+        places = (Path(path_of_name(name)), Path(path_of_name(os.fspath(folder / name))))
+        there = [path for path in places if os.path.lexists(path)]
+        if not there and name.lstrip().startswith("#"):
+            continue
         if not there:
             raise InputError(f"{file} names {name}, which is neither here nor in {folder}; take the line out")
         found.add(there[0].absolute())

@@ -12,7 +12,7 @@ from functools import cache
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -77,15 +77,15 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: int =
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def thumbnail(path: str | os.PathLike[str]) -> str:
-    """Return a small JPEG of a photo in base64; empty where the file has gone meanwhile."""
+def thumbnail(path: str | os.PathLike[str] | BinaryIO) -> str:
+    """Return a small JPEG of a photo in base64; empty where the file has gone, or is too large to show."""
     from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:
             image.draft("RGB", (_PICTURE_SIZE, _PICTURE_SIZE))
             upright = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return ""
     return jpeg(upright)
 

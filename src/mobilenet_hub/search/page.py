@@ -1,12 +1,20 @@
 """Pages of pictures: what is near to what."""
 
-from collections.abc import Sequence
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from html import escape
+from itertools import islice
 from pathlib import PurePath
+from types import MappingProxyType
 
+from mobilenet_hub.errors import ImageError
 from mobilenet_hub.evaluation.page import MAX_SHOWN, card, figure, page, table, thumbnail
-from mobilenet_hub.host.files import printable
+from mobilenet_hub.host.files import is_file, printable
 from mobilenet_hub.host.text import path_of_name
+from mobilenet_hub.images.decode import read_bytes
+from mobilenet_hub.images.inputs import items
 from mobilenet_hub.search.check import Findings, Mislabelled, summary
 from mobilenet_hub.search.dedupe import Group
 from mobilenet_hub.search.similar import Match
@@ -14,15 +22,38 @@ from mobilenet_hub.search.similar import Match
 _MAX_FINDINGS = 60  # of a kind
 
 
-def picture(path: str, caption: str, file: str | None = None) -> str:
+def picture(path: str, caption: str, archived: Mapping[str, bytes] = MappingProxyType({})) -> str:
     """Return a photo with a line beneath, and its file's name."""
-    name = PurePath(path).name if file is None else file
-    return figure(thumbnail(path_of_name(path)), "", escape(caption), printable(name), printable(path))
+    data = archived.get(printable(path))
+    shown = thumbnail(path_of_name(path) if data is None else io.BytesIO(data))
+    return figure(shown, "", escape(caption), printable(PurePath(path).name), printable(path))
 
 
-def pictures(shown: Sequence[tuple[str, str]]) -> str:
-    """Return a row of photos, (path, line beneath)."""
-    return f'<div class="photos">{"".join(picture(path, caption) for path, caption in shown)}</div>'
+def pictures(shown: Sequence[tuple[str, str]], archived: Mapping[str, bytes] = MappingProxyType({})) -> str:
+    """Return a row of photos, (path, line beneath); those in archives were read before."""
+    return f'<div class="photos">{"".join(picture(path, caption, archived) for path, caption in shown)}</div>'
+
+
+def read_archived(paths: Iterable[str]) -> dict[str, bytes]:
+    """Return what the photos among these hold that lie in archives, as many as a page shows.
+
+    Example:
+        >>> read_archived(["photos.zip/cat.jpg"])
+        {}
+    """
+    wanted: dict[str, set[str]] = {}
+    for path in islice(paths, MAX_SHOWN):
+        above = (os.fspath(parent) for parent in PurePath(path_of_name(path)).parents)
+        if not is_file(path_of_name(path)) and (archive := next(filter(is_file, above), None)):
+            wanted.setdefault(archive, set()).add(printable(path))
+    found: dict[str, bytes] = {}
+    for archive, names in wanted.items():
+        for item in items([archive]):
+            if printable(item.key) in names:
+                with suppress(ImageError, OSError):
+                    data = item.read()
+                    found[printable(item.key)] = data if isinstance(data, bytes) else read_bytes(data)
+    return found
 
 
 def similar_page(collection: str, names: Sequence[str], found: Sequence[Sequence[Match]]) -> str:
@@ -34,6 +65,9 @@ def similar_page(collection: str, names: Sequence[str], found: Sequence[Sequence
     """
     sections: list[str] = []
     shown = 0
+    archived = read_archived(
+        path for name, matches in zip(names, found, strict=True) for path in (name, *(m.path for m in matches))
+    )
     for name, matches in zip(names, found, strict=True):
         if shown + len(matches) + 1 > MAX_SHOWN and sections:
             left = len(names) - len(sections)
@@ -41,7 +75,7 @@ def similar_page(collection: str, names: Sequence[str], found: Sequence[Sequence
             break
         shown += len(matches) + 1
         row = [(name, "this photo"), *((match.path, f"{match.similarity:.4f}") for match in matches)]
-        sections.append(card(PurePath(name).name, pictures(row), ""))
+        sections.append(card(PurePath(name).name, pictures(row, archived), ""))
     lead = f"The nearest photos of {collection}; numbers are cosines of feature vectors, 1 is the same."
     return page("Similar photos", lead, sections)
 
@@ -55,6 +89,7 @@ def dedupe_page(source: str, groups: Sequence[Group], lead: str) -> str:
     """
     sections: list[str] = []
     shown = 0
+    archived = read_archived(path for group in groups for path in (group.keep, *(o.path for o in group.others)))
     for group in groups:
         if shown + len(group.others) + 1 > MAX_SHOWN and sections:
             left = len(groups) - len(sections)
@@ -63,7 +98,7 @@ def dedupe_page(source: str, groups: Sequence[Group], lead: str) -> str:
         others = group.others[: MAX_SHOWN - 1]
         shown += len(others) + 1
         row = [(group.keep, "keep"), *((other.path, f"{other.kind}, {other.similarity:.4f}") for other in others)]
-        sections.append(card(f"{PurePath(group.keep).name} and {len(group.others)} more", pictures(row), ""))
+        sections.append(card(f"{PurePath(group.keep).name} and {len(group.others)} more", pictures(row, archived), ""))
     return page(f"Copies in {source}", lead, sections or [card("nothing found", "", "No photo is a copy of another.")])
 
 

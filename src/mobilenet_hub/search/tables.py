@@ -18,6 +18,7 @@ from mobilenet_hub.host.text import read_text
 TABLE_ENDINGS = (".csv", ".jsonl", ".parquet")
 _WORK = re.compile("features")  # what lies in the folder of unfinished work
 _LONGEST_LINE = 1 << 20
+_FORMULA = ("=", "+", "-", "@")  # a spreadsheet computes cells that begin so; they can only be paths here
 
 
 def checked_output(
@@ -143,4 +144,6 @@ def read_table(path: Path) -> list[dict[str, Any]]:
 def _cell(cell: Any) -> Any:
     if isinstance(cell, bool):
         return str(cell).lower()
+    if isinstance(cell, str) and cell.startswith(_FORMULA):
+        return f"./{cell}"
     return f"{cell:.6f}" if isinstance(cell, float) else cell
