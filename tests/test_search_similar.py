@@ -101,6 +101,16 @@ def test_queries_have_the_size_fit_and_precision_of_the_collection(photos, tmp_p
     assert (searcher.embedder.image_size, searcher.embedder.fit) == ((96, 96), FIT)
 
 
+def test_a_stream_of_photos(photos, features, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xffno")
+    searcher, skipped = hub.Searcher(features), []
+    stream = searcher.stream([tmp_path, photos], 1, skipped=skipped)
+    assert [name for name, matches in stream if matches[0].path == name] == [str(photos / n) for n in sorted(NAMES[:6])]
+    assert [Path(name).name for name, _ in skipped] == ["bad.jpg"]
+    with pytest.raises(hub.ImageError):
+        list(searcher.stream([tmp_path], 1))
+
+
 def test_shards_in_another_order_are_noticed(tmp_path, monkeypatch):
     from mobilenet_hub.search import similar
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from mobilenet_hub.cli.console import note, note_passed_over, print_json, table
 from mobilenet_hub.cli.options import add_force, add_threads
-from mobilenet_hub.errors import InputError
-from mobilenet_hub.host.progress import Bars
+from mobilenet_hub.errors import ImageError, InputError
+from mobilenet_hub.host.progress import Bars, Stage
 
 if TYPE_CHECKING:
     from mobilenet_hub.search.similar import Match
@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search; 1 where a photo could not be read."""
     from mobilenet_hub.search.features import Features
-    from mobilenet_hub.search.similar import Searcher, query_vectors
+    from mobilenet_hub.search.similar import Searcher
     from mobilenet_hub.search.tables import checked_output, write_table
 
     if args.k < 1:
@@ -49,8 +49,16 @@ def run(args: argparse.Namespace) -> int:
     with Bars(args.quiet) as bars:
         searcher = Searcher(features, module=args.module, exact=args.exact, threads=args.threads, on_progress=bars)
         note(f"the index is not kept: {searcher.note}", args.quiet or searcher.note is None)
-        names, vectors, skipped = query_vectors(searcher.embedder, args.photos, bars, passed_over)
-    found = searcher.nearest(vectors, args.k)
+        names: list[str] = []
+        found: list[list[Match]] = []
+        skipped: list[tuple[str, str]] = []
+        for name, matches in searcher.stream(args.photos, args.k, skipped=skipped, passed_over=passed_over):
+            names.append(name)
+            found.append(matches)
+            bars(Stage("photos", "photo"), len(names) + len(skipped), None)
+    if not names:
+        name, reason = skipped[0] if skipped else (", ".join(args.photos), "no photos there")
+        raise ImageError(reason, name)
     rows = [
         (name, rank, match.path, match.similarity)
         for name, matches in zip(names, found, strict=True)

@@ -6,6 +6,7 @@ compared exactly, by the vectors in the shards.
 
 import os
 import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mobilenet_hub.errors import ImageError, InputError, MobileNetHubError
-from mobilenet_hub.host.progress import OnProgress, Stage, silent
+from mobilenet_hub.host.progress import OnProgress, silent
 from mobilenet_hub.search.codes import largest
 from mobilenet_hub.search.features import Features, directions
 from mobilenet_hub.search.index import Index, open_index
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _SMALL = 1 << 25  # numbers in all vectors: up to here reading them all takes no longer than opening an index
 _CANDIDATES = 400  # rows that are compared exactly, for up to 10 neighbours: recall 0.999 and more, docs/search.md
 _CANDIDATES_PER_NEIGHBOUR = 40
+_QUERIES = 1024  # photos of a stream that are looked up at a time
 _MARGIN = 16  # more than k kept while float32 products choose; the order is made by float64
 _DECIMALS = 6  # of a similarity; beyond them equal ones are ordered by their place in the collection
 
@@ -97,6 +99,41 @@ class Searcher:
             InputError: as `embedder`, or a `k` that means nothing.
         """
         return self.nearest(self.embedder.embed(photos), k)
+
+    def stream(
+        self,
+        photos: Iterable["str | os.PathLike[str]"],
+        k: int = 10,
+        *,
+        skipped: list[tuple[str, str]] | None = None,
+        passed_over: "Counter[str] | None" = None,
+    ) -> Iterator[tuple[str, list[Match]]]:
+        """Yield (name, its `k` nearest) of photos, folders, globs or archives, however many: a thousand are in memory.
+
+        Args:
+            photos: as for `Embedder.stream`.
+            k: how many.
+            skipped: takes (name, reason) of those that cannot be read; None: the first one is an error.
+            passed_over: counts, by suffix, the files among them that are no pictures.
+
+        Raises:
+            ImageError: a photo cannot be read, and there is no `skipped`.
+            InputError: as `embedder`, or a `k` that means nothing.
+        """
+        names: list[str] = []
+        parts: list[np.ndarray] = []
+        for batch in self.embedder.stream(photos, passed_over):
+            for name, reason in batch.skipped:
+                if skipped is None:
+                    raise ImageError(reason, name)
+                skipped.append((name, reason))
+            names += batch.sources
+            parts.append(batch.features)
+            if len(names) >= _QUERIES:
+                yield from zip(names, self.nearest(np.concatenate(parts), k), strict=True)
+                names, parts = [], []
+        if names:
+            yield from zip(names, self.nearest(np.concatenate(parts), k), strict=True)
 
     def nearest(self, vectors: np.ndarray, k: int = 10) -> list[list[Match]]:
         """Return for each vector, float32 [n, features], its `k` nearest of the collection, the nearest first.
@@ -218,30 +255,3 @@ def matching_embedder(
         )
     precision = "f32" if made["precision"] == "f32" else "bf16"
     return Embedder(found, precision, (height, width), fit=made["fit"], threads=threads, any_size=True)  # type: ignore[arg-type]
-
-
-def query_vectors(
-    embedder: "Embedder",
-    photos: "list[str]",
-    on_progress: OnProgress = silent,
-    passed_over: "Counter[str] | None" = None,
-) -> tuple[list[str], np.ndarray, list[tuple[str, str]]]:
-    """Compute the vectors of photos, folders, globs or archives; return names, [n, features], and [(name, reason)].
-
-    `passed_over` counts, by suffix, the files among them that are no pictures.
-
-    Raises:
-        ImageError: none of them can be read.
-    """
-    names: list[str] = []
-    parts: list[np.ndarray] = []
-    skipped: list[tuple[str, str]] = []
-    for batch in embedder.stream(photos, passed_over):
-        names += batch.sources
-        parts.append(batch.features)
-        skipped += batch.skipped
-        on_progress(Stage("photos", "photo"), len(names) + len(skipped), None)
-    if not names:
-        name, reason = skipped[0] if skipped else (", ".join(map(str, photos)), "no photos there")
-        raise ImageError(reason, name)
-    return names, np.concatenate(parts), skipped
