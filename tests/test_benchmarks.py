@@ -213,7 +213,8 @@ def test_pictures(photos, tmp_path):
         pytest.skip("needs chromium: apt-get install chromium")
     archive = shutil.make_archive(str(tmp_path / "photos"), "zip", photos)
     run("recipes/make_pictures.py", archive, "--output", tmp_path)
-    assert (tmp_path / "training_report.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("training_report", "search_copies", "search_similar"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_none_is_left_out():

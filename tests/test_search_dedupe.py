@@ -72,6 +72,17 @@ def test_every_kind_of_copy(photos):
     assert found.photos == 69
 
 
+def test_a_jpeg_saved_again_without_loss_has_the_same_pixels(tmp_path):
+    """The network sees a large JPEG at a reduced scale and its PNG whole: their features differ a little."""
+    picture(1, (900, 700)).save(tmp_path / "a.jpg", quality=90)
+    with Image.open(tmp_path / "a.jpg") as image:
+        image.save(tmp_path / "b.png")
+        image.save(tmp_path / "c.jpg", quality=89)
+    found = hub.dedupe(tmp_path, keep="first")
+    kinds = {Path(other.path).name: other.kind for group in found for other in group.others}
+    assert kinds == {"b.png": "same pixels", "c.jpg": "near"}
+
+
 def test_which_one_is_kept(photos, tmp_path):
     folder = tmp_path / "p"
     folder.mkdir()

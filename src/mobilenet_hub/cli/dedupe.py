@@ -99,11 +99,14 @@ def _summary(found: "Duplicates") -> str:
     counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in ("same file", "same pixels", "near") if kind in kinds)
     expected = found.expected_false_pairs
     false = "" if expected is None else f": about {expected:.2g} pairs of different photos expected among them"
-    how = f"near is a cosine of {bar.cosine:.4f} and more ({bar.source}{false})"
+    alike, unlike = (found.hashed and bar.with_hashes) or (bar.cosine, bar.cosine)
+    told = f"{bar.cosine:.4f}" if alike == unlike else f"{unlike:.4f}, with hashes that are alike {alike:.4f},"
+    how = f"near is a cosine of {told} and more ({bar.source}{false})"
     hashed = f", or hashes that hardly differ ({found.hashed} photos have one)" if found.hashed else ""
     links = f"; {found.links} are names of one file, and not counted" if found.links else ""
     listed = f" ({counted})" if counted else ""
-    return f"{copies} copies{listed} in {len(found)} groups of {found.photos} photos; {how}{hashed}{links}"
+    groups = "1 group" if len(found) == 1 else f"{len(found)} groups"
+    return f"{copies} copies{listed} in {groups} of {found.photos} photos; {how}{hashed}{links}"
 
 
 def _rows(found: "Duplicates", on_progress: OnProgress) -> Iterator[tuple[Any, ...]]:

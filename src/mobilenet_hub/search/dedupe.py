@@ -31,6 +31,8 @@ Keep = Literal["largest", "oldest", "first"]
 KEEPS: tuple[Keep, ...] = get_args(Keep)
 _HASHED_SIZE = (64, 64)  # what pictures are decoded to where only their hashes are wanted
 _ALL_BUT_EQUAL = 0.999  # below it nobody looks whether two pictures are the same pixel for pixel
+_EQUAL_RESAVED = 0.97  # likewise where one alone is a JPEG: the network sees it at a reduced scale, a PNG of it whole
+_JPEG = b"\xff\xd8\xff"
 _LOOKED_FOR = 1000  # photos of an embedded collection, before each is looked for
 _QUERIES = 1024  # rows of one collection that are looked up in another at a time
 
@@ -291,12 +293,14 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 def kind_of(reader: Callable[[str], Any], keep: str, copy: str, similarity: float) -> Kind:
     """Tell how a copy is one, by reading both where they are all but equal."""
-    if similarity < _ALL_BUT_EQUAL:
+    if similarity < _EQUAL_RESAVED:
         return "near"
     try:
         first, second = (_bytes(reader(path)) for path in (keep, copy))
         if first == second:
             return "same file"
+        if similarity < _ALL_BUT_EQUAL and first.startswith(_JPEG) == second.startswith(_JPEG):
+            return "near"
         return "same pixels" if np.array_equal(decode_image(first), decode_image(second)) else "near"
     except (ImageError, InputError, OSError):
         return "near"

@@ -24,7 +24,7 @@ _OBVIOUS = 0.97  # copies of this cosine, or whose hashes differ in no more than
 _OBVIOUS_BITS = 4
 _FITTED = (0.1, 0.01)  # shares of pairs between which the power is fitted
 _LEAST_PAIRS = 1000  # of different photos; with fewer nothing is measured
-_UNMEASURED = 0.97
+_UNMEASURED, _UNMEASURED_ALIKE = 0.97, 0.9  # of few pairs none is so near by chance; the latter where hashes are alike
 _LEAST, _MOST = 0.5, 0.9995
 # Hashes only count among the pairs that are this alike: 30 % of different ones, fewer in a large collection, where
 # more pairs have like hashes by chance.
@@ -68,7 +68,7 @@ def measure_threshold(
     if len(similarities) < _LEAST_PAIRS:
         if given is not None:
             return Threshold(given, given, None, "given")
-        return Threshold(_UNMEASURED, _UNMEASURED, None, "too few photos to measure")
+        return Threshold(_UNMEASURED, _LEAST, None, "too few photos to measure", (_UNMEASURED_ALIKE, _UNMEASURED))
     power, start = _fit(similarities)
     loose = float(similarities[int(min(_LOOSE_SHARE, _LOOSE_PHOTOS / features.rows) * len(similarities))])
     if given is not None:
