@@ -17,6 +17,7 @@ import mobilenet_hub as hub
 from mobilenet_hub.cli.main import main
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.search import stars
+from mobilenet_hub.search.dedupe import Keep
 from mobilenet_hub.search.features import Features, directions
 from mobilenet_hub.search.hashes import hashes_of, signs
 from mobilenet_hub.search.stars import find_stars
@@ -90,12 +91,13 @@ def test_which_one_is_kept(photos, tmp_path):
     small.save(folder / "a.png")
     big.save(folder / "b.png")
     os.utime(folder / "b.png", (1e9, 1e9))
-    for keep, name in {"largest": "b.png", "oldest": "b.png", "first": "a.png"}.items():
+    kept: dict[Keep, str] = {"largest": "b.png", "oldest": "b.png", "first": "a.png"}
+    for keep, name in kept.items():
         assert Path(hub.dedupe(folder, keep=keep)[0].keep).name == name
     os.utime(folder / "a.png", (9e8, 9e8))
     assert Path(hub.dedupe(folder, keep="oldest")[0].keep).name == "a.png"
     with pytest.raises(InputError, match="largest, oldest, first"):
-        hub.dedupe(folder, keep="best")
+        hub.dedupe(folder, keep="best")  # type: ignore[arg-type]
 
 
 def test_the_command_moves_only_in_a_second_call_and_back(photos, tmp_path, capsys):
@@ -233,7 +235,7 @@ def test_what_means_nothing_is_refused(tmp_path):
     features = Features(write_features(tmp_path / "f", clustered(50, 16)))
     for options in ({"given": 1.5}, {"given": 0}, {"false_pairs": 0}, {"false_pairs": 2}):
         with pytest.raises(InputError, match="must be"):
-            measure_threshold(features, **options)
+            measure_threshold(features, **options)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="not both"):
         measure_threshold(features, 1e-6, 0.9)
 
@@ -269,4 +271,5 @@ def test_the_promise_of_false_pairs(shared, tmp_path):
     for share in (1e-5, 1e-4):
         found = hub.dedupe(tmp_path / "f", false_pairs=share)
         copies = sum(len(group.others) for group in found)
+        assert found.expected_false_pairs is not None
         assert copies <= PROMISE["imagenette_small.zip"] * found.expected_false_pairs
