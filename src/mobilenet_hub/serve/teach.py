@@ -60,8 +60,7 @@ class Teacher:
             raise InputError(f"what is taught is served as {TAUGHT!r}, and so is a module: rename its folder")
         self._state, self._options, self._visitors = state, options, visitors
         self._photos, self._module = folder / "photos", folder / "module"
-        self._exported_files = tempfile.TemporaryDirectory(prefix="mobilenet-exports-")
-        self._exports = Path(self._exported_files.name)
+        self._exports: tempfile.TemporaryDirectory[str] | None = None  # of the module that is there, once it is asked
         self._base = str(state.modules.first.folder)
         self._stage, self._done, self._total = "", 0, 0
         self._error = ""
@@ -91,7 +90,7 @@ class Teacher:
         """End a training that is running; its work is kept for the next."""
         if self._process is not None and self._process.is_alive():
             self._process.terminate()
-        self._exported_files.cleanup()
+        self._forget_exports()
 
     async def status(self, call: Call) -> Answer:
         """Answer GET /teach: the classes, how far the training is, what came of it."""
@@ -253,8 +252,7 @@ class Teacher:
         """Train in a process, follow it, and serve what comes of it."""
         try:
             self._run(train_in_process, self._photos, self._module, self._base)
-            for name in _EXPORTS.values():
-                (self._exports / name).unlink(missing_ok=True)
+            self._forget_exports()
             self._stage = "opening the module"
             self._serve_module()
             self._stage = "done"
@@ -291,8 +289,15 @@ class Teacher:
         served.warm_up()
         self._state.modules.by_name[TAUGHT] = served
 
+    def _forget_exports(self) -> None:
+        if self._exports is not None:
+            self._exports.cleanup()
+            self._exports = None
+
     def _exported(self, form: str, name: str) -> bytes:
-        file = self._exports / name
+        if self._exports is None:
+            self._exports = tempfile.TemporaryDirectory(prefix="mobilenet-exports-")
+        file = Path(self._exports.name) / name
         if not file.is_file():
             try:
                 self._run(export_in_process, self._module, form, file)
