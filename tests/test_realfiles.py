@@ -14,6 +14,7 @@ from mobilenet_hub.inference.classify import Classifier
 from mobilenet_hub.inference.embed import Embedder
 from mobilenet_hub.inference.engine import Engine
 from mobilenet_hub.weights.convert import convert
+from mobilenet_hub.weights.identify import ASSUMED
 from mobilenet_hub.weights.labels import plain_labels
 
 REALFILES = SHARED / "realfiles"
@@ -78,6 +79,7 @@ def test_quantized_files_answer_bit_for_bit(entry, tmp_path):
         assert (found == wanted).all(axis=1).mean() >= 0.85
         np.testing.assert_allclose(found, wanted, atol=0.03)
     assert engine.precision == "int8"
+    assert ASSUMED not in engine.config.extra  # its input's range says what images become
     check_labels(entry, engine.config)
     if engine.config.num_classes:
         best = Classifier(folder).classify(list(images_of(entry)), top=1)

@@ -84,6 +84,8 @@ def read_litert(file: Path) -> Source:
         else:
             scaling = _scaling_of_input(graph, data)
         source = replace(to_source(file, "quantized LiteRT file", outline), model=data, carried=carried)
+        if scaling is not None or graph.input_range() != (0.0, 0.0):  # the file itself says how images enter
+            source = replace(source, assumed=())
         if scaling is not None:
             scale, offset = scaling
             source = replace(source, variant=replace(source.variant, input_scale=scale, input_offset=offset))
