@@ -26,6 +26,7 @@ from mobilenet_hub.module import MODEL_FILE, Module, ModuleConfig, check_weights
 from mobilenet_hub.weights.reading import Unusable
 
 SCOPES = {"MobilenetV1": "mobilenet_v1", "MobilenetV2": "mobilenet_v2"}
+_SLIM = tuple(f"{scope}/" for scope in SCOPES)  # TF-Slim's programs make images -1 to 1
 LEAVES = ("weights", "depthwise_weights", "biases", "gamma", "beta", "moving_mean", "moving_variance")
 _SCOPED = re.compile(r"(?:^|/)((?:MobilenetV1|MobilenetV2)/.+)")
 _CLASSIFIER = "/Logits/Conv2d_1c_1x1/biases"
@@ -119,7 +120,8 @@ def to_source(
         scale, offset = _RETRAIN_SCALE, INPUT_OFFSET
     else:
         scale, offset = INPUT_SCALE, INPUT_OFFSET
-        assumed = assumed if PIXELS in assumed else (*assumed, PIXELS)
+        known = PIXELS in assumed or any(scope in name for name in found.names for scope in _SLIM)
+        assumed = assumed if known else (*assumed, PIXELS)
     if isclose(scale, INPUT_SCALE, rel_tol=1e-6):
         scale = INPUT_SCALE
     variant = replace(found.variant, input_scale=scale, input_offset=offset)
