@@ -47,7 +47,9 @@ def compare(photos, count, turns, module, with_ray):
     import boto3
     from object_store import CREDENTIALS, moto
 
-    files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    from mobilenet_hub.images.names import is_picture_name
+
+    files = sorted(path for path in photos.rglob("*") if is_picture_name(path.name))
     with tempfile.TemporaryDirectory() as name, moto() as url:
         work, client = (
             Path(name),
@@ -59,8 +61,8 @@ def compare(photos, count, turns, module, with_ray):
         (work / "photos").mkdir()
         for number in range(count):
             file = files[number % len(files)]
-            shutil.copy(file, work / "photos" / f"{number:06d}.jpg")
-            client.put_object(Bucket="bucket", Key=f"photos/{number:06d}.jpg", Body=file.read_bytes())
+            shutil.copy(file, work / "photos" / f"{number:06d}{file.suffix}")
+            client.put_object(Bucket="bucket", Key=f"photos/{number:06d}{file.suffix}", Body=file.read_bytes())
         there = {**CREDENTIALS, "AWS_ENDPOINT_URL": url}
         sides = {
             "disk": (work / "photos", (), {}),

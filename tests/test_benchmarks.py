@@ -89,6 +89,13 @@ def test_bulk():
     assert "limit of the parts by wall clock" in printed
 
 
+def test_many_machines(photos):
+    need("boto3", "moto")
+    said = run("benchmarks/many_machines.py", "--photos", photos, "--count", 4, "--turns", 1, "--memory", 20)
+    assert "bucket, one thread" in said
+    assert "20 photos:" in said
+
+
 def test_serve():
     need("uvicorn", "starlette", "python_multipart")
     printed = run("benchmarks/serve.py", "--photos", "examples", "--seconds", 0.5, "--turns", 1)
