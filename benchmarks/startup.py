@@ -42,6 +42,7 @@ def main() -> None:
     print("| process | best s | median s | peak MB |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "MOBILENET_HUB_CACHE": cache, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # pip writes it; without it each start compiles all again
         for name, command in commands.items():
             first = once(command, environment)  # fills the caches: disk, bytecode, compiled model
             if first is None:

@@ -1,5 +1,7 @@
 """Bars: when they appear, and what they count."""
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -41,3 +43,14 @@ def test_what_is_shown(at_once, capsys):
     with Bars(quiet=True) as on_progress:
         on_progress(Stage("training", "photo"), 10, 30)
     assert capsys.readouterr().err == ""
+
+
+def test_short_work_does_not_wait_for_tqdm():
+    """It takes as long to import as a photo to classify."""
+    code = (
+        "import sys; from mobilenet_hub.host.progress import Bars\n"
+        "with Bars() as show: show('reading', 1, 2); show('reading', 2, 2)\n"
+        "print('tqdm' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

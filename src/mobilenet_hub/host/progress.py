@@ -5,6 +5,7 @@ give it `Bars`.
 """
 
 import sys
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 OnProgress = Callable[[str, int, int | None], object]
 
 _DELAY_S = 2.0  # what is over sooner shows no bar
+_NOT_EMPTY_S = 1e-9  # tqdm draws a bar of nothing first, unless it is asked to wait
 _INTERVAL_S, _LOG_INTERVAL_S = 0.1, 10.0  # a log file needs no ten lines a second
 
 
@@ -60,21 +62,25 @@ class Bars:
     def __init__(self, quiet: bool = False):
         """Make bars; quiet ones show nothing."""
         self._quiet = quiet
-        self._stage, self._done = "", 0
+        self._stage, self._first, self._done = "", 0, 0
+        self._since: float | None = None  # when the stage began; None: there is none
         self._bar: Any = None
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
         """Show how far a stage is."""
         if self._quiet:
             return
-        if stage != self._stage or self._bar is None or done < self._done:
+        if stage != self._stage or self._since is None or done < self._done:
             self._close()
-            unit = stage.unit if isinstance(stage, Stage) else "step"
-            self._bar = _bar(stage, unit, None if total is None else total - done)
-            self._stage, self._done = stage, done
-        if isinstance(stage, Stage):
-            self._bar.set_postfix_str(stage.detail, refresh=False)
-        self._bar.update(done - self._done)
+            self._stage, self._first, self._done = stage, done, done
+            self._since = time.time()
+        if self._bar is None and time.time() - self._since >= _DELAY_S:
+            self._bar = _bar(stage, None if total is None else total - self._first, self._since)
+            self._done = self._first
+        if self._bar is not None:
+            if isinstance(stage, Stage):
+                self._bar.set_postfix_str(stage.detail, refresh=False)
+            self._bar.update(done - self._done)
         self._done = done
 
     def __enter__(self) -> "Bars":
@@ -88,20 +94,24 @@ class Bars:
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-            self._bar = None
+        self._bar = self._since = None
 
 
-def _bar(stage: str, unit: str, total: int | None) -> Any:
+def _bar(stage: str, total: int | None, since: float) -> Any:
+    """Return a bar of a stage that began then. Importing tqdm takes as long as classifying a photo: not before."""
     from tqdm import tqdm
 
-    return tqdm(
+    unit = stage.unit if isinstance(stage, Stage) else "step"
+    bar = tqdm(
         total=total,
         desc=stage,
         unit=unit if unit == "B" else f" {unit}",
         unit_scale=unit == "B",
-        delay=_DELAY_S,
+        delay=_NOT_EMPTY_S,
         mininterval=_INTERVAL_S if sys.stderr.isatty() else _LOG_INTERVAL_S,
         dynamic_ncols=True,
         leave=False,
         file=sys.stderr,
     )
+    bar.start_t = bar.last_print_t = since
+    return bar
