@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from reference_network import forward, random_weights
 
-from mobilenet_hub.architecture import Variant
+from mobilenet_hub.architecture import Variant, mobilenet_v1
 from mobilenet_hub.errors import InputError, InvalidModuleError, MissingExtraError
 from mobilenet_hub.inference import compiled, litert, openvino
 from mobilenet_hub.inference.engine import ENGINES, Engine, engine_for, installed_engines
@@ -276,6 +276,16 @@ def test_the_engine_follows_from_precision_and_what_is_installed():
     for one in both:
         assert engine_for("auto", "f32", (one,)) == engine_for("auto", "bf16", (one,)) == one
         assert engine_for(one, "f32", both) == one
+    wide, halved = {"avx2", "avx512f", "avx_vnni"}, {"avx2", "avx512f", "avx512_bf16"}
+    small, large = (mobilenet_v1(depth, 1001).macs(size, size) for depth, size in ((0.25, 128), (1.0, 224)))
+    for instructions, macs, name in [
+        (wide, small, "openvino"), (wide, large, "litert"), (wide, None, "litert"),
+        (halved, small, "litert"), ({"avx2"}, small, "litert"), ({"avx2", "avx_vnni"}, small, "litert"),
+    ]:  # fmt: skip
+        assert engine_for("auto", "f32", both, macs_in_bulk=macs, instructions=instructions) == name
+        assert engine_for("auto", "f32", ("litert",), macs_in_bulk=macs, instructions=instructions) == "litert"
+        assert engine_for("litert", "f32", both, macs_in_bulk=macs, instructions=instructions) == "litert"
+        assert engine_for("auto", "bf16", both, macs_in_bulk=macs, instructions=instructions) == "openvino"
     with pytest.raises(InputError, match="auto, litert, openvino"):
         engine_for("tensorrt", "f32", both)
     with pytest.raises(MissingExtraError, match=r"mobilenet-hub\[openvino\]"):
@@ -296,6 +306,16 @@ def test_the_engines_agree(module, threads):
     one, other = (runner.run(images) for runner in runners)
     for name in outputs:
         assert np.abs(one[name] - other[name]).max() < RELATIVE * np.abs(other[name]).max(), name
+
+
+def test_few_and_many_go_to_the_engine_that_the_rule_says(module):
+    both = installed_engines()
+    macs = module.config.network.macs(*module.config.image_size)
+    few = Engine(module, ["logits"], precision="f32", few=True)
+    many = Engine(module, ["logits"], precision="f32")
+    assert few.engine_name == engine_for("auto", "f32", both)
+    assert many.engine_name == engine_for("auto", "f32", both, macs_in_bulk=macs)
+    assert many.with_threads(1).engine_name == many.with_outputs(["features"]).engine_name == many.engine_name
 
 
 def test_litert_has_float32_alone(module):

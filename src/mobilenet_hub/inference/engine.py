@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mobilenet_hub.errors import InputError, InvalidModuleError, MissingExtraError
+from mobilenet_hub.host.cpu import cpu_features
 from mobilenet_hub.inference.graph import Arithmetic, checked_outputs
 from mobilenet_hub.inference.job import PRECISIONS, EngineName, Job, Precision
 from mobilenet_hub.inference.litert import LiteRT
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 EngineChoice = Literal["auto", "litert", "openvino"]
 _PACKAGES: dict[EngineName, str] = {"litert": "ai_edge_litert", "openvino": "openvino"}
 ENGINES: tuple[EngineChoice, ...] = ("auto", *_PACKAGES)
+# In f32 and in bulk OpenVINO is the faster one for networks of fewer multiply-adds, on CPUs that compute 512 bits at
+# once (Zen 5, Sapphire Rapids and later). Zen 4, which halves them, and CPUs with AVX2 alone have not both instructions.
+_SMALL_MACS = 140e6
+_WIDE_VECTORS = frozenset({"avx512f", "avx_vnni"})
 
 
 class Engine:
@@ -93,7 +98,8 @@ class Engine:
 
             arithmetic = "bf16" if keeps_scores(self.job) else "f32"
         asked = "litert" if self._kept else engine
-        self.engine_name: EngineName = engine_for(asked, arithmetic, installed_engines())
+        macs = None if few else self.config.network.macs(*self.image_size)
+        self.engine_name: EngineName = engine_for(asked, arithmetic, installed_engines(), macs_in_bulk=macs)
         self.precision: Arithmetic | Literal["int8"] = "int8" if self._kept else arithmetic
         made = LiteRT(self.job) if self.engine_name == "litert" else OpenVINO(self.job, arithmetic)
         self._runner = self._kept or made
@@ -219,16 +225,25 @@ def installed_engines() -> tuple[EngineName, ...]:
     return tuple(name for name, package in _PACKAGES.items() if find_spec(package) is not None)
 
 
-def engine_for(asked: EngineChoice, arithmetic: Arithmetic, installed: Collection[EngineName]) -> EngineName:
+def engine_for(
+    asked: EngineChoice,
+    arithmetic: Arithmetic,
+    installed: Collection[EngineName],
+    *,
+    macs_in_bulk: int | None = None,
+    instructions: Collection[str] | None = None,
+) -> EngineName:
     """Return the engine that a choice means.
 
-    "auto" is OpenVINO for bf16 and LiteRT for f32, where it is as fast in bulk and faster for one image
-    (benchmarks/NOTES.md); or the one that is installed.
+    "auto" is OpenVINO for bf16; for f32 in bulk, too, where the network is small and the CPU has wide vectors; else
+    LiteRT, which is as fast in bulk and faster for one image (docs/engine.md). Or the one that is installed.
 
     Args:
         asked: the choice.
         arithmetic: what is computed in.
         installed: the engines that there are.
+        macs_in_bulk: multiply-adds of an image, where many images are to come; None: where few are.
+        instructions: the CPU's, as Linux names them; None: of this one.
 
     Raises:
         InputError: a name that is not an engine.
@@ -240,7 +255,9 @@ def engine_for(asked: EngineChoice, arithmetic: Arithmetic, installed: Collectio
     """
     if asked not in ENGINES:
         raise InputError(f"engine must be one of {', '.join(ENGINES)}, not {asked!r}")
-    first, second = ("openvino", "litert") if arithmetic == "bf16" else ("litert", "openvino")
+    wide = _WIDE_VECTORS.issubset(cpu_features() if instructions is None else instructions)
+    small = macs_in_bulk is not None and macs_in_bulk < _SMALL_MACS
+    first, second = ("openvino", "litert") if arithmetic == "bf16" or (wide and small) else ("litert", "openvino")
     name: EngineName = (first if first in installed or not installed else second) if asked == "auto" else asked
     if name not in installed:
         extra = "openvino" if name == "openvino" else "litert"
