@@ -2,6 +2,8 @@
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +16,26 @@ def available_cores() -> int:
         True
     """
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def own_cores(threads: int) -> Iterator[int]:
+    """Return a core for each of so many threads; none where they are not as many as the cores, or it cannot be said.
+
+    Fewer threads go where there is room: two programs that both kept to the first core would have half of it.
+
+    Example:
+        >>> list(own_cores(available_cores() + 1))
+        []
+    """
+    known = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return iter(known if len(known) == threads else [])
+
+
+def keep_to(core: int | None) -> None:
+    """Have this thread run on one core alone; None: wherever it may."""
+    if core is not None:
+        with suppress(OSError):  # a core that was taken away meanwhile
+            os.sched_setaffinity(0, {core})
 
 
 @cache

@@ -30,7 +30,7 @@ EngineChoice = Literal["auto", "litert", "openvino"]
 _PACKAGES: dict[EngineName, str] = {"litert": "ai_edge_litert", "openvino": "openvino"}
 ENGINES: tuple[EngineChoice, ...] = ("auto", *_PACKAGES)
 # In f32 and in bulk OpenVINO is the faster one for networks of fewer multiply-adds, on CPUs that compute 512 bits at
-# once (Zen 5, Sapphire Rapids and later). Zen 4, which halves them, and CPUs with AVX2 alone have not both instructions.
+# once (Zen 5, Sapphire Rapids and later). Zen 4, which halves them, and CPUs with AVX2 alone lack one of the two.
 _SMALL_MACS = 140e6
 _WIDE_VECTORS = frozenset({"avx512f", "avx_vnni"})
 
