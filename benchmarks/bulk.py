@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 SIZE, CLASSES = 224, 1001
+PRECISIONS = ("f32", "bf16", "int8")
 
 
 def main():
@@ -82,13 +83,18 @@ def measure_speed(folder, count, turns):
     print("| | images/s | images per processor second |\n|---|--:|--:|")
     for name, (wall, processor) in best.items():
         print(f"| {name} | {count / wall:.0f} | {count / processor:.0f} |")
-    decode, inference, both = (best[f"ours, {part}"] for part in ("decoding alone", "f32 network alone", "f32"))
-    for kind, index in (("wall clock", 0), ("processor time", 1)):
-        print(f"\nlimit of the parts by {kind}: {count / (decode[index] + inference[index]):.0f} images/s; "
-              f"reached: {(decode[index] + inference[index]) / both[index]:.2f}")  # fmt: skip
-    for name, (wall, processor) in best.items():
-        if not name.startswith("ours"):
-            print(f"ours f32 against {name}: {wall / both[0]:.1f}x; by processor time {processor / both[1]:.1f}x")
+    decode = best["ours, decoding alone"]
+    for precision in (precision for precision in PRECISIONS if f"ours, {precision}" in best):
+        network, both = best[f"ours, {precision} network alone"], best[f"ours, {precision}"]
+        print()
+        for kind, index in (("wall clock", 0), ("processor time", 1)):
+            limit = decode[index] + network[index]
+            print(f"{precision}, limit of the parts by {kind}: {count / limit:.0f} images/s; "
+                  f"reached: {limit / both[index]:.2f}")  # fmt: skip
+        for name, (wall, processor) in best.items():
+            if not name.startswith("ours"):
+                times = f"{wall / both[0]:.1f}x; by processor time {processor / both[1]:.1f}x"
+                print(f"ours, {precision}, against {name}: {times}")
 
 
 def cores():
@@ -109,13 +115,22 @@ def timed(work):
 # Ours: the whole, and each part with the other left out
 
 
-def engine(precision):
+def engine(precision, folder):
+    """What computes, in f32, bf16 or int8."""
+    if precision == "int8":
+        from mobilenet_hub.images.fit import Preprocessing
+        from mobilenet_hub.inference.quantize import quantized
+
+        return quantized(engine("f32", folder), [str(folder)], Preprocessing(SIZE), limit=64)[0]
     from mobilenet_hub.catalog.published import configurations
     from mobilenet_hub.inference.bench import placeholder
     from mobilenet_hub.inference.engine import Engine
 
     configuration = next(c for c in configurations() if c.name == "mobilenet_v1_100_224")
-    return Engine(placeholder(configuration), ("logits",), precision=precision)
+    opened = Engine(placeholder(configuration), ("logits",), precision=precision)
+    if opened.precision != precision:
+        sys.exit(f"not to be had here: {precision}")
+    return opened
 
 
 def ours(precision):
@@ -124,7 +139,7 @@ def ours(precision):
         from mobilenet_hub.images.fit import Preprocessing
         from mobilenet_hub.images.inputs import items
 
-        network = quantized(folder) if precision == "int8" else engine(precision)
+        network = engine(precision, folder)
 
         def work(warm_up):
             for _ in compute(items(some_of(folder) if warm_up else [folder]), network, "logits", Preprocessing(SIZE)):
@@ -139,13 +154,6 @@ def some_of(folder):
     return sorted((folder / "photos").iterdir())[:64]
 
 
-def quantized(folder):
-    from mobilenet_hub.images.fit import Preprocessing
-    from mobilenet_hub.inference.quantize import quantized as calibrate
-
-    return calibrate(engine("f32"), [str(folder)], Preprocessing(SIZE), limit=64)[0]
-
-
 def decoding(folder):
     from mobilenet_hub.images.batches import decode_batches
     from mobilenet_hub.images.fit import Preprocessing
@@ -158,8 +166,8 @@ def decoding(folder):
     return timed(work)
 
 
-def inference(folder):
-    network = engine("f32")
+def inference(folder, precision):
+    network = engine(precision, folder)
     count = len(list((folder / "photos").iterdir()))
     pixels = np.random.default_rng(0).integers(0, 256, (64, SIZE, SIZE, 3), np.uint8)
 
@@ -247,10 +255,8 @@ def torch_network():
 
 CONTESTANTS = {
     "ours, decoding alone": decoding,
-    "ours, f32 network alone": inference,
-    "ours, f32": ours("f32"),
-    "ours, auto": ours("auto"),
-    "ours, int8": ours("int8"),
+    **{f"ours, {precision} network alone": partial(inference, precision=precision) for precision in PRECISIONS},
+    **{f"ours, {precision}": ours(precision) for precision in PRECISIONS},
     "Keras image_dataset_from_directory + predict": keras_pipeline,
     "PyTorch DataLoader + eager network": partial(torch_pipeline, scaled=False),
     "the same with scaled decoding": partial(torch_pipeline, scaled=True),

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from reference_network import random_weights
 
+from mobilenet_hub.inference.engine import settled_precision
 from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.module_folder import read_config, write_module
 
@@ -78,7 +79,9 @@ def test_bulk():
     """One that cannot run is named and left out: ours must all be there, its peers where they are installed."""
     printed = run("benchmarks/bulk.py", "--photos", "examples", "--count", 4, "--turns", 1)
     rates = {line.split("|")[1].strip() for line in printed.splitlines() if line.startswith("| ")}
-    wanted = {f"ours, {part}" for part in ("decoding alone", "f32 network alone", "f32", "auto", "int8")}
+    precisions = ["f32", "int8", *(["bf16"] if settled_precision("bf16", "auto") == "bf16" else [])]
+    wanted = {"ours, decoding alone"}
+    wanted |= {f"ours, {precision}{part}" for precision in precisions for part in ("", " network alone")}
     peers = {
         "Keras image_dataset_from_directory + predict": ("tensorflow",),
         "PyTorch DataLoader + eager network": ("torch",),
@@ -86,7 +89,7 @@ def test_bulk():
     }
     wanted |= {name for name, packages in peers.items() if all(map(find_spec, packages))}
     assert rates - {""} == wanted, printed
-    assert "limit of the parts by wall clock" in printed
+    assert all(f"{precision}, limit of the parts by wall clock" in printed for precision in precisions)
 
 
 def test_many_machines(photos):
