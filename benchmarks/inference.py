@@ -19,7 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from mobilenet_hub.architecture import BATCH_NORM_LEAVES, Architecture, architecture
+from mobilenet_hub.architecture import BATCH_NORM_LEAVES, Architecture
 from mobilenet_hub.inference.engine import Engine
 from mobilenet_hub.inference.graph import fold_batch_norm, import_openvino
 from mobilenet_hub.inference.litert_graph import build_litert
@@ -233,7 +233,7 @@ def multiplying(module: Module, batch: int, threads: int, precision: str):
     import torch
 
     torch.set_num_threads(threads)
-    side = _SIDE if precision != "int8" else 2 * _SIDE
+    side = SIDE if precision != "int8" else 2 * SIDE
     made = torch.randn(2, side, side)
     one, other = made.bfloat16() if precision == "bf16" else (made * 30).to(torch.int8) if precision == "int8" else made
     product = torch._int_mm if precision == "int8" else torch.matmul
@@ -248,7 +248,7 @@ def multiplying(module: Module, batch: int, threads: int, precision: str):
     return run
 
 
-_SIDE = 1024  # of the matrices: the rate no longer grows behind it
+SIDE = 1024  # of the matrices: the rate no longer grows behind it
 _TURN_S = 0.05
 LIMIT = "nothing but products of matrices"
 CONTENDERS = {
@@ -278,11 +278,16 @@ CONTENDERS = {
 }
 
 
-def measure(name: str, batch: int, threads: int, rounds: int, precision: str) -> None:
+def module_of(name: str) -> Module:
+    """A network of this name, mobilenet_v1_025_128, say, with random weights: its time does not depend on them."""
     stem, depth, size = name.rsplit("_", 2)
-    network = architecture(stem, int(depth) / 100, 1001)
     config = ModuleConfig(stem, int(depth) / 100, (int(size), int(size)), 1001)
-    module = Module(config, random_weights(network))
+    return Module(config, random_weights(config.network))
+
+
+def measure(name: str, batch: int, threads: int, rounds: int, precision: str) -> None:
+    module = module_of(name)
+    network, config = module.config.network, module.config
     random = np.random.default_rng(1)
     images = random.random((batch, *config.image_size, 3), np.float32)
     if precision == "int8":

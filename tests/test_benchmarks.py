@@ -107,8 +107,16 @@ def test_serve():
 
 def test_inference():
     need("tensorflow", "torch")
-    printed = run("benchmarks/inference.py", "--rounds", 1, "--batch", 1, "--threads", 1, "--", "mobilenet_v1_025_32")
-    assert "mobilenet_v1_025_32" in printed
+    precisions = ["f32", "int8", *(["bf16"] if settled_precision("bf16", "auto") == "bf16" else [])]
+    words = ("--rounds", 1, "--batch", 1, "--threads", 1, "--precision", *precisions, "--", "mobilenet_v1_025_32")
+    printed = run("benchmarks/inference.py", *words)
+    assert all(f"mobilenet_v1_025_32, batch 1, 1 threads, {precision}:" in printed for precision in precisions)
+
+
+def test_layers():
+    need("torch")
+    printed = run("benchmarks/layers.py", "--rounds", 1, "mobilenet_v1_025_32")
+    assert all(f"| {kind} |" in printed for kind in ("1x1", "depthwise", "pooling and classifier"))
 
 
 def test_train_step():

@@ -22,6 +22,7 @@ _MAKERS = (
 )
 
 _MAX_CACHE_BYTES = 1 << 30
+_PIECE = 1 << 20
 _CHECKSUM = hashlib.sha256().digest_size
 
 
@@ -57,6 +58,22 @@ def load_kept(file: Path) -> memoryview | None:
         return None
     model, checksum = content[:-_CHECKSUM], content[-_CHECKSUM:]
     return model if hashlib.sha256(model).digest() == checksum else None
+
+
+def is_whole(file: Path) -> bool:
+    """Tell whether a model was kept and is whole; it is read piece by piece, for it will be mapped into memory."""
+    try:
+        with file.open("rb") as stream:
+            left = file.stat().st_size - _CHECKSUM
+            digest = hashlib.sha256()
+            while left > 0 and (piece := stream.read(min(left, _PIECE))):
+                digest.update(piece)
+                left -= len(piece)
+            checksum = stream.read()
+        os.utime(file)  # the cache drops what was not used for longest
+    except OSError:
+        return False
+    return digest.digest() == checksum
 
 
 def keep(file: Path, model: bytes | memoryview) -> bool:

@@ -26,7 +26,7 @@ import numpy as np
 
 from mobilenet_hub.errors import CorruptFileError, InputError
 from mobilenet_hub.host.cpu import available_cores, keep_to, own_cores
-from mobilenet_hub.inference.compiled import cache_key, compiled_file, keep, load_kept
+from mobilenet_hub.inference.compiled import cache_key, compiled_file, is_whole, keep
 from mobilenet_hub.inference.graph import InputType
 from mobilenet_hub.inference.job import Job
 from mobilenet_hub.inference.litert_graph import build_litert, signature_name
@@ -181,7 +181,7 @@ def kept_model(job: Job, choices: tuple[object, ...], build: Callable[[], bytes]
     if job.folder is None:
         return build()
     file = compiled_file(f"{cache_key(job, (), *choices)}.tflite")
-    if load_kept(file) is not None:
+    if is_whole(file):
         return file  # to be mapped into memory; of the checksum behind the model LiteRT takes no notice
     content = build()
     return file if keep(file, content) else content

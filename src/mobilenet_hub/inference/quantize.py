@@ -18,7 +18,7 @@ from mobilenet_hub.architecture import Architecture, ConvUnit, pad_amounts
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.images.batches import decode_batches
 from mobilenet_hub.images.fit import Preprocessing
-from mobilenet_hub.images.inputs import items
+from mobilenet_hub.images.inputs import Item, items
 from mobilenet_hub.inference.engine import Engine
 from mobilenet_hub.inference.graph import fold_batch_norm
 from mobilenet_hub.inference.job import EngineName, Job
@@ -60,7 +60,7 @@ class Int8Engine:
             raise InputError("int8 needs images to calibrate with, and there is none that can be read")
         self.config, self.image_size, self.outputs = engine.config, engine.image_size, engine.outputs
         self.threads = engine.threads
-        self.calibration_sha256 = hashlib.sha256(images.tobytes()).hexdigest()
+        self.calibration_sha256 = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
         self._network = LiteRTModel(_written(engine.job, images, self.calibration_sha256), threads=engine.threads)
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -200,14 +200,22 @@ def quantized(
     if "-" in inputs:
         raise InputError("int8 reads images twice, to calibrate and to compute: name files instead of standard input")
     first_ones = islice(islice(items(inputs), limit), CALIBRATION_IMAGES + _COMPARED_IMAGES)
-    batches = list(decode_batches(first_ones, preprocessing, threads=engine.threads))
-    none = np.empty((0, *engine.image_size, 3), np.uint8)
-    pixels = np.concatenate([none, *(batch.images for batch in batches)])
+    pixels, names = _decoded(first_ones, preprocessing, engine.threads)
     int8 = Int8Engine(engine, pixels[:CALIBRATION_IMAGES])
     first = CALIBRATION_IMAGES if len(pixels) > CALIBRATION_IMAGES else 0
-    labels = [label_of(key) for batch in batches for key in batch.keys][first:]
+    labels = [label_of(name) for name in names[first:]]
     known = None if None in labels else np.array(labels)
     return int8, agreement(engine, int8, pixels[first:], known, calibrated_with=not first)
+
+
+def _decoded(images: Iterable[Item], preprocessing: Preprocessing, threads: int | None) -> tuple[np.ndarray, list[str]]:
+    """Return the images that can be read, at most as many as are needed, and their names; each held once."""
+    most = CALIBRATION_IMAGES + _COMPARED_IMAGES
+    pixels, names = np.empty((most, *preprocessing.image_size, 3), np.uint8), []
+    for batch in decode_batches(images, preprocessing, threads=threads):
+        pixels[len(names) : len(names) + len(batch.keys)] = batch.images
+        names += batch.keys
+    return pixels[: len(names)], names
 
 
 def agreement(

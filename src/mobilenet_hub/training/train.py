@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -149,25 +149,17 @@ def train(
     with claimed_places(folder, own_work, shared=work is not None):
         fitted = fit(dataset, work=own_work, on_progress=report, threads=threads)
         with kept_on_failure(own_work):
-            fitted, probabilities = _with_probabilities(fitted, options, report, threads)
-            fitted = _with_doubts(fitted, probabilities)
-            before = _measure(fitted.dataset, probabilities)
-            fitted, probabilities = _calibrated(fitted, probabilities)
-            metrics = _measure(fitted.dataset, probabilities)
-            outcomes: dict[Split, tuple[Outcome, ...]] = {
-                s: outcomes_of(fitted.dataset.part(s), probabilities[s]) for s in SPLITS
-            }
-            fitted, left = _without_twins(fitted, metrics, outcomes["test"])
+            fitted, judged = _judged(fitted, options, report, threads)
             record = Record(
                 method=method,
                 base=name,
-                metrics=metrics,
-                judged_on=_judged_on(metrics),
-                outcomes=outcomes,
+                metrics=judged.metrics,
+                judged_on=_judged_on(judged.metrics),
+                outcomes=judged.outcomes,
                 split={"validation": validation, "test": test, "seed": seed},
                 seconds=time.perf_counter() - start,
-                left=left,
-                uncalibrated=before[_judged_on(metrics)],
+                left=judged.left,
+                uncalibrated=judged.uncalibrated[_judged_on(judged.metrics)],
             )
             staged = write_result(own_work / RESULT, fitted, record, threads=threads)
             _assert_accuracy(record, assert_accuracy, folder, staged)
@@ -178,13 +170,36 @@ def train(
     return TrainResult(
         path=folder,
         labels=data.labels,
-        metrics=metrics,
+        metrics=record.metrics,
         settings=fitted.settings,
         skipped=data.skipped,
         warnings=(*data.warnings, *fitted.warnings),
         seconds=time.perf_counter() - start,
         judged_on=record.judged_on,
     )
+
+
+class _Judged(NamedTuple):
+    """What the photos of each part say of a network."""
+
+    metrics: dict[Split, Metrics]
+    outcomes: dict[Split, tuple[Outcome, ...]]
+    uncalibrated: dict[Split, Metrics]  # before a temperature was fitted
+    left: WithoutTwins | None
+
+
+def _judged(fitted: Fitted, options: FrozenOptions, report: OnProgress, threads: int | None) -> tuple[Fitted, _Judged]:
+    """Calibrate what was fitted, and judge it; return it with what was found of its photos."""
+    fitted, probabilities = _with_probabilities(fitted, options, report, threads)
+    fitted = _with_doubts(fitted, probabilities)
+    before = _measure(fitted.dataset, probabilities)
+    fitted, probabilities = _calibrated(fitted, probabilities)
+    metrics = _measure(fitted.dataset, probabilities)
+    outcomes: dict[Split, tuple[Outcome, ...]] = {
+        s: outcomes_of(fitted.dataset.part(s), probabilities[s]) for s in SPLITS
+    }
+    fitted, left = _without_twins(fitted, metrics, outcomes["test"])
+    return fitted, _Judged(metrics, outcomes, before, left)
 
 
 def _without_twins(
