@@ -250,6 +250,7 @@ def multiplying(module: Module, batch: int, threads: int, precision: str):
 
 SIDE = 1024  # of the matrices: the rate no longer grows behind it
 _TURN_S = 0.05
+PAUSE_S = 0.15  # the threads of the one before look for work that long, on the cores of the next
 LIMIT = "nothing but products of matrices"
 CONTENDERS = {
     "f32": {
@@ -307,6 +308,7 @@ def measure(name: str, batch: int, threads: int, rounds: int, precision: str) ->
     rates = {contender: [] for contender in runs}
     for _ in range(rounds):
         for contender, run in runs.items():
+            time.sleep(PAUSE_S)
             start = time.perf_counter()
             for _ in range(repeats[contender]):
                 run(images)
