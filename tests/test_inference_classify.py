@@ -8,7 +8,7 @@ from mobilenet_hub.catalog.labels import imagenet_labels
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.inference.classify import Classifier, Prediction, labels_of
-from mobilenet_hub.inference.engine import Engine
+from mobilenet_hub.inference.engine import Engine, installed_engines
 from mobilenet_hub.inference.probabilities import softmax
 from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.weights.convert import load_source
@@ -103,11 +103,12 @@ def test_every_class_has_a_label(module):
     assert labels_of(ModuleConfig("mobilenet_v1", 0.25, (32, 32), 2)) == ("0", "1")
 
 
-def test_eight_threads_may_call_one_classifier(module):
+@pytest.mark.parametrize("engine", installed_engines())
+def test_eight_threads_may_call_one_classifier(module, engine):
     """Photos of many sizes and batches of all counts at once: each thread gets its own answers."""
     from concurrent.futures import ThreadPoolExecutor
 
-    classifier, random = Classifier(module), np.random.default_rng(0)
+    classifier, random = Classifier(module, engine=engine), np.random.default_rng(0)
     calls = [[random.integers(0, 256, (20 + i, 30, 3), np.uint8) for _ in range(1 + i % 3)] for i in range(24)]
     expected = [classifier.classify(images, top=4) for images in calls]
     with ThreadPoolExecutor(8) as threads:

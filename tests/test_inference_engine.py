@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -316,6 +317,46 @@ def test_few_and_many_go_to_the_engine_that_the_rule_says(module):
     assert few.engine_name == engine_for("auto", "f32", both)
     assert many.engine_name == engine_for("auto", "f32", both, macs_in_bulk=macs)
     assert many.with_threads(1).engine_name == many.with_outputs(["features"]).engine_name == many.engine_name
+
+
+def test_one_thread_is_all_that_computes(module, engine):
+    """One image and many: however long it takes, there is no second thread's processor time in it."""
+    images = np.random.default_rng(0).integers(0, 256, (16, 48, 40, 3), np.uint8)
+    runner = Engine(module, ["logits"], threads=1, engine=engine)
+    for batch in (images[:1], images):
+        runner.run(batch)
+        start, spent = time.perf_counter(), time.process_time()
+        while time.perf_counter() < start + 0.3:
+            runner.run(batch)
+        assert (time.process_time() - spent) / (time.perf_counter() - start) < 1.3
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads what is mapped as Linux lists it")
+def test_litert_s_weights_are_mapped_from_the_cache(folder):
+    pytest.importorskip("ai_edge_litert")
+    images = np.zeros((1, 48, 40, 3), np.uint8)
+    for _ in ("written", "found"):
+        runner = Engine(folder, ["logits"], engine="litert")
+        runner.run(images)
+        (file,) = blobs()
+        assert str(file) in Path("/proc/self/maps").read_text()
+
+
+def test_what_openvino_would_gain_is_said_where_it_is_not(folder, tmp_path):
+    """By doctor, and by bulk runs where that is much; in a process that cannot import it."""
+    assert openvino.gain_of_openvino({"avx2"}, is_there=False) is None
+    assert openvino.gain_of_openvino({"avx512_bf16"}, is_there=True) is None
+    assert "mobilenet-hub[openvino]" in (openvino.gain_of_openvino({"amx_bf16"}, is_there=False) or "")
+    pytest.importorskip("ai_edge_litert")
+    photo = Path(__file__).parents[1] / "examples" / "cat.jpg"
+    embed = ["embed", str(photo), "--module", str(folder), "-o", str(tmp_path / "out.npy")]
+    for words in (["doctor"], embed):
+        code = f"import sys; sys.modules['openvino'] = None\nfrom mobilenet_hub.cli.main import main; main({words})"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        line = openvino.gain_of_openvino(openvino.cpu_features(), is_there=False)
+        told = [text for text in (done.stdout + done.stderr).splitlines() if "mobilenet-hub[openvino]" in text]
+        assert len(told) == (line is not None), done.stderr
+        assert line is None or line in told[0]
 
 
 def test_litert_has_float32_alone(module):
