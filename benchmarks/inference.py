@@ -220,7 +220,10 @@ def _from_tensorflow(module: Module, batch: int, precision: str) -> bytes:
 
     converter = tf.lite.TFLiteConverter.from_concrete_functions([forward.get_concrete_function()])
     if precision == "int8":
-        given = [[np.stack([picture] * batch).astype(np.float32) / 255] for picture in pictures(module)]
+        given = [
+            [np.stack([picture] * batch).astype(np.float32) / 255]
+            for picture in pictures(module)[: 8 if batch == 1 else 2]
+        ]
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: iter(given)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 EngineChoice = Literal["auto", "litert", "openvino"]
 _PACKAGES: dict[EngineName, str] = {"litert": "ai_edge_litert", "openvino": "openvino"}
+_DTYPES = (np.dtype(np.float32), np.dtype(np.uint8))  # of images
 ENGINES: tuple[EngineChoice, ...] = ("auto", *_PACKAGES)
 # In f32 and in bulk OpenVINO is the faster one for networks of fewer multiply-adds, on CPUs that compute 512 bits at
 # once (Zen 5, Sapphire Rapids and later). Zen 4, which halves them, and CPUs with AVX2 alone lack one of the two.
@@ -151,7 +152,7 @@ class Engine:
             >>> engine.run(np.zeros((1, *engine.image_size, 3), np.uint8))["global_pool"].ndim
             4
         """
-        if images.ndim != 4 or images.shape[1:] != (*self.image_size, 3) or images.dtype not in (np.float32, np.uint8):
+        if images.ndim != 4 or images.shape[1:] != (*self.image_size, 3) or images.dtype not in _DTYPES:
             height, width = self.image_size
             raise InputError(
                 f"expected images of shape [batch, {height}, {width}, 3], float32 in [0, 1] or uint8, "

@@ -149,15 +149,17 @@ class LiteRT:
 
     def __init__(self, job: Job):
         self._job = job
-        self._models: dict[InputType, LiteRTModel] = {}
+        self._models: dict[np.dtype, LiteRTModel] = {}
+        self._names = {name: signature_name(name) for name in job.outputs}
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the outputs of images [batch, height, width, 3] of the job's size, float32 or uint8."""
-        kind = cast("InputType", str(images.dtype))
-        if kind not in self._models:
-            self._models[kind] = LiteRTModel(self._written(kind), threads=self._job.threads)
-        results = self._models[kind].run(images)
-        return {name: results[signature_name(name)] for name in self._job.outputs}
+        model = self._models.get(images.dtype)
+        if model is None:
+            written = self._written(cast("InputType", str(images.dtype)))
+            model = self._models[images.dtype] = LiteRTModel(written, threads=self._job.threads)
+        results = model.run(images)
+        return {name: results[own] for name, own in self._names.items()}
 
     def _written(self, input_type: InputType) -> bytes | Path:
         job = self._job

@@ -37,13 +37,13 @@ class OpenVINO:
     def __init__(self, job: Job, precision: Arithmetic):
         self._job = job
         self._precision: Arithmetic = precision
-        self._networks: dict[tuple[InputType, bool], CompiledNetwork] = {}
+        self._networks: dict[tuple[np.dtype, bool], CompiledNetwork] = {}
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the outputs of images [batch, height, width, 3] of the job's size, float32 or uint8."""
-        key = cast("InputType", str(images.dtype)), len(images) > 1
+        key = images.dtype, len(images) > 1
         if key not in self._networks:
-            self._networks[key] = self._compile(*key)
+            self._networks[key] = self._compile(cast("InputType", str(images.dtype)), key[1])
         return self._networks[key].run(images)
 
     def graph(self, batch_size: int, input_type: InputType) -> "Model":

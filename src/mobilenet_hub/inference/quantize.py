@@ -60,6 +60,7 @@ class Int8Engine:
             raise InputError("int8 needs images to calibrate with, and there is none that can be read")
         self.config, self.image_size, self.outputs = engine.config, engine.image_size, engine.outputs
         self.threads = engine.threads
+        self._names = {name: signature_name(name) for name in self.outputs}
         self.calibration_sha256 = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
         self._network = LiteRTModel(_written(engine.job, images, self.calibration_sha256), threads=engine.threads)
 
@@ -76,7 +77,7 @@ class Int8Engine:
                 f"{images.dtype}"
             )
         results = self._network.run(images)
-        return {name: results[signature_name(name)] for name in self.outputs}
+        return {name: results[own] for name, own in self._names.items()}
 
 
 def _written(job: Job, images: np.ndarray, calibration_sha256: str) -> bytes | Path:
