@@ -90,6 +90,7 @@ class Engine:
         self.image_size = checked_image_size(self.config, image_size, any_size=any_size)
         self.outputs = checked_outputs(self.config.network, outputs)
         self.threads = threads
+        self._shape = (*self.image_size, 3)
         source = module if isinstance(module, Module) else Path(module)
         self.job = Job(source, self.config, self.image_size, self.outputs, threads)
         self._kept = _kept_file(module, self.job, precision, engine)
@@ -152,7 +153,7 @@ class Engine:
             >>> engine.run(np.zeros((1, *engine.image_size, 3), np.uint8))["global_pool"].ndim
             4
         """
-        if images.ndim != 4 or images.shape[1:] != (*self.image_size, 3) or images.dtype not in _DTYPES:
+        if images.shape[1:] != self._shape or images.dtype not in _DTYPES:
             height, width = self.image_size
             raise InputError(
                 f"expected images of shape [batch, {height}, {width}, 3], float32 in [0, 1] or uint8, "

@@ -117,9 +117,12 @@ class LiteRTModel:
                 f"expected images of shape [n, {', '.join(map(str, self.input.shape))}] of {self.input.dtype}, not "
                 f"{list(images.shape)} of {images.dtype}"
             )
+        if len(images) == 1:
+            with self._lock:
+                return self._interpreters[False][0].run_one(images)
         results = {port.name: np.empty((len(images), *port.shape), port.dtype) for port in self.outputs}
         with self._lock:
-            if len(images) < 2 or self._count == 1:
+            if not len(images) or self._count == 1:
                 self._interpreters[False][0].run(images, results, range(len(images)))
             else:
                 self._run_many(images, results)
@@ -204,6 +207,13 @@ class _Interpreter:
         details = {one["index"]: one for one in self._interpreter.get_output_details()}
         self._targets = _output_indices(self._interpreter, details)
         self.outputs = tuple(_port(details[index], name) for name, index in self._targets.items())
+
+    def run_one(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Compute one image [1, ...], on the shortest way: it may take a tenth of a millisecond in all."""
+        interpreter = self._interpreter
+        interpreter.set_tensor(self._source, image)
+        interpreter.invoke()
+        return {name: interpreter.get_tensor(index) for name, index in self._targets.items()}
 
     def run(self, images: np.ndarray, results: Mapping[str, np.ndarray], which: range) -> None:
         """Compute some of the images, one after the other."""
