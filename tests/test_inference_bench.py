@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mobilenet_hub.architecture import mobilenet_v1
 from mobilenet_hub.catalog.published import configurations
 from mobilenet_hub.cli.main import main
 from mobilenet_hub.errors import InputError
@@ -23,7 +24,7 @@ from mobilenet_hub.inference.bench import (
     photos_in_memory,
     placeholder,
 )  # fmt: skip
-from mobilenet_hub.inference.engine import Engine
+from mobilenet_hub.inference.engine import Engine, engine_for, installed_engines
 
 SMALL = [c for c in configurations() if c.name in ("mobilenet_v1_025_128", "mobilenet_v2_035_96")]
 
@@ -121,6 +122,16 @@ def test_the_command_measures_modules(tmp_path, capsys):
     assert main(["bench", "--seconds", "0"]) == 2
     assert main(["bench", "mobilenet_v1_025_128", "--budget-ms", "5"]) == 2
     assert "leave the modules out" in capsys.readouterr().err
+
+
+def test_bench_says_what_auto_takes_in_the_precision_asked_for(capsys):
+    words = ["bench", "mobilenet_v1_025_128/feature_vector", "--seconds", "0.05", "--quiet", "--json"]
+    assert main([*words, "--engine", "all", "--precision", "f32"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert [result["engine"] for result in results] == list(installed_engines())
+    for job, macs in (("few", None), ("many", mobilenet_v1(0.25).macs(128, 128))):
+        wanted = engine_for("auto", "f32", installed_engines(), macs_in_bulk=macs)
+        assert [result["engine"] for result in results if job in result["auto_for"]] == [wanted]
 
 
 def test_the_command_finds_what_fits(tmp_path, capsys):

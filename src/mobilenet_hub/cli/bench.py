@@ -14,7 +14,7 @@ from mobilenet_hub.host.progress import Bars, Stage
 if TYPE_CHECKING:
     from mobilenet_hub.images.inputs import Item
     from mobilenet_hub.inference.bench import NetworkSpeed
-    from mobilenet_hub.inference.engine import Engine
+    from mobilenet_hub.inference.engine import Engine, Precision
 
 EXAMPLES = (
     "mobilenet bench",
@@ -112,7 +112,8 @@ def _engines(name: str, args: argparse.Namespace) -> "list[tuple[str, Engine, li
     from mobilenet_hub.inference.bench import open_to_measure
     from mobilenet_hub.inference.engine import installed_engines
 
-    taken = {job: open_to_measure(name, "auto", threads=args.threads, few=job == "few") for job in ("few", "many")}
+    asked: Precision = "auto" if args.precision == "all" else args.precision
+    taken = {job: open_to_measure(name, asked, threads=args.threads, few=job == "few") for job in ("few", "many")}
     precisions = ("f32", "bf16") if args.precision == "all" else (args.precision,)
     names = installed_engines() if args.engine == "all" else (args.engine,)
     found: dict[tuple[str, str], Engine] = {}
