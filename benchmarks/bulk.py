@@ -27,7 +27,7 @@ PRECISIONS = ("f32", "bf16", "int8")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--large", action="store_true", help="photos enlarged to 12 megapixels")
     parser.add_argument("--count", type=int, default=1000, help="images a turn; --large: a tenth")
@@ -121,7 +121,7 @@ def engine(precision, folder):
         from mobilenet_hub.images.fit import Preprocessing
         from mobilenet_hub.inference.quantize import quantized
 
-        return quantized(engine("f32", folder), [str(folder)], Preprocessing(SIZE), limit=64)[0]
+        return quantized(engine("f32", folder), [str(folder)], Preprocessing(SIZE), limit=64)[0]  # pyright: ignore[reportArgumentType]
     from mobilenet_hub.catalog.published import configurations
     from mobilenet_hub.inference.bench import placeholder
     from mobilenet_hub.inference.engine import Engine
@@ -223,7 +223,7 @@ def torch_pipeline(folder, scaled):
             pixels = np.asarray(image.crop((left, top, left + SIZE, top + SIZE)))
             return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 
-    model = torch_network().eval().to(memory_format=torch.channels_last)
+    model = torch_network().eval().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue, reportArgumentType]
     paths = sorted((folder / "photos").iterdir())
 
     def work(warm_up):

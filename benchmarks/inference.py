@@ -49,7 +49,7 @@ def ours(module: Module, batch: int, threads: int, precision: str):
     if precision == "int8":
         quantized = Int8Engine(Engine(module, ["logits"], precision="f32", threads=threads), pictures(module))
         return lambda images: quantized.run(images)["logits"]
-    engine = Engine(module, ["logits"], precision=precision, threads=threads, few=batch == 1)
+    engine = Engine(module, ["logits"], precision=precision, threads=threads, few=batch == 1)  # pyright: ignore[reportArgumentType]
     return lambda images: engine.run(images)["logits"]
 
 
@@ -80,7 +80,7 @@ def torch_network(module: Module):
                 norm = torch.nn.BatchNorm2d(unit.out_channels, eps=network.variant.batch_norm_epsilon)
                 names = dict(zip(BATCH_NORM_LEAVES, ("weight", "bias", "running_mean", "running_var"), strict=True))
                 for variable in unit.batch_norm:
-                    getattr(norm, names[variable.name.rsplit("/", 1)[1]]).data = torch.from_numpy(
+                    getattr(norm, names[variable.name.rsplit("/", 1)[1]]).data = torch.from_numpy(  # pyright: ignore[reportArgumentType]
                         weights[variable.name]
                     )
                 self.convolutions.append(convolution)
@@ -110,7 +110,7 @@ def pytorch(module: Module, batch: int, threads: int, precision: str, channels_l
     torch.set_num_threads(threads)
     network = torch_network(module)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    network = network.to(memory_format=layout)
+    network = network.to(memory_format=layout)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
     def run(images):
         with torch.inference_mode():
@@ -212,13 +212,13 @@ def _from_tensorflow(module: Module, batch: int, precision: str) -> bytes:
         x, made = x * 2 - 1, []
         for unit, (filters, offset) in zip(network.units, folded, strict=True):
             convolve = tf.nn.depthwise_conv2d if unit.depthwise else tf.nn.conv2d
-            x = tf.nn.bias_add(convolve(x, filters, [1, unit.stride, unit.stride, 1], "SAME"), offset)
+            x = tf.nn.bias_add(convolve(x, filters, [1, unit.stride, unit.stride, 1], "SAME"), offset)  # pyright: ignore[reportArgumentType]
             x = tf.nn.relu6(x) if unit.relu6 else x
             x = x if unit.adds is None else x + made[unit.adds]
             made.append(x)
         return tf.matmul(tf.reduce_mean(x, (1, 2)), kernel[0, 0]) + bias
 
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([forward.get_concrete_function()])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([forward.get_concrete_function()])  # pyright: ignore[reportFunctionMemberAccess]
     if precision == "int8":
         given = [
             [np.stack([picture] * batch).astype(np.float32) / 255]
@@ -239,7 +239,7 @@ def multiplying(module: Module, batch: int, threads: int, precision: str):
     side = SIDE if precision != "int8" else 2 * SIDE
     made = torch.randn(2, side, side)
     one, other = made.bfloat16() if precision == "bf16" else (made * 30).to(torch.int8) if precision == "int8" else made
-    product = torch._int_mm if precision == "int8" else torch.matmul
+    product = torch._int_mm if precision == "int8" else torch.matmul  # pyright: ignore[reportPrivateImportUsage]
     times = batch * module.config.network.macs(*module.config.image_size) / side**3
 
     def run(images):
@@ -327,7 +327,7 @@ def measure(name: str, batch: int, threads: int, rounds: int, precision: str) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("configurations", nargs="*", default=CONFIGURATIONS)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 64])
     parser.add_argument("--precision", nargs="+", choices=CONTENDERS, default=["f32"])

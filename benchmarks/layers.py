@@ -20,7 +20,7 @@ from mobilenet_hub.module import Module
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("configurations", nargs="*", default=CONFIGURATIONS)
     parser.add_argument("--rounds", type=int, default=200)
     args = parser.parse_args()

@@ -24,7 +24,7 @@ def once(command: list[str], environment: dict[str, str]) -> tuple[float, float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("module")
     parser.add_argument("photo")
     parser.add_argument("--rounds", type=int, default=7)

@@ -94,7 +94,7 @@ def test_modules_without_classifier_are_refused_with_what_to_use(module):
         Classifier(Module(config, random_weights(config.network)))
     for top in (0, 1.5, True):
         with pytest.raises(InputError, match="top"):
-            Classifier(module).classify([], top=top)
+            Classifier(module).classify([], top=top)  # pyright: ignore[reportArgumentType]
 
 
 def test_every_class_has_a_label(module):

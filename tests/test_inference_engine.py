@@ -208,7 +208,7 @@ def test_sizes_follow_what_the_published_module_allows():
             checked_image_size(config(fixed), 160)
     for nonsense in (0, -3, (1, 2, 3), (1.5, 2)):
         with pytest.raises(InputError, match="image size"):
-            checked_image_size(config(None), nonsense)
+            checked_image_size(config(None), nonsense)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_precision_is_what_the_cpu_has():
     for asked in ("auto", "bf16", "f32"):
         assert openvino.chosen_precision(asked) == openvino.precision_for(asked, capabilities, openvino.cpu_features())
     with pytest.raises(InputError, match="auto, f32, bf16"):
-        openvino.chosen_precision("fp16")
+        openvino.chosen_precision("fp16")  # pyright: ignore[reportArgumentType]
     module = read_module(resolve("starter"))
     images = photos_of(module.config.image_size)
     exact = Engine(module, ["features"], precision="f32").run(images)["features"]
@@ -288,7 +288,7 @@ def test_the_engine_follows_from_precision_and_what_is_installed():
         assert engine_for("litert", "f32", both, macs_in_bulk=macs, instructions=instructions) == "litert"
         assert engine_for("auto", "bf16", both, macs_in_bulk=macs, instructions=instructions) == "openvino"
     with pytest.raises(InputError, match="auto, litert, openvino"):
-        engine_for("tensorrt", "f32", both)
+        engine_for("tensorrt", "f32", both)  # pyright: ignore[reportArgumentType]
     with pytest.raises(MissingExtraError, match=r"mobilenet-hub\[openvino\]"):
         engine_for("openvino", "f32", ("litert",))
     with pytest.raises(MissingExtraError, match="litert"):
@@ -364,7 +364,7 @@ def test_litert_has_float32_alone(module):
     runner = Engine(module, ["logits"], precision="bf16", engine="litert")
     assert (runner.precision, runner.engine_name) == ("f32", "litert")
     with pytest.raises(InputError, match="precision"):
-        Engine(module, ["logits"], precision="f16", engine="litert")
+        Engine(module, ["logits"], precision="f16", engine="litert")  # pyright: ignore[reportArgumentType]
 
 
 def test_inference_opens_no_connection(folder):
