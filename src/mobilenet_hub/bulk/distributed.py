@@ -103,7 +103,7 @@ def _connected(address: str) -> Any:
     try:
         _knock(address)
         ray.init(
-            address=None if address == LOCAL else address,
+            address=address,  # without one Ray would join a cluster that happens to run on this machine
             include_dashboard=False if address == LOCAL else None,
             log_to_driver=False,
             logging_level=logging.ERROR,
