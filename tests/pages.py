@@ -1,7 +1,8 @@
 """The blocks of a Markdown page, run in order in one folder as a reader would, and held against what the page prints.
 
 - `console`: commands after "$ ", each followed by all that it prints, on a terminal of 100 columns. "..." stands for
-  anything, as does a figure before a unit of time or speed.
+  anything, as does a figure before a unit of time or speed; a figure with decimals may differ by what another CPU's
+  rounding makes of it, or one photo more that is right.
 - `sh`: commands, each of which must succeed; what they print is not shown.
 - `python`: runs; the text of a comment after `print(...)` is what it prints.
 
@@ -27,6 +28,9 @@ COLUMNS = 100
 RUN = ("console", "sh", "python")
 _REMARK = re.compile(r"<!-- (not run|with): (.+?) -->", re.DOTALL)
 _TIMES = re.compile(r"\d[\d,]*(\.\d+)?(?= (s|ms|images/s|photos/s)\b)")
+_BARS = re.compile(r"[█▏▎▍▌▋▊▉]+")
+_FIGURE = re.compile(r"(\.\.\.|\d+\.\d+(?: ?%)?)")
+_POINTS = 2.0  # of a percentage: one of the 71 test photos of ants and bees is 1.4
 _MISSING = re.compile(r"needs (\S+?), which is not installed")
 _UP = re.compile(r"mobilenet serve|http\.server")
 # With these f32 stands for auto, so that the figures are those of any CPU.
@@ -81,11 +85,22 @@ def free_port():
 
 
 def same(shown, printed):
-    """Whether a text is what the page shows, but for what differs from run to run."""
+    """Whether a text is what the page shows, but for what differs from run to run and from CPU to CPU."""
     shown, printed = (
-        "\n".join(_TIMES.sub("0", line.rstrip()) for line in lines if line.strip()) for lines in (shown, printed)
+        "\n".join(" ".join(_BARS.sub("", _TIMES.sub("0", line)).split()) for line in lines if line.strip())
+        for lines in (shown, printed)
     )
-    return re.fullmatch(re.escape(shown).replace(r"\.\.\.", ".*?"), printed, re.DOTALL) is not None
+    pieces = _FIGURE.split(shown)
+    figures = [piece for piece in pieces[1::2] if piece != "..."]
+    pattern = {"...": ".*?"} | {figure: r"(\d+\.\d+)" + figure.lstrip(".0123456789") for figure in figures}
+    found = re.fullmatch("".join(pattern.get(piece, re.escape(piece)) for piece in pieces), printed, re.DOTALL)
+    return found is not None and all(map(_near, figures, found.groups()))
+
+
+def _near(shown, printed):
+    number = shown.rstrip(" %")
+    allowed = _POINTS if shown.endswith("%") else 2 * 10.0 ** -len(number.partition(".")[2])
+    return abs(float(number) - float(printed)) <= allowed + 1e-9
 
 
 class Reader:

@@ -101,8 +101,7 @@ def test_another_precision_is_refused_before_anything_is_served(folder):
 
 
 def test_a_float_module_is_replaced_by_a_quantized_one(folder, tmp_path):
-    # The model card of the starter is no part of a module, and would not be replaced.
-    shutil.copytree(resolve("starter"), tmp_path / "shop", ignore=shutil.ignore_patterns("README.md"))
+    shutil.copytree(resolve("starter"), tmp_path / "shop")
     with running(str(tmp_path / "shop"), "--watch") as server:
         convert(CLASSES, tmp_path / "shop", overwrite=True)
         end = time.monotonic() + 60
