@@ -92,7 +92,7 @@ class App:
                     "the server is ending; ask another, or again later",
                     headers={"Retry-After": str(RETRY_AFTER_S), "Connection": "close"},
                 )
-            endpoint = self._exact.get((scope["method"], scope["path"]), self._router)
+            endpoint = self._exact.get((scope["method"], scope["path"])) or self._router
             await endpoint(scope, receive, send)
             return scope["mobilenet"].answer
         except Refusal as refusal:
