@@ -145,69 +145,85 @@ def multipart_files(body: bytes, content_type: str, most: int) -> list[tuple[str
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
         raise Refusal(400, "multipart/form-data without a boundary in its Content-Type")
-    files: list[tuple[str, bytes]] = []
-    header: list[bytes] = [b"", b""]
-    headers: dict[bytes, bytes] = {}
-    span: list[tuple[int, int]] = []
-    ended: list[bool] = []
-    fields = 0
-
-    def on_header_end() -> None:
-        headers[header[0].lower()] = header[1]
-        header[:] = [b"", b""]
-
-    def on_part_begin() -> None:
-        headers.clear()
-        span.clear()
-
-    def on_part_end() -> None:
-        nonlocal fields
-        # Clients of before RFC 7578 write names beyond ASCII as filename*= alone.
-        disposition = headers.get(b"content-disposition", b"").replace(b"filename*=", b"filename-star=")
-        options = parse_options_header(disposition)[1]
-        star = options.get(b"filename-star")
-        kind = headers.get(b"content-type", b"").lower()
-        is_file = b"filename" in options or star is not None
-        if not is_file and not kind.startswith((b"image/", b"application/octet-stream")):
-            fields += 1
-            if fields > _MAX_FIELDS:
-                raise Refusal(413, f"more than {_MAX_FIELDS} fields that are no files in one form")
-            return
-        name = (options.get(b"filename") or options.get(b"name") or b"").decode("utf-8", "replace")
-        if star is not None:
-            name = unquote(star.decode("ascii", "replace").rpartition("'")[2])
-        files.append((name or f"image {len(files)}", b"".join(body[start:end] for start, end in span)))
-        if len(files) > most:
-            raise Refusal(413, f"more than {most} files in one request; send fewer, or start with a larger --queue")
-
-    def add(index: int) -> Callable[[bytes, int, int], None]:
-        def keep(data: bytes, start: int, end: int) -> None:
-            header[index] += data[start:end]
-
-        return keep
-
+    form = _Form(body, most)
     try:
         parser = MultipartParser(
             boundary,
             {
-                "on_part_begin": on_part_begin,
-                "on_part_data": lambda _, start, end: span.append((start, end)),
-                "on_part_end": on_part_end,
-                "on_header_field": add(0),
-                "on_header_value": add(1),
-                "on_header_end": on_header_end,
-                "on_end": lambda: ended.append(True),
+                "on_part_begin": form.part_begin,
+                "on_part_data": form.part_data,
+                "on_part_end": form.part_end,
+                "on_header_field": form.header_field,
+                "on_header_value": form.header_value,
+                "on_header_end": form.header_end,
+                "on_end": form.end,
             },
         )
         parser.write(body)
         parser.finalize()
     except FormParserError as error:
         raise Refusal(400, f"the body is not multipart/form-data as its Content-Type says ({error})") from None
-    if not ended:
+    if not form.ended:
         raise Refusal(400, "the multipart body ends before its last boundary")
-    if not files:
+    if not form.files:
         raise Refusal(400, "the form has no file: send pictures as files, e.g. curl -F file=@cat.jpg")
-    return files
+    return form.files
+
+
+class _Form:
+    """What the parser of a multipart body finds there: the files, as (name, bytes)."""
+
+    def __init__(self, body: bytes, most: int):
+        self.files: list[tuple[str, bytes]] = []
+        self.ended = False
+        self._body, self._most, self._fields = body, most, 0
+        self._name, self._value = b"", b""
+        self._headers: dict[bytes, bytes] = {}
+        self._spans: list[tuple[int, int]] = []
+
+    def part_begin(self) -> None:
+        self._headers.clear()
+        self._spans.clear()
+
+    def header_field(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def header_end(self) -> None:
+        self._headers[self._name.lower()] = self._value
+        self._name, self._value = b"", b""
+
+    def part_data(self, _: bytes, start: int, end: int) -> None:
+        self._spans.append((start, end))
+
+    def part_end(self) -> None:
+        from python_multipart.multipart import parse_options_header
+
+        # Clients of before RFC 7578 write names beyond ASCII as filename*= alone.
+        disposition = self._headers.get(b"content-disposition", b"").replace(b"filename*=", b"filename-star=")
+        options = parse_options_header(disposition)[1]
+        star = options.get(b"filename-star")
+        kind = self._headers.get(b"content-type", b"").lower()
+        is_file = b"filename" in options or star is not None
+        if not is_file and not kind.startswith((b"image/", b"application/octet-stream")):
+            self._fields += 1
+            if self._fields > _MAX_FIELDS:
+                raise Refusal(413, f"more than {_MAX_FIELDS} fields that are no files in one form")
+            return
+        name = (options.get(b"filename") or options.get(b"name") or b"").decode("utf-8", "replace")
+        if star is not None:
+            name = unquote(star.decode("ascii", "replace").rpartition("'")[2])
+        data = b"".join(self._body[start:end] for start, end in self._spans)
+        self.files.append((name or f"image {len(self.files)}", data))
+        if len(self.files) > self._most:
+            raise Refusal(
+                413, f"more than {self._most} files in one request; send fewer, or start with a larger --queue"
+            )
+
+    def end(self) -> None:
+        self.ended = True
 
 
 def parse_json(body: bytes) -> Any:
