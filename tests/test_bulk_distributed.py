@@ -90,7 +90,7 @@ def test_three_workers_and_one(work, cluster):
 
 
 def test_photos_and_output_in_a_bucket(work, cluster):
-    boto3 = pytest.importorskip("boto3", reason="needs moto's server: pip install 'mobilenet-hub[test]'")
+    boto3 = pytest.importorskip("boto3", reason="needs moto's server: pip install 'mobilenet-hub[interop]'")
     with moto() as url:
         client = boto3.client("s3", endpoint_url=url, region_name="us-east-1", **KEYS)
         client.create_bucket(Bucket="bucket")

@@ -21,8 +21,8 @@ from mobilenet_hub.host.object_path import ObjectPath
 from mobilenet_hub.host.s3 import ChangedError
 from mobilenet_hub.images.inputs import items
 
-boto3 = pytest.importorskip("boto3", reason="needs moto's server: pip install 'mobilenet-hub[test]'")
-pytest.importorskip("moto.server", reason="needs moto's server: pip install 'mobilenet-hub[test]'")
+boto3 = pytest.importorskip("boto3", reason="needs moto's server: pip install 'mobilenet-hub[interop]'")
+pytest.importorskip("moto.server", reason="needs moto's server: pip install 'mobilenet-hub[interop]'")
 
 ROUNDS = int(os.environ.get("MOBILENET_HUB_TEST_ROUNDS", "3"))  # of killing, and of failing; more by hand
 BAD = {"003.jpg": b"no picture", "019.jpg": b""}

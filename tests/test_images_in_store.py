@@ -22,8 +22,8 @@ from mobilenet_hub.images.batches import decode_batches
 from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.images.inputs import items
 
-boto3 = pytest.importorskip("boto3", reason="needs moto's server: pip install 'mobilenet-hub[test]'")
-pytest.importorskip("moto.server", reason="needs moto's server: pip install 'mobilenet-hub[test]'")
+boto3 = pytest.importorskip("boto3", reason="needs moto's server: pip install 'mobilenet-hub[interop]'")
+pytest.importorskip("moto.server", reason="needs moto's server: pip install 'mobilenet-hub[interop]'")
 
 FILES = {f"p/{n:02d}.jpg": jpeg(n) for n in range(12)}
 OTHERS = {
