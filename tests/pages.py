@@ -29,7 +29,7 @@ RUN = ("console", "sh", "python")
 _REMARK = re.compile(r"<!-- (not run|with): (.+?) -->", re.DOTALL)
 _TIMES = re.compile(r"\d[\d,]*(\.\d+)?(?= (s|ms|images/s|photos/s)\b)")
 _BARS = re.compile(r"[█▏▎▍▌▋▊▉]+")
-_FIGURE = re.compile(r"(\.\.\.|\d+\.\d+(?: ?%)?)")
+_FIGURE = re.compile(r"( ?\.\.\. ?|\d+\.\d+(?: ?%)?)")
 _POINTS = 2.0  # of a percentage: one of the 71 test photos of ants and bees is 1.4
 _MISSING = re.compile(r"needs (\S+?), which is not installed")
 _UP = re.compile(r"mobilenet serve|http\.server")
@@ -91,8 +91,10 @@ def same(shown, printed):
         for lines in (shown, printed)
     )
     pieces = _FIGURE.split(shown)
-    figures = [piece for piece in pieces[1::2] if piece != "..."]
-    pattern = {"...": ".*?"} | {figure: r"(\d+\.\d+)" + figure.lstrip(".0123456789") for figure in figures}
+    figures = [piece for piece in pieces[1::2] if "..." not in piece]
+    pattern = dict.fromkeys(pieces[1::2], ".*?") | {
+        figure: r"(\d+\.\d+)" + figure.lstrip(".0123456789") for figure in figures
+    }
     found = re.fullmatch("".join(pattern.get(piece, re.escape(piece)) for piece in pieces), printed, re.DOTALL)
     return found is not None and all(map(_near, figures, found.groups()))
 
@@ -166,9 +168,10 @@ class Reader:
         terminal = Terminal(COLUMNS, words, cwd=self.folder, stderr=None, stdin=None, env=self.environment)
         if up:
             self.servers.append(terminal)
-            return terminal.screen(until=b"on http" if shown else b" ", timeout_s=120), 0
-        printed = terminal.screen(timeout_s=300)
-        status = terminal.close()
+            printed, status = terminal.screen(until=b"on http" if shown else b" ", timeout_s=120), 0
+        else:
+            printed = terminal.screen(timeout_s=300)
+            status = terminal.close()
         if missing := _MISSING.search("\n".join(printed)):
             pytest.skip(f"needs {missing[1]}, which comes with an extra")
         return printed, status

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import mobilenet_hub as hub
+from mobilenet_hub.errors import MissingExtraError
 
 SNIPPET = """
 import mobilenet_hub as hub
@@ -104,7 +105,11 @@ def signatures(name, public):
 
 @pytest.mark.parametrize("name", [name for name in hub._OWNERS if name not in OF_A_BACKEND])
 def test_signatures_have_types_and_no_any(name):
-    for where, signature in signatures(name, getattr(hub, name)):
+    try:
+        public = getattr(hub, name)
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    for where, signature in signatures(name, public):
         for parameter in signature.parameters.values():
             if parameter.name not in ("self", "cls"):
                 assert parameter.annotation is not inspect.Parameter.empty, f"{where}: {parameter.name}"

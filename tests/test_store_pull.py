@@ -240,7 +240,7 @@ HOSTILE = {
     "bomb": (gzip.compress(bytes(64 << 20)), "bomb"),
     "page": (b"<!DOCTYPE html><html>Sign in to Kaggle</html>", "a web page"),
     "empty": (b"", "empty"),
-    "pickle": (tar(member("weights.pkl", b"\x80\x04cos\nsystem\n")), "nothing that can be converted"),
+    "pickle": (tar(member("weights.pkl", b"\x80\x04cos\nsystem\n")), "a pickle, which is not read"),
 }
 
 
