@@ -2,7 +2,8 @@
 
     python recipes/make_pictures.py ants_bees.zip
 
-The data set is that of the tutorial. Its photos are not ours to show: the report's head is taken without them. The
+The data set is that of the tutorial. Its photos are not ours to show: the report's head is taken without them, and its
+gallery of mistakes from a classifier of drawn shapes. The
 pictures of the server's page are taken by its test, tests/test_serve_page.py.
 """
 
@@ -13,6 +14,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from draw_shapes import draw_folders
+
 import mobilenet_hub as hub
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs/pictures"
@@ -20,8 +23,10 @@ CAT = PICTURES.parents[1] / "examples/cat.jpg"
 _COLORS = 64
 
 
-def picture_of_report(report: Path, target: Path, *, height: int = 850, photos: bool = False) -> None:
-    """Write the beginning of a page, less its photos if they are not ours, as a small PNG."""
+def picture_of_report(
+    report: Path, target: Path, *, height: int = 850, photos: bool = False, section: str | None = None
+) -> None:
+    """Write the beginning of a page, or one section of it, less its photos if they are not ours, as a small PNG."""
     from PIL import Image
     from playwright import sync_api as playwright
 
@@ -31,7 +36,10 @@ def picture_of_report(report: Path, target: Path, *, height: int = 850, photos: 
         page.goto(report.as_uri())
         if not photos:
             page.add_style_tag(content="figure:has(img), section:has(figure img) { display: none }")
-        page.screenshot(path=target)
+        if section is None:
+            page.screenshot(path=target)
+        else:
+            page.locator("section", has=page.get_by_role("heading", name=section)).screenshot(path=target)
         browser.close()
     with Image.open(target) as seen:
         few = seen.convert("RGB").quantize(2 * _COLORS if photos else _COLORS)
@@ -85,6 +93,12 @@ def main() -> None:
         picture_of_copies(Path(scratch) / "cats", args.output.absolute())
         trained = hub.train(folder, Path(scratch) / "module", frozen=hub.FrozenOptions(precision="f32"))
         picture_of_report(trained.path / "report.html", args.output / "training_report.png")
+        draw_folders(Path(scratch) / "shapes", 60)
+        trained = hub.train(
+            Path(scratch) / "shapes", Path(scratch) / "drawn", frozen=hub.FrozenOptions(precision="f32")
+        )
+        target = args.output / "report_mistakes.png"
+        picture_of_report(trained.path / "report.html", target, photos=True, section="Worst mistakes")
 
 
 if __name__ == "__main__":

@@ -231,7 +231,7 @@ def test_pictures(photos, tmp_path):
         pytest.skip("needs chromium: apt-get install chromium")
     archive = shutil.make_archive(str(tmp_path / "photos"), "zip", photos)
     run("recipes/make_pictures.py", archive, "--output", tmp_path)
-    for name in ("training_report", "search_copies", "search_similar"):
+    for name in ("training_report", "report_mistakes", "search_copies", "search_similar"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
