@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from mobilenet_hub.evaluation.calibration import at_temperature, believed, fit_temperature, threshold_for
 from mobilenet_hub.evaluation.metrics import measure
-from mobilenet_hub.inference.classify import likeliest
-from mobilenet_hub.inference.probabilities import softmax
+from mobilenet_hub.inference.probabilities import likeliest, softmax
 
 
 def drawn(temperature, count=4000, classes=5, seed=0):

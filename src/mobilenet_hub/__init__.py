@@ -46,9 +46,9 @@ if TYPE_CHECKING:  # what editors and type checkers read; a test holds it agains
     from mobilenet_hub.inference.bench import bench as bench
     from mobilenet_hub.inference.classify import Classifier as Classifier
     from mobilenet_hub.inference.classify import Prediction as Prediction
+    from mobilenet_hub.inference.classify import explain as explain
     from mobilenet_hub.inference.embed import Embedder as Embedder
     from mobilenet_hub.inference.explain import Explanation as Explanation
-    from mobilenet_hub.inference.explain import explain as explain
     from mobilenet_hub.search.check import Findings as Findings
     from mobilenet_hub.search.check import check as check
     from mobilenet_hub.search.dedupe import Duplicate as Duplicate
@@ -112,7 +112,7 @@ _OWNERS: dict[str, str] = {
     "convert": "weights.convert",
     "dedupe": "search.dedupe",
     "evaluate": "evaluation.evaluate",
-    "explain": "inference.explain",
+    "explain": "inference.classify",
     "export": "exporting.export",
     "get_expected_image_size": "hub.module",
     "get_num_image_channels": "hub.module",

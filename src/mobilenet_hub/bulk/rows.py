@@ -63,7 +63,7 @@ def label_rows(
     """
     import pyarrow as pa
 
-    from mobilenet_hub.inference.classify import likeliest
+    from mobilenet_hub.inference.probabilities import likeliest
 
     def of(kind: pa.DataType) -> pa.DataType:
         return kind if top == 1 else pa.list_(pa.field("element", kind, nullable=False))

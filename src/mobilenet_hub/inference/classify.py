@@ -1,5 +1,6 @@
 """Labels for images, without a framework: `Classifier` and its `Prediction`s."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ import numpy as np
 from mobilenet_hub.errors import ImageError, InputError
 from mobilenet_hub.images.batches import batches
 from mobilenet_hub.inference.model import Model
+from mobilenet_hub.inference.probabilities import likeliest
 from mobilenet_hub.module import ModuleConfig
 
 if TYPE_CHECKING:
@@ -149,7 +151,7 @@ class Classifier(Model):
         """What computes explanations; opened when it is first asked for."""
         from mobilenet_hub.inference.explain import Explainer
 
-        return Explainer(self)
+        return Explainer(self, self.labels)
 
     def predictions(self, sources: Sequence[str], logits: np.ndarray, top: int) -> list[Prediction]:
         """Return the likeliest classes for logits [n, num_classes] of n named images."""
@@ -158,6 +160,37 @@ class Classifier(Model):
             Prediction(source, tuple(self.labels[i] for i in indices), tuple(ranked), tuple(indices))
             for source, ranked, indices in zip(sources, scores.tolist(), best.tolist(), strict=True)
         ]
+
+
+def explain(
+    images: "Images",
+    module: str | os.PathLike[str] = "starter",
+    top: int = 1,
+    *,
+    classes: "Sequence[str | int] | None" = None,
+    on_error: Callable[[str, ImageError], object] | None = None,
+) -> "list[Explanation]":
+    """Return which part of each image spoke for its likeliest classes, or for some classes.
+
+    Args:
+        images: paths, bytes, PIL images or uint8 arrays [h, w, 3], in a list or alone; or one float32 batch
+            [n, height, width, 3] in [0, 1], taken as it is.
+        module: a name of a module with a classifier, or a module folder's path. For more photos, open a `Classifier`
+            once and call its `explain`.
+        top: how many classes of each, at least 1.
+        classes: labels or indices of the classes to explain of every image, in place of the likeliest.
+        on_error: called with the source and the reason of an image that cannot be read, which is then left out; None:
+            the error is raised.
+
+    Raises:
+        ImageError: an image that cannot be read; names it.
+        InputError: the module has no classifier, keeps a quantized file, or does not know a class; or top below 1.
+
+    Example:
+        >>> explain(np.zeros((90, 120, 3), np.uint8))[0].maps.ndim
+        3
+    """
+    return Classifier(module).explain(images, top, classes=classes, on_error=on_error)
 
 
 def _check_top(top: object) -> None:
@@ -190,19 +223,3 @@ def labels_of(config: ModuleConfig) -> tuple[str, ...]:
 
         return imagenet_labels()
     return tuple(str(index) for index in range(config.num_classes))
-
-
-def likeliest(scores: np.ndarray, top: int, logits: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices and scores [n, top] of the likeliest classes for scores [n, classes], the likeliest first.
-
-    Of equal scores, the class with the lower index comes first; `top` beyond the number of classes gives all of them.
-    Where the logits are given, their order decides: scores too small for a number are all 0.
-
-    Example:
-        >>> indices, scores = likeliest(np.array([[0.25, 0.75]]), 1)
-        >>> indices.tolist(), scores.tolist()
-        ([[1]], [[0.75]])
-    """
-    order = scores if logits is None else logits.astype(np.float64)
-    best = np.argsort(-order, axis=1, kind="stable")[:, :top]
-    return best, np.take_along_axis(scores, best, axis=1)

@@ -10,22 +10,21 @@ as well. Of two classes that are one sigmoid, with the logits (0, z), the first 
 speaks against the other.
 """
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mobilenet_hub.architecture import Architecture, pad_amounts
-from mobilenet_hub.errors import ImageError, InputError
+from mobilenet_hub.errors import InputError
 from mobilenet_hub.inference.graph import dense_layers
+from mobilenet_hub.inference.probabilities import likeliest
 from mobilenet_hub.module import check_has_weights
 
 if TYPE_CHECKING:
-    from mobilenet_hub.images.batches import Images
     from mobilenet_hub.inference.bfloat16 import Layer
-    from mobilenet_hub.inference.classify import Classifier
+    from mobilenet_hub.inference.model import Model
 
 MAX_MAP_BYTES = 1 << 26  # of last feature maps that are held at a time
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
@@ -87,39 +86,6 @@ class Explanation:
         return np.rint(gray + (color - gray) * (_STRENGTH * share)[..., np.newaxis]).astype(np.uint8)
 
 
-def explain(
-    images: "Images",
-    module: str | os.PathLike[str] = "starter",
-    top: int = 1,
-    *,
-    classes: Sequence[str | int] | None = None,
-    on_error: Callable[[str, ImageError], object] | None = None,
-) -> list[Explanation]:
-    """Return which part of each image spoke for its likeliest classes, or for some classes.
-
-    Args:
-        images: paths, bytes, PIL images or uint8 arrays [h, w, 3], in a list or alone; or one float32 batch
-            [n, height, width, 3] in [0, 1], taken as it is.
-        module: a name of a module with a classifier, or a module folder's path. For more photos, open a `Classifier`
-            once and call its `explain`.
-        top: how many classes of each, at least 1.
-        classes: labels or indices of the classes to explain of every image, in place of the likeliest.
-        on_error: called with the source and the reason of an image that cannot be read, which is then left out; None:
-            the error is raised.
-
-    Raises:
-        ImageError: an image that cannot be read; names it.
-        InputError: the module has no classifier, keeps a quantized file, or does not know a class; or top below 1.
-
-    Example:
-        >>> explain(np.zeros((90, 120, 3), np.uint8))[0].maps.ndim
-        3
-    """
-    from mobilenet_hub.inference.classify import Classifier
-
-    return Classifier(module).explain(images, top, classes=classes, on_error=on_error)
-
-
 def last_map(network: Architecture) -> str:
     """Return the endpoint whose mean over all positions the features are.
 
@@ -140,15 +106,15 @@ class Explainer:
         rows, columns: where the map's rows and columns lie in the image, in pixels: float64 [h], [w].
     """
 
-    def __init__(self, classifier: "Classifier"):
-        """Open the classifier's module once more, in the same precision and engine; compiled when it first runs.
+    def __init__(self, classifier: "Model", labels: Sequence[str]):
+        """Open a classifier's module once more, in the same precision and engine; compiled when it first runs.
 
         Raises:
             InputError: the module keeps a quantized file, whose maps cannot be reached.
         """
         check_has_weights(classifier.config, "be told by it which part of a photo spoke for a label")
         network = classifier.config.network
-        self._classifier = classifier
+        self._labels = labels
         self.feature_map = last_map(network)
         self.engine = classifier.engine.with_outputs(("logits", self.feature_map))
         self._layers = _told_apart(dense_layers(network, classifier.engine.job.module().weights))
@@ -181,11 +147,8 @@ class Explainer:
         classes: "int | np.ndarray",
     ) -> list[Explanation]:
         """Return the explanations of a batch whose outputs `engine` has computed; otherwise as `explain`."""
-        from mobilenet_hub.inference.classify import likeliest
-
         scores = self.engine.scores(outputs["logits"])
         indices = likeliest(scores, classes, outputs["logits"])[0] if isinstance(classes, int) else classes
-        labels = self._classifier.labels
         found = []
         for source, image, features, row, which in zip(
             sources, _as_pixels(images), outputs[self.feature_map], scores, indices, strict=True
@@ -194,7 +157,7 @@ class Explainer:
             found.append(
                 Explanation(
                     source=source,
-                    labels=tuple(labels[index] for index in which),
+                    labels=tuple(self._labels[int(index)] for index in which),
                     scores=tuple(row[which].tolist()),
                     indices=tuple(which.tolist()),
                     maps=maps,

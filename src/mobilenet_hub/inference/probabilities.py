@@ -27,6 +27,22 @@ def cross_entropies(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
 
 
+def likeliest(scores: np.ndarray, top: int, logits: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices and scores [n, top] of the likeliest classes for scores [n, classes], the likeliest first.
+
+    Of equal scores, the class with the lower index comes first; `top` beyond the number of classes gives all of them.
+    Where the logits are given, their order decides: scores too small for a number are all 0.
+
+    Example:
+        >>> indices, scores = likeliest(np.array([[0.25, 0.75]]), 1)
+        >>> indices.tolist(), scores.tolist()
+        ([[1]], [[0.75]])
+    """
+    order = scores if logits is None else logits.astype(np.float64)
+    best = np.argsort(-order, axis=1, kind="stable")[:, :top]
+    return best, np.take_along_axis(scores, best, axis=1)
+
+
 def _shifted(logits: np.ndarray) -> np.ndarray:
     """Return logits less the largest of each row, which changes no probability and lets no power overflow."""
     exact = logits.astype(np.float64)
