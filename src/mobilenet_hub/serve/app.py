@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -28,6 +29,8 @@ Handler = Callable[[Call], Awaitable[Answer]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+# An id for whoever sends none: of this server, and counted. Random bytes for each would cost the event loop its turn.
+_STARTED, _numbers = secrets.token_hex(4), count()
 _OPEN = frozenset(
     ["/", "/v2/health/live", "/v2/health/ready"]
 )  # without a token: they tell nothing, and probes have none
@@ -67,7 +70,7 @@ class App:
         start = time.perf_counter()
         headers = Headers(scope=scope)
         asked = headers.get("x-request-id", "")
-        request = _Request(asked if _ID.fullmatch(asked) else secrets.token_hex(8), start)
+        request = _Request(asked if _ID.fullmatch(asked) else f"{_STARTED}{next(_numbers):08x}", start)
         scope["app"], scope["mobilenet"] = self, request  # "app": the router then raises, for us to answer
         try:
             answer = self._preflight(scope, headers) or await self._answered(scope, headers, receive, send)
