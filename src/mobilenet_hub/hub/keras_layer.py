@@ -25,7 +25,7 @@ from mobilenet_hub.hub.load import LoadedModule
 from mobilenet_hub.hub.old_files import describe
 from mobilenet_hub.hub.old_files import install as read_old_files
 from mobilenet_hub.hub.running import build_network, check_momentum, run_signature
-from mobilenet_hub.keras.kernels import Tensor
+from mobilenet_hub.keras.kernels import OneTensor, Tensor
 from mobilenet_hub.module import ModuleConfig
 from mobilenet_hub.weights.variable_order import weights_by_order
 
@@ -38,6 +38,7 @@ class _Described:
     weights: Mapping[str, np.ndarray] | None
 
 
+_Shape = tuple[int | None, ...]
 _ARGUMENTS = ("batch_norm_momentum", "return_endpoints")
 # The fields of a module's configuration that, beside its variant, its network, variables and contract follow from.
 _DESCRIPTION = ("architecture", "depth_multiplier", "image_size", "num_classes", "handle", "batch_norm_folded")
@@ -76,7 +77,7 @@ class KerasLayer(keras.layers.Layer):
         self,
         handle: "str | os.PathLike[str] | LoadedModule | _Described",
         trainable: bool = False,
-        arguments: Mapping[str, Any] | None = None,
+        arguments: Mapping[str, object] | None = None,
         _sentinel: None = None,
         tags: Collection[str] | None = None,
         signature: str | None = None,
@@ -85,7 +86,7 @@ class KerasLayer(keras.layers.Layer):
         output_shape: Sequence[int | None] | Mapping[str, Sequence[int | None]] | None = None,
         load_options: object | None = None,
         check_range: str = "warn",
-        **layer_kwargs: Any,
+        **layer_kwargs: object,
     ):
         if _sentinel is not None:
             raise InputError("give everything after `arguments` by name: KerasLayer(handle, signature=...)")
@@ -153,16 +154,17 @@ class KerasLayer(keras.layers.Layer):
                 raise InputError(f"output_shape is {shape}, but {self.contract.name} gives {list(actual)}")
         return shapes if isinstance(output_shape, Mapping) else shapes[self._key]
 
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: OneTensor, *args: object, **kwargs: object) -> OneTensor | dict[str, OneTensor]:
         """Call the layer; numbers, alone or in lists, become arrays for Keras."""
         refuse_its_tensors(inputs)
         if self.trainable:
             refuse_inside_its_layers()
-        if isinstance(inputs, Mapping):
-            inputs = {key: np.float32(v) if isinstance(v, int | float) else v for key, v in inputs.items()}
-        elif isinstance(inputs, list | tuple) and not any(hasattr(one, "shape") for one in inputs):
-            inputs = np.asarray(inputs, np.float32)
-        return super().__call__(inputs, *args, **kwargs)
+        given: Any = inputs
+        if isinstance(given, Mapping):
+            given = {key: np.float32(v) if isinstance(v, int | float) else v for key, v in given.items()}
+        elif isinstance(given, list | tuple) and not any(hasattr(one, "shape") for one in given):
+            given = np.asarray(given, np.float32)
+        return super().__call__(given, *args, **kwargs)
 
     @property
     def _keras_history(self) -> None:
@@ -174,7 +176,7 @@ class KerasLayer(keras.layers.Layer):
         refuse_its_code(sys._getframe(1))
         raise AttributeError("_keras_history")
 
-    def call(self, inputs: Any, training: bool | None = None) -> Tensor | dict[str, Tensor]:
+    def call(self, inputs: OneTensor, training: bool | None = None) -> OneTensor | dict[str, OneTensor]:
         """Return the output, or all outputs by name.
 
         Args:
@@ -202,10 +204,12 @@ class KerasLayer(keras.layers.Layer):
             outputs = outputs if several else {"default": outputs}
         return outputs if self._as_dict else outputs[self._key]
 
-    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
+    def compute_output_spec(
+        self, inputs: keras.KerasTensor | Mapping[str, keras.KerasTensor], training: bool | None = None
+    ) -> keras.KerasTensor | dict[str, keras.KerasTensor]:
         """Return the outputs' shapes for symbolic images, after checking theirs."""
-        images = signature_inputs(self.contract, self.signature, inputs) if self.signature else {"images": inputs}
-        images = images["inputs" if self.signature == SERVING else "images"]
+        named = signature_inputs(self.contract, self.signature, inputs) if self.signature else {"images": inputs}
+        images: keras.KerasTensor = named["inputs" if self.signature == SERVING else "images"]
         self.contract.check_shape(images.shape)
         self.contract.check_dtype(keras.backend.standardize_dtype(images.dtype))
         specs = {
@@ -214,10 +218,10 @@ class KerasLayer(keras.layers.Layer):
         }
         return specs if self._as_dict else specs[self._key]
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: _Shape | Mapping[str, _Shape]) -> _Shape | dict[str, _Shape]:
         """Return the output's shape, or a dict of shapes."""
         shape = input_shape if not isinstance(input_shape, Mapping) else next(iter(input_shape.values()))
-        infos = self._output_infos(tuple(shape[1:3]))
+        infos = self._output_infos((shape[1], shape[2]))
         shapes = {name: (shape[0], *info.shape[1:]) for name, info in infos.items()}
         return shapes if self._as_dict else shapes[self._key]
 
@@ -236,7 +240,7 @@ class KerasLayer(keras.layers.Layer):
         return module
 
     @property
-    def variable_map(self) -> dict[str, Any]:
+    def variable_map(self) -> dict[str, keras.Variable]:
         """Every variable by its TF-Slim name."""
         return self.network.slim_variables
 
@@ -245,7 +249,7 @@ class KerasLayer(keras.layers.Layer):
         losses = super()._get_own_losses()
         return losses if self.trainable else [*losses, ops.zeros(())]
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, object]:
         """Return the arguments that make this layer again, and a description of the network."""
         config = {key: value for key, value in super().get_config().items() if key != "autocast"}
         description = {key: getattr(self.contract.config, key) for key in _DESCRIPTION}
@@ -264,35 +268,35 @@ class KerasLayer(keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
+    def from_config(cls, config: Mapping[str, object]) -> Self:
         """Make the layer of `get_config`, with the module's published weights where this machine has them.
 
         Nothing is fetched: a saved model brings its weights. A layer that got none says so when it is called.
         """
         refuse_its_code(sys._getframe(1))
-        config = dict(config)
-        if isinstance(config.get("dtype"), Mapping):
-            config["dtype"] = _dtype_policy(config["dtype"])
-        handle = config.pop("handle")
-        if "module" in config:
-            description = dict(config.pop("module"))
+        given: dict[str, Any] = dict(config)
+        if isinstance(given.get("dtype"), Mapping):
+            given["dtype"] = _dtype_policy(given["dtype"])
+        handle = given.pop("handle")
+        if "module" in given:
+            description = dict(given.pop("module"))
             fields = {key: description[key] for key in _DESCRIPTION}
             fields["image_size"] = tuple(fields["image_size"])
             contract = find_contract(handle, ModuleConfig(**fields, variant=Variant.of(description)))
         else:  # of tensorflow_hub's own layer
-            shape = config.get("batch_input_shape")
-            contract = describe(handle, config.get("name", ""), shape[1:3] if shape else None)
+            shape = given.get("batch_input_shape")
+            contract = describe(handle, given.get("name", ""), shape[1:3] if shape else None)
             if contract is None:
-                return cls(handle, **config)
+                return cls(handle, **given)
         weights = _weights_here(contract)
-        layer = cls(_Described(contract, weights), **config)
+        layer = cls(_Described(contract, weights), **given)
         if weights is None:
             first = next(iter(layer.network.slim_variables.values()))
             first.assign(np.full(first.shape, np.nan, "float32"))  # so that forgotten weights cannot pass for real ones
             layer._awaits_weights = True
         return layer
 
-    def load_own_variables(self, store: Any) -> None:
+    def load_own_variables(self, store: Mapping[str, np.ndarray]) -> None:
         """Take the weights of a .keras or .weights.h5 file where it has them as tensorflow_hub's layer kept them.
 
         Raises:

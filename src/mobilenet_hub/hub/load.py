@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import keras  # noqa: TID253 (this file is itself imported only where Keras is wanted)
 import numpy as np
 
 from mobilenet_hub.errors import InputError
@@ -21,7 +22,7 @@ from mobilenet_hub.hub.contract import (
 from mobilenet_hub.hub.image_check import ImageCheck
 from mobilenet_hub.hub.running import build_network, check_momentum, run_signature
 from mobilenet_hub.hub.saved_model import reusable, trackable
-from mobilenet_hub.keras.kernels import Tensor
+from mobilenet_hub.keras.kernels import OneTensor, Tensor
 from mobilenet_hub.keras.mobilenet import MobileNet
 from mobilenet_hub.keras.tracing import as_it_stands
 
@@ -50,11 +51,11 @@ class LoadedModule(_Trackable):
     @as_it_stands
     def __call__(
         self,
-        images: Any,
+        images: OneTensor,
         training: bool = False,
         batch_norm_momentum: float | None = None,
         return_endpoints: bool = False,
-    ) -> Tensor | dict[str, Tensor]:
+    ) -> OneTensor | dict[str, OneTensor]:
         """Return logits [batch, classes] or features [batch, num_features].
 
         Args:
@@ -80,7 +81,7 @@ class LoadedModule(_Trackable):
             return_endpoints=return_endpoints,
         )
 
-    def give_to(self, layer: Any) -> None:
+    def give_to(self, layer: keras.layers.Layer) -> None:
         """Share the variables with a layer, one at a time: whether they are trained is decided for all who share them.
 
         Raises:
@@ -103,23 +104,23 @@ class LoadedModule(_Trackable):
         return _unpickled, (self.contract, self.network.slim_weights(), self._train_graph)
 
     @property
-    def variables(self) -> list[Any]:
+    def variables(self) -> list[keras.Variable]:
         """Every variable, in TF-Slim's order."""
         return list(self.network.slim_variables.values())
 
     @property
-    def trainable_variables(self) -> list[Any]:
+    def trainable_variables(self) -> list[keras.Variable]:
         """The variables that training changes by gradients."""
         described = self.contract.config.network.variables
         return [variable for name, variable in self.variable_map.items() if described[name].trainable]
 
     @property
-    def variable_map(self) -> dict[str, Any]:
+    def variable_map(self) -> dict[str, keras.Variable]:
         """Every variable by its TF-Slim name."""
         return self.network.slim_variables
 
     @property
-    def regularization_losses(self) -> list[Callable[[], Tensor]]:
+    def regularization_losses(self) -> list[Callable[[], keras.KerasTensor]]:
         """The L2 terms, each a function without arguments; add them to the loss unscaled."""
         return self.network.regularization_losses
 
@@ -186,7 +187,8 @@ def load(
         MobileNetHubError: the module does not exist, cannot be fetched or is damaged.
 
     Example:
-        >>> import numpy as np
+        >>> import keras  # noqa: TID253 (this file is itself imported only where Keras is wanted)
+    import numpy as np
         >>> module = load("starter")
         >>> height, width = module.contract.config.image_size
         >>> module(np.zeros((1, height, width, 3), "float32")).shape[0]

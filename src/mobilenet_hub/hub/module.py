@@ -5,15 +5,16 @@ v0.15.0. What its graph collections held are properties here, and updates happen
 """
 
 import os
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+
+import keras  # noqa: TID253 (this file is itself imported only where Keras is wanted)
 
 from mobilenet_hub.catalog.published import PublishedModule
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.hub.contract import Contract, TensorInfo, check_tags, open_contract, signature_inputs
 from mobilenet_hub.hub.image_check import ImageCheck
 from mobilenet_hub.hub.running import build_network, check_momentum, run_signature
-from mobilenet_hub.keras.kernels import Tensor
+from mobilenet_hub.keras.kernels import OneTensor
 from mobilenet_hub.keras.tracing import as_it_stands
 from mobilenet_hub.module import find_published
 from mobilenet_hub.store import is_local
@@ -74,11 +75,11 @@ class Module:
     @as_it_stands
     def __call__(
         self,
-        inputs: Any = None,
+        inputs: OneTensor | Mapping[str, object] | None = None,
         _sentinel: None = None,
         signature: str | None = None,
         as_dict: bool = False,
-    ) -> Tensor | dict[str, Tensor]:
+    ) -> OneTensor | dict[str, OneTensor]:
         """Return a signature's default output, or with `as_dict` all of them by name.
 
         Args:
@@ -113,22 +114,22 @@ class Module:
         return self.contract.output_info(self._signature(signature))
 
     @property
-    def variable_map(self) -> dict[str, Any]:
+    def variable_map(self) -> dict[str, keras.Variable]:
         """Every variable by its TF-Slim name, e.g. "MobilenetV2/Conv/weights"."""
         return self.network.slim_variables
 
     @property
-    def variables(self) -> list[Any]:
+    def variables(self) -> list[keras.Variable]:
         """Every variable, sorted by its TF-Slim name."""
         return [variable for _, variable in sorted(self.variable_map.items())]
 
     @property
-    def trainable_variables(self) -> list[Any]:
+    def trainable_variables(self) -> list[keras.Variable]:
         """What the collection TRAINABLE_VARIABLES held: nothing unless the module is trainable."""
         return [variable for variable in self.variables if variable.trainable] if self.trainable else []
 
     @property
-    def regularization_losses(self) -> list[Callable[[], Tensor]]:
+    def regularization_losses(self) -> list[Callable[[], keras.KerasTensor]]:
         """What the collection REGULARIZATION_LOSSES held, as functions without arguments."""
         return self.network.regularization_losses if self.trainable else []
 
@@ -192,7 +193,7 @@ def _refuse_tf2(published: PublishedModule | None, name: str) -> None:
         )
 
 
-def get_expected_image_size(module: Any, signature: str | None = None, input_name: str | None = None) -> list[int]:
+def get_expected_image_size(module: object, signature: str | None = None, input_name: str | None = None) -> list[int]:
     """Return [height, width] in pixels that a module was trained at; others may be allowed.
 
     Args:
@@ -209,12 +210,12 @@ def get_expected_image_size(module: Any, signature: str | None = None, input_nam
     return list(config.image_size)
 
 
-def get_num_image_channels(module: Any, signature: str | None = None, input_name: str | None = None) -> int:
+def get_num_image_channels(module: object, signature: str | None = None, input_name: str | None = None) -> int:
     """Return the number of colour channels of a module's images: 3."""
     return _contract(module).config.network.units[0].in_channels
 
 
-def _contract(module: Any) -> Any:
+def _contract(module: object) -> Contract:
     contract = getattr(module, "contract", None)
     if contract is None:
         raise InputError(f"expected what hub.Module, hub.load or hub.KerasLayer returns, not {type(module).__name__}")

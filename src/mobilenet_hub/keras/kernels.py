@@ -4,12 +4,13 @@ Keras' portable operations are right but slow here: its batch norm is a dozen el
 TensorFlow and PyTorch have one fused kernel.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import keras  # noqa: TID253 (this file is itself imported only where Keras is wanted)
 from keras import ops  # noqa: TID253
 
 Tensor = Any  # a tensor of the active backend
+OneTensor = TypeVar("OneTensor")  # in public signatures: of the kind that was given, TensorFlow's, JAX's or PyTorch's
 
 
 class Normalized(NamedTuple):
