@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -159,24 +160,22 @@ def test_blank_lines_keep_no_connection(server):
 
 
 def test_more_connections_than_files_are_refused_and_the_others_answered():
-    with running(files=160) as server:
-        kept = server.connect()
+    with running(files=160) as server, closing(server.connect()) as kept:
         kept.request("GET", "/v2")
         assert kept.getresponse().read()
-        many = [connected(server) for _ in range(200)]
         data = CAT.read_bytes()
-        kept.request("POST", "/classify", data, JPEG)
-        assert kept.getresponse().read().startswith(b'{"module"')
-        status, answer, headers = server.get("/v2")
-        assert (status, headers["retry-after"]) == (503, "1")
-        assert "connections" in answer["error"]
-        for connection in many:
-            connection.close()
+        with ExitStack() as many:
+            for _ in range(200):
+                many.enter_context(connected(server))
+            kept.request("POST", "/classify", data, JPEG)
+            assert kept.getresponse().read().startswith(b'{"module"'), server.log()
+            status, answer, headers = server.get("/v2")
+            assert (status, headers["retry-after"]) == (503, "1")
+            assert "connections" in answer["error"]
         end = time.monotonic() + 10
         while server.post("/classify", data, JPEG)[0] != 200:
             assert time.monotonic() < end
         assert server.log() == ""
-        kept.close()
 
 
 def test_a_client_that_does_wrong_fills_no_log(server):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import socket
 from contextlib import contextmanager, suppress
@@ -23,6 +24,8 @@ _STUCK_S = 30.0  # a client that takes nothing of its answer for so long has its
 _REST_S = 2.0  # for the rest of a body that was refused
 _MOST_FILES = 1 << 16  # that are asked of the system: a connection is one
 _SPARE_FILES = 64  # that are open for all else, or will be
+_ACCEPTED = 8  # connections at a time: each is a file until it has been refused, and others need some meanwhile
+_MOST_WAITING = 2048  # connections that the system holds until they are accepted
 _SPARE_S = 5.0  # beyond the time for a request, for answers to be sent at the end
 
 
@@ -230,6 +233,11 @@ class GracefulServer(Server):
         """Begin to listen."""
         self._running = asyncio.get_running_loop()
         await super().startup(sockets)
+        # asyncio has one number for what waits and for what is accepted at a time.
+        for server in self.servers:
+            for listening in server.sockets:
+                with socket.socket(fileno=os.dup(listening.fileno())) as same:
+                    same.listen(_MOST_WAITING)
 
     @contextmanager
     def capture_signals(self) -> Any:
@@ -288,6 +296,7 @@ def server_for(app: App, state: State) -> GracefulServer:
             (Connection,),
             {"head_timeout_s": timeout_s, "most_connections": _open_files() - _SPARE_FILES},
         ),
+        backlog=_ACCEPTED,
         ws="none",
         lifespan="off",
         log_config=None,
