@@ -187,8 +187,7 @@ def load(
         MobileNetHubError: the module does not exist, cannot be fetched or is damaged.
 
     Example:
-        >>> import keras  # noqa: TID253 (this file is itself imported only where Keras is wanted)
-    import numpy as np
+        >>> import numpy as np
         >>> module = load("starter")
         >>> height, width = module.contract.config.image_size
         >>> module(np.zeros((1, height, width, 3), "float32")).shape[0]
