@@ -15,11 +15,11 @@ from mobilenet_hub.exporting.request import Request
 from mobilenet_hub.inference.graph import INPUT
 from mobilenet_hub.inference.litert_model import aligned_buffer
 from mobilenet_hub.module_folder import LABELS_FILE
+from mobilenet_hub.weights.litert_metadata import METADATA, NORMALIZATION
 
-METADATA = "TFLITE_METADATA"
 # metadata_schema.fbs: identifier and version, and members of its enums and unions.
 _IDENTIFIER, _PARSER = b"M001", "1.0.0"
-_IMAGE_PROPERTIES, _RGB, _NORMALIZATION, _AXIS_LABELS = 2, 1, 1, 2
+_IMAGE_PROPERTIES, _RGB, _AXIS_LABELS = 2, 1, 2
 
 # A field of a table: its number, and either an offset in the builder or a small number.
 _Field = tuple[int, int] | tuple[int, int, str]
@@ -98,7 +98,7 @@ def _image(b: Any, request: Request) -> int:
     takes_pixels = request.uint8_input and request.precision != "int8"
     largest = 255.0 if takes_pixels else 1.0
     normalization = _table(b, [(0, _floats(b, [0.0])), (1, _floats(b, [255.0 / largest]))])
-    unit = _table(b, [(0, _NORMALIZATION, "Uint8"), (1, normalization)])
+    unit = _table(b, [(0, NORMALIZATION, "Uint8"), (1, normalization)])
     stats = _table(b, [(0, _floats(b, [largest])), (1, _floats(b, [0.0]))])
     name = b.CreateString(INPUT)
     return _table(b, [(0, name), (3, content), (4, _offsets(b, [unit])), (5, stats)])

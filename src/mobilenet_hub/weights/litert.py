@@ -12,12 +12,11 @@ import numpy as np
 
 from mobilenet_hub.architecture import Variant
 from mobilenet_hub.weights.exported import CUT, read_carried
-from mobilenet_hub.weights.flatbuffer import Table
 from mobilenet_hub.weights.head import Affine, Dense, Step, head_weights
 from mobilenet_hub.weights.identify import PIXEL_SCALE, Found, Source, scaling_of_images, to_source
 from mobilenet_hub.weights.labels import labels_inside
 from mobilenet_hub.weights.litert_graph import LiteRtGraph
-from mobilenet_hub.weights.litert_metadata import scaling_of_metadata
+from mobilenet_hub.weights.litert_metadata import entries_of, scaling_of_metadata
 from mobilenet_hub.weights.operations import Recognized, as_found, recognize
 from mobilenet_hub.weights.reading import Unusable, reading
 from mobilenet_hub.weights.tensorflow.graph_def import image_size_of
@@ -58,12 +57,12 @@ def read_litert(file: Path) -> Source:
         except Unusable as error:
             raise Unusable(f"{error}: {CUT}" if carried else str(error)) from None
         size = image_size_of(graph.shape(graph.input))
+        classes = _classes(found)
+        labels = labels_inside(data, max(classes, 2)) if classes else None  # one unit makes two classes
         if not graph.quantized:
             if carried:
                 found = _as_exported(found, carried.config.variant)
             whole = as_found(found, size, graph.names)
-            classes = _classes(found)
-            labels = labels_inside(data, max(classes, 2)) if classes else None  # one unit makes two classes
             given = None if carried else scaling_of_metadata(data)
             source = to_source(file, "LiteRT file", replace(whole, labels=labels), given)
             return replace(source, carried=carried)
@@ -73,8 +72,6 @@ def read_litert(file: Path) -> Source:
         if graph.outputs != 1:
             raise Unusable(f"it has {graph.outputs} outputs, and a quantized file is run as it is, with one")
         weights, hidden = _outline(found)
-        classes = _classes(found)
-        labels = labels_inside(data, max(classes, 2)) if classes else None
         outline = Found(weights, size, labels, Variant(hidden_units=hidden), False, found.scaling, graph.names)
         if carried is not None:
             scaling, outline = (1.0, 0.0), replace(outline, scaling=None)  # ours take [0, 1], or pixels of it
@@ -139,13 +136,10 @@ def read_quantized(data: bytes, file: Path) -> QuantizedFile:
 
 def metadata_of(data: bytes) -> dict[str, str]:
     """Return the metadata of a file by name, those that are texts."""
-    model, found = Table.root(data), {}
-    buffers = model.tables(4)
-    for entry in model.tables(6):
-        at = entry.number(1, "I")
-        if at < len(buffers):
-            with suppress(UnicodeDecodeError):
-                found[str(entry.bytes(0), "utf-8")] = str(buffers[at].bytes(0), "utf-8")
+    found = {}
+    for name, buffer in entries_of(data):
+        with suppress(UnicodeDecodeError):
+            found[str(name, "utf-8")] = str(buffer.bytes(0), "utf-8")
     return found
 
 

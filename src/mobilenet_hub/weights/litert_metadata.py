@@ -4,13 +4,30 @@ Field numbers: tensorflow/lite/schema/metadata_schema.fbs. What they mean: (pixe
 inputs of floats (tensorflow.org/lite/models/convert/metadata, "Normalization and quantization parameters").
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from mobilenet_hub.weights.flatbuffer import Table
 from mobilenet_hub.weights.reading import Unusable
 
-_ENTRY, _NORMALIZATION = b"TFLITE_METADATA", 1  # of union ProcessUnitOptions
+METADATA = "TFLITE_METADATA"  # the entry's name
+NORMALIZATION = 1  # of union ProcessUnitOptions
 _COLOURS = 3
+
+
+def entries_of(data: bytes) -> Iterator[tuple[bytes, Table]]:
+    """Yield the name of each of a file's metadata, ours and others', and the Buffer whose field 0 is its content.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    model = Table.root(data)
+    buffers = model.tables(4)
+    for entry in model.tables(6):
+        at = entry.number(1, "I")
+        if at < len(buffers):
+            yield bytes(entry.bytes(0)), buffers[at]
 
 
 def scaling_of_metadata(data: bytes) -> tuple[float, float] | None:
@@ -26,13 +43,11 @@ def scaling_of_metadata(data: bytes) -> tuple[float, float] | None:
         Unusable: each colour has its own, or they are several.
         ValueError: the metadata are damaged.
     """
-    model = Table.root(data)
-    buffers = model.tables(4)
-    places = [entry.number(1, "I") for entry in model.tables(6) if bytes(entry.bytes(0)) == _ENTRY]
-    if not places or places[0] >= len(buffers) or not len(content := buffers[places[0]].bytes(0)):
+    buffer = next((buffer for name, buffer in entries_of(data) if name == METADATA.encode()), None)
+    if buffer is None or not len(content := buffer.bytes(0)):
         return None
     images = [one for graph in Table.root(content).tables(3)[:1] for one in graph.tables(2)[:1]]
-    units = [unit for image in images for unit in image.tables(4) if unit.number(0, "B") == _NORMALIZATION]
+    units = [unit for image in images for unit in image.tables(4) if unit.number(0, "B") == NORMALIZATION]
     options = [found for unit in units if (found := unit.table(1)) is not None]
     if not options:
         return None
