@@ -19,6 +19,7 @@ from mobilenet_hub.errors import InvalidModuleError
 from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.module_folder import read_stated, stated
 from mobilenet_hub.weights.identify import Source, Wanted, to_module
+from mobilenet_hub.weights.kinds import CONVERT_ITS_ORIGIN
 from mobilenet_hub.weights.reading import Unusable, array_from, as_float32
 
 CUT = (
@@ -84,8 +85,7 @@ def demand_carried(texts: Mapping[str, str], file: Path, kind: str) -> Carried:
     if carried is None:
         raise InvalidModuleError(
             f"{file} is an {kind} that does not carry the description of a module; of {kind.split(maxsplit=1)[0]} only "
-            "files that mobilenet-hub exported are read back: convert what it was made from, e.g. the Keras file, "
-            "SavedModel, frozen graph, LiteRT file or Hugging Face folder"
+            f"files that mobilenet-hub exported are read back: {CONVERT_ITS_ORIGIN}"
         )
     return carried
 

@@ -25,6 +25,9 @@ _BY_SUFFIX = {
     ".onnx": ONNX, ".zip": ARCHIVE, ".tgz": ARCHIVE, ".tar": ARCHIVE, ".gz": ARCHIVE,
 }  # fmt: skip
 
+CONVERT_ITS_ORIGIN = (
+    "convert what it was made from, e.g. the Keras file, SavedModel, frozen graph, LiteRT file or Hugging Face folder"
+)
 _OF_OTHERS = {  # what people have besides, by name: their first bytes are those of anything
     ".mlmodel": "a Core ML model", ".pt": "a PyTorch pickle", ".pth": "a PyTorch pickle", ".pkl": "a pickle",
     ".caffemodel": "a Caffe model", ".h": "a program's header", ".cc": "a program's source",
@@ -56,10 +59,7 @@ def kind_of(file: Path) -> str | None:  # noqa: PLR0911 (one for each kind)
     if head.startswith(_GZIP) or head[_TAR_AT:].startswith(_TAR):
         return ARCHIVE
     if what := _OF_OTHERS.get(file.suffix.lower()):
-        raise InvalidModuleError(
-            f"{file} is {what}, which is not read: convert what it was made from, e.g. the Keras file, SavedModel, "
-            "frozen graph, LiteRT file or Hugging Face folder"
-        )
+        raise InvalidModuleError(f"{file} is {what}, which is not read: {CONVERT_ITS_ORIGIN}")
     by_name = _BY_SUFFIX.get(file.suffix.lower())
     if by_name is None and _ONNX.match(head):
         return ONNX

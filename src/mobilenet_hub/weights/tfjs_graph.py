@@ -40,10 +40,6 @@ class _JsonNode(Node):
         self.name, self.op, self._taken, self._json, self._value = name, op, inputs, attributes, value
 
     @property
-    def inputs(self) -> list[str]:
-        return [one.lstrip("^").partition(":")[0] for one in self._taken]
-
-    @property
     def references(self) -> list[str]:
         return self._taken
 
@@ -63,16 +59,16 @@ class _JsonNode(Node):
         return [int(one) for one in self._attribute(attribute, "list").get("i", ())]
 
     def text(self, attribute: str) -> str:
-        return _text(self._attribute(attribute, "s")) if attribute in self._json else ""
+        return _text(self._attribute(attribute, "s"))
 
     def integer(self, attribute: str) -> int:
-        return int(self._attribute(attribute, "i")) if attribute in self._json else 0
+        return int(self._attribute(attribute, "i"))
 
     def type_number(self, attribute: str) -> int:
-        return _TYPES.get(self._attribute(attribute, "type"), 0) if attribute in self._json else 0
+        return _TYPES.get(self._attribute(attribute, "type"), 0)
 
     def flag(self, attribute: str) -> bool:
-        return bool(self._json[attribute].get("b")) if attribute in self._json else False
+        return bool(self._attribute(attribute, "b"))
 
     def decimal(self, attribute: str, default: float) -> float:
         return float(self._attribute(attribute, "f")) if attribute in self._json else default
@@ -84,7 +80,7 @@ class _JsonNode(Node):
         return None if shape.get("unknownRank") else tuple(int(one.get("size", 0)) for one in shape.get("dim", ()))
 
     def _attribute(self, name: str, kind: str) -> Any:
-        """Return an attribute's value; what is zero or empty need not be written."""
+        """Return an attribute's value; what is zero or empty need not be written, nor an attribute with its default."""
         empty = {"s": "", "i": 0, "f": 0.0, "type": ""}
         return self._json.get(name, {}).get(kind, empty.get(kind, {}))
 

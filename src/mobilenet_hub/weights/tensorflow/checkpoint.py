@@ -51,9 +51,10 @@ def read_checkpoint(prefix: Path) -> Source:
                 "program that built the model can read; load them there and save the whole model, as .keras or .h5"
             )
         weights = network_weights(tensors, prefix)
+    assumed = assumed_of_weights("TF-Slim's", pixels=False)
     file = prefix.with_name(f"{prefix.name}.meta")
     if not file.is_file():
-        return Source(prefix, _KIND, weights, assumed=assumed_of_weights("TF-Slim's", pixels=False))
+        return Source(prefix, _KIND, weights, assumed=assumed)
     with reading(file, "a checkpoint's graph"):
         graph = Message(file.read_bytes()).message(2)
         nodes = list(nodes_of(graph))
@@ -64,7 +65,6 @@ def read_checkpoint(prefix: Path) -> Source:
         values = {name: weights.get(slim_name(name), array) for name, array in tensors.items()}
         if found := read_graph(graph, values, facts.image_size):
             return to_source(prefix, _KIND, found)
-        assumed = assumed_of_weights("TF-Slim's", pixels=False)
         return Source(prefix, _KIND, weights, facts.image_size, variant=variant_of(nodes), assumed=assumed)
 
 

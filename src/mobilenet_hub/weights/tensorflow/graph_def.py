@@ -32,7 +32,7 @@ class Node:
     @property
     def inputs(self) -> list[str]:
         """The names of the nodes that this one takes, without output numbers and control marks."""
-        return [text.lstrip("^").partition(":")[0] for text in self._message.texts(3)]
+        return [text.lstrip("^").partition(":")[0] for text in self.references]
 
     @property
     def references(self) -> list[str]:
