@@ -202,18 +202,22 @@ def compare(model, path, name):
         raise AssertionError(f"is taken, and should be refused: {words}")
     module = load_source(path)
     assert module.config.image_size == (SIZE, SIZE)
-    found = forward(module.config.network, module.weights, IMAGES)
     wanted = np.asarray(model(given(IMAGES, case.pixels), training=False)).reshape(len(IMAGES), -1)
     logits = "logit" in name
     if module.config.num_classes and not logits:
         assert 0.01 < np.abs(wanted[:, -1]).max() < 0.999 or wanted.shape[1] == 1000, "these answers say nothing"
-    ours = found["features" if not module.config.num_classes else "logits" if logits else "Predictions"]
-    if wanted.shape[1] == 1:
-        ours = ours[:, 1:] - (ours[:, :1] if logits else 0)
+    ours = answers(module, wanted.shape[1], logits)
     allowed = max(TOLERANCE, LOGITS_TOLERANCE * np.abs(wanted).max() if logits else 0)
     difference = float(np.abs(ours - wanted).max())
     assert difference <= allowed, f"differs by {difference:.2g}"
     return difference
+
+
+def answers(module, width, logits=False):
+    """Return what a module says of `IMAGES`, as wide as its model does: of two classes one unit has the second."""
+    found = forward(module.config.network, module.weights, IMAGES)
+    ours = found["features" if not module.config.num_classes else "logits" if logits else "Predictions"]
+    return ours[:, 1:] - (ours[:, :1] if logits else 0) if width == 1 else ours
 
 
 def main(words, log=None):
