@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import socket
 from contextlib import contextmanager, suppress
@@ -14,7 +13,7 @@ from uvicorn import Config, Server
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from mobilenet_hub.serve.app import App
-from mobilenet_hub.serve.limits import KEEP_ALIVE_S, LEAST_BYTES_PER_S, MAX_HEAD_BYTES
+from mobilenet_hub.serve.limits import KEEP_ALIVE_S, LEAST_BYTES_PER_S, MAX_HEAD_BYTES, RETRY_AFTER_S
 from mobilenet_hub.serve.state import State
 
 _OFFER = (b"upgrade", b"http2-settings")
@@ -50,7 +49,8 @@ class Connection(HttpToolsProtocol):
         self._taking_timer: asyncio.TimerHandle | None = None
         self._head_timer: asyncio.TimerHandle | None = self.loop.call_later(KEEP_ALIVE_S, self._cut_off)
         if len(self.connections) > self.most_connections:
-            self._refuse(503, f"{self.most_connections} connections are open, and no more fit", b"retry-after: 1\r\n")
+            later = b"retry-after: %d\r\n" % RETRY_AFTER_S
+            self._refuse(503, f"{self.most_connections} connections are open, and no more fit", later)
             self.transport.close()  # at once: it is a file, too
             return
         raw = transport.get_extra_info("socket")
@@ -234,10 +234,8 @@ class GracefulServer(Server):
         self._running = asyncio.get_running_loop()
         await super().startup(sockets)
         # asyncio has one number for what waits and for what is accepted at a time.
-        for server in self.servers:
-            for listening in server.sockets:
-                with socket.socket(fileno=os.dup(listening.fileno())) as same:
-                    same.listen(_MOST_WAITING)
+        for listener in sockets or ():
+            listener.listen(_MOST_WAITING)
 
     @contextmanager
     def capture_signals(self) -> Any:

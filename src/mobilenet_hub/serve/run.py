@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from mobilenet_hub.serve.app import App
     from mobilenet_hub.serve.teach import Teacher
 
-_BACKLOG = 2048
 _BULK = 4  # images of a batch that makes the engine compile what many need
 
 
@@ -76,7 +75,6 @@ def serve(settings: Settings, on_ready: Callable[[str], object]) -> None:
         address = _address(settings.host, listener.getsockname()[1])
 
         async def run() -> None:
-            listener.listen(_BACKLOG)
             task = asyncio.create_task(server.serve([listener]))
             while not server.started and not task.done():
                 await asyncio.sleep(0)
