@@ -158,11 +158,10 @@ def test_the_bounds_of_photos_and_of_the_disk(tmp_path, monkeypatch):
     from mobilenet_hub.serve.limits import Limits, Refusal
     from mobilenet_hub.serve.served import Modules, Options
     from mobilenet_hub.serve.state import State
-    from mobilenet_hub.serve.visitors import Visitors
 
     modules = Modules()
     modules.add("starter", Options())
-    teacher = teach.Teacher(State(modules, Limits()), tmp_path, Options(), Visitors())
+    teacher = teach.Teacher(State(modules, Limits()), tmp_path, Options())
     (tmp_path / "photos" / "a").mkdir()
     data = CAT.read_bytes()
     assert teacher._keep(tmp_path / "photos" / "a", [data, data]) == []

@@ -26,6 +26,7 @@ from mobilenet_hub.serve.state import Call, State
 
 Scope = MutableMapping[str, Any]
 Handler = Callable[[Call], Awaitable[Answer]]
+Check = Callable[[Mapping[str, str]], None]  # of a request's headers; raises a Refusal
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -56,9 +57,9 @@ class App:
         for entry in routes(state):
             self.add(*entry)
 
-    def add(self, path: str, method: str, handler: Handler) -> None:
-        """Add an address."""
-        endpoint = self._endpoint(path, handler)
+    def add(self, path: str, method: str, handler: Handler, check: Check | None = None) -> None:
+        """Add an address, and what is asked first of whoever comes there."""
+        endpoint = _Endpoint(self.state, path, handler, check)
         self._router.routes.append(Route(path, endpoint, methods=[method]))
         if "{" not in path:
             self._exact[method, path] = endpoint
@@ -113,22 +114,6 @@ class App:
             about = f"unexpected {type(error).__name__}; the server's log has more under {scope['mobilenet'].id}"
             return json_answer({"error": about}, 500)
 
-    def _endpoint(self, path: str, handler: Handler) -> "_Endpoint":
-        async def endpoint(scope: Scope, receive: Any, send: Send) -> None:
-            request: _Request = scope["mobilenet"]
-            request.endpoint = path
-            query = scope.get("query_string", b"").decode("latin-1")
-            parts = scope.get("path_params", {})
-            call = Call(self.state, scope["method"], parts, query, Headers(scope=scope), receive)
-            request.call = call
-            try:
-                request.answer = await handler(call)
-            finally:
-                call.close()
-
-        # A class instance, for Starlette to call it as an ASGI application, without a Request and a Response between.
-        return _Endpoint(endpoint)
-
     def _check_token(self, path: str, headers: Headers) -> None:
         if self._access.token is None or path in _OPEN:
             return
@@ -146,7 +131,7 @@ class App:
     def _allowed(self, headers: Headers) -> str | None:
         """Return the origin of the asking page if pages of it may read answers."""
         origin = headers.get("origin")
-        if origin is None or not self._access.origins:
+        if origin is None:
             return None
         return origin if origin in self._access.origins or "*" in self._access.origins else None
 
@@ -205,14 +190,28 @@ def _log(text: str) -> None:
 
 
 class _Endpoint:
-    """An ASGI application, as Starlette tells it from a function."""
+    """What answers at one address.
 
-    def __init__(self, run: Callable[[Scope, Any, Send], Awaitable[None]]):
-        self._run = run
+    A class instance, for Starlette to call it as an ASGI application, without a Request and a Response between.
+    """
+
+    def __init__(self, state: State, path: str, handler: Handler, check: Check | None):
+        self._state, self._path, self._handler, self._check = state, path, handler, check
 
     async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
         """Answer one request."""
-        await self._run(scope, receive, send)
+        request: _Request = scope["mobilenet"]
+        request.endpoint = self._path
+        headers = Headers(scope=scope)
+        if self._check is not None:
+            self._check(headers)
+        query = scope.get("query_string", b"").decode("latin-1")
+        call = Call(self._state, scope["method"], scope.get("path_params", {}), query, headers, receive)
+        request.call = call
+        try:
+            request.answer = await self._handler(call)
+        finally:
+            call.close()
 
 
 class _Request:

@@ -109,7 +109,6 @@ def _object(**properties: Schema) -> Schema:
 
 _STRING: Schema = {"type": "string"}
 _BINARY: Schema = {"type": "string", "format": "binary"}
-DOWNLOADS = ("module", "litert", "onnx")  # what is handed out of what was taught
 _EXPLAIN = (
     f"Add what spoke for so many of the likeliest classes; for at most {MOST_PICTURES} pictures. A map's mean plus the "
     "bias is the logit; rows and columns say where it lies, in pixels of what the network saw."
@@ -182,6 +181,8 @@ def _similar(limits: Limits) -> Schema:
 
 
 def _teach(limits: Limits) -> dict[str, Schema]:
+    from mobilenet_hub.serve.teach import DOWNLOADS  # here: only who teaches has it open
+
     state = _json(
         "The classes, how far a training is, what came of it.",
         _object(

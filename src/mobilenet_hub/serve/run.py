@@ -104,7 +104,7 @@ def _add_what_is_asked_for(app: "App", state: State, settings: Settings) -> "Tea
         from mobilenet_hub.serve.similar import Collection
 
         state.has_similar = True
-        app.add("/similar", "POST", Collection(settings.index, visitors, settings.options.threads))
+        app.add("/similar", "POST", Collection(settings.index, settings.options.threads), visitors.check_name)
     if settings.watch:
         from mobilenet_hub.serve.watch import watch
 
@@ -114,10 +114,10 @@ def _add_what_is_asked_for(app: "App", state: State, settings: Settings) -> "Tea
 
         if not loopback and settings.token is None:
             sys.stderr.write(f"mobilenet: whoever reaches {settings.host} may teach here; --token demands a token\n")
-        teacher = Teacher(state, Path(settings.teach), settings.options, visitors)
+        teacher = Teacher(state, Path(settings.teach), settings.options)
         state.has_teach = True
         for path, method, handler in teacher.routes():
-            app.add(path, method, handler)
+            app.add(path, method, handler, visitors.check_page)
     if settings.page:
         from mobilenet_hub.serve.page import Page
 

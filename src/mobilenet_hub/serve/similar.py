@@ -9,7 +9,6 @@ from mobilenet_hub.serve.limits import Answer, Refusal, json_answer
 from mobilenet_hub.serve.own import MOST_NEIGHBOURS, bad_pictures, with_gaps
 from mobilenet_hub.serve.served import FEATURES, Options, Served
 from mobilenet_hub.serve.state import Call, whole_number
-from mobilenet_hub.serve.visitors import Visitors
 
 _DEFAULT_K = 10
 
@@ -17,12 +16,11 @@ _DEFAULT_K = 10
 class Collection:
     """A collection of photos, and the module that its vectors were made with."""
 
-    def __init__(self, features: str | Path, visitors: Visitors, threads: int | None = None):
+    def __init__(self, features: str | Path, threads: int | None = None):
         """Open what `embed` wrote.
 
         Args:
             features: its folder.
-            visitors: whose pages may hear of photos here.
             threads: to search with.
 
         Raises:
@@ -30,7 +28,6 @@ class Collection:
         """
         from mobilenet_hub.store import resolve
 
-        self._visitors = visitors
         self._searcher = Searcher(features, threads=threads)
         embedder = self._searcher.embedder  # made as the collection was, or refused
         precision: Precision = "f32" if embedder.precision == "f32" else "bf16"
@@ -41,7 +38,6 @@ class Collection:
 
     async def __call__(self, call: Call) -> Answer:
         """Answer POST /similar?k=10."""
-        self._visitors.check_name(call.headers)
         k = whole_number(call.query("k").get("k", str(_DEFAULT_K)), "k", MOST_NEIGHBOURS)
         pictures = await call.pictures()
         call.images = len(pictures)

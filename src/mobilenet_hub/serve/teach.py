@@ -1,6 +1,6 @@
 """Teach: classes of photos that the page fills, a module trained on them, served at once and handed out.
 
-All lies in the folder that `--teach` names: `photos/CLASS/*`, `module/`. Only pages of this server may ask.
+All lies in the folder that `--teach` names: `photos/CLASS/*`, `module/`.
 """
 
 import asyncio
@@ -12,22 +12,21 @@ import shutil
 import tempfile
 import threading
 import zipfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mobilenet_hub.errors import ImageError, InputError, MobileNetHubError, OutputError
+from mobilenet_hub.exporting.output import size_of
 from mobilenet_hub.host.files import replacing
 from mobilenet_hub.serve.limits import Answer, Refusal, json_answer
 from mobilenet_hub.serve.own import bad_pictures
 from mobilenet_hub.serve.served import Options, Served
 from mobilenet_hub.serve.state import Call, State
 from mobilenet_hub.serve.teach_worker import export_in_process, train_in_process
-from mobilenet_hub.serve.visitors import Visitors
 
-_T = TypeVar("_T")
 TAUGHT = "taught"  # the name that the trained module is served by
 MOST_CLASSES, MOST_PHOTOS, MOST_BYTES = 100, 20_000, 10_000_000_000
 _SPARE_BYTES = 500_000_000  # of the disk: whoever else writes there keeps room
@@ -36,20 +35,20 @@ _MAX_NAME = 60
 _DEVICES = frozenset(["CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))])
 _SUFFIXES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
 _EXPORTS = {"litert": "module.tflite", "onnx": "module.onnx"}
+DOWNLOADS = ("module", *_EXPORTS)  # what is handed out of what was taught
 _REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
 
 
 class Teacher:
     """The classes, the training, and its result."""
 
-    def __init__(self, state: State, folder: Path, options: Options, visitors: Visitors):
+    def __init__(self, state: State, folder: Path, options: Options):
         """Open a folder, and the module that was trained there before.
 
         Args:
             state: the server; the trained module is served by it.
             folder: where photos and modules may be written; made where it is not there.
             options: how the trained module is opened.
-            visitors: whose pages may teach.
 
         Raises:
             OutputError: the folder cannot be made.
@@ -58,7 +57,7 @@ class Teacher:
         """
         if TAUGHT in state.modules.by_name:
             raise InputError(f"what is taught is served as {TAUGHT!r}, and so is a module: rename its folder")
-        self._state, self._options, self._visitors = state, options, visitors
+        self._state, self._options = state, options
         self._photos, self._module = folder / "photos", folder / "module"
         self._exports: tempfile.TemporaryDirectory[str] | None = None  # of the module that is there, once it is asked
         self._base = str(state.modules.first.folder)
@@ -68,14 +67,14 @@ class Teacher:
         self._thread: threading.Thread | None = None
         try:
             self._photos.mkdir(parents=True, exist_ok=True)
-            self._bytes = sum(file.stat().st_size for file in self._photos.rglob("*") if file.is_file())
+            self._bytes = size_of(self._photos)
         except OSError as error:
             raise OutputError(f"{folder} cannot be made: {error.strerror or error}") from None
         if self._module.is_dir():
             self._serve_module()
 
     def routes(self) -> list[tuple[str, str, Callable[[Call], Any]]]:
-        """Return (address, method, function)."""
+        """Return (address, method, function); whoever adds them says that only pages of this server may ask."""
         return [
             ("/teach", "GET", self.status),
             ("/teach/classes", "POST", self.add_class),
@@ -94,21 +93,21 @@ class Teacher:
 
     async def status(self, call: Call) -> Answer:
         """Answer GET /teach: the classes, how far the training is, what came of it."""
-        self._visitors.check_page(call.headers)
         call.query()
         return await self._answer(call)
 
     async def add_class(self, call: Call) -> Answer:
         """Answer POST /teach/classes?name=NAME."""
-        folder = self._class(call, call.query("name").get("name", ""))
+        folder = self._class(call.query("name").get("name", ""))
         if not folder.is_dir() and len(self._classes()) >= MOST_CLASSES:
             raise Refusal(422, f"there are {MOST_CLASSES} classes already; train with `mobilenet train` for more")
-        _on_disk(lambda: folder.mkdir(exist_ok=True))
+        with _on_disk():
+            folder.mkdir(exist_ok=True)
         return await self._answer(call)
 
     async def drop_class(self, call: Call) -> Answer:
         """Answer DELETE /teach/classes?name=NAME: the class and its photos."""
-        folder = self._class(call, call.query("name").get("name", ""), there=True)
+        folder = self._class(call.query("name").get("name", ""), there=True)
         if self._training:
             raise Refusal(409, "training on these photos; wait for it")
         await call.state.in_thread(lambda: self._drop(folder))
@@ -116,7 +115,7 @@ class Teacher:
 
     async def add_photos(self, call: Call) -> Answer:
         """Answer POST /teach/photos?class=NAME: one picture or a form of them; damaged ones are not kept."""
-        folder = self._class(call, call.query("class").get("class", ""), there=True)
+        folder = self._class(call.query("class").get("class", ""), there=True)
         pictures = await call.pictures()
         call.images = len(pictures)
         photos = await call.state.in_thread(lambda: sum(self._classes().values()))
@@ -130,7 +129,6 @@ class Teacher:
 
     async def train(self, call: Call) -> Answer:
         """Answer POST /teach/train: begin to train on what is there."""
-        self._visitors.check_page(call.headers)
         call.query()
         if self._training:
             raise Refusal(409, "training already; wait for it")
@@ -144,7 +142,6 @@ class Teacher:
 
     async def report(self, call: Call) -> Answer:
         """Answer GET /teach/report: the report of the training, a page that may run nothing."""
-        self._visitors.check_page(call.headers)
         call.query()
         file = self._module / "report.html"
         if not file.is_file():
@@ -154,9 +151,8 @@ class Teacher:
 
     async def download(self, call: Call) -> Answer:
         """Answer GET /teach/download?format=module|litert|onnx."""
-        self._visitors.check_page(call.headers)
         form = call.query("format").get("format", "module")
-        if form != "module" and form not in _EXPORTS:
+        if form not in DOWNLOADS:
             raise Refusal(422, f"format must be module, {' or '.join(_EXPORTS)}, not {form[:40]!r}")
         if not self._module.is_dir():
             raise Refusal(404, "nothing is trained yet")
@@ -176,12 +172,9 @@ class Teacher:
 
     def _classes(self) -> dict[str, int]:
         """Return how many photos each class has."""
-
-        def count() -> dict[str, int]:
+        with _on_disk():
             folders = sorted(f for f in self._photos.iterdir() if f.is_dir() and not f.name.startswith("."))
             return {f.name: sum(not file.name.startswith(".") for file in os.scandir(f)) for f in folders}
-
-        return _on_disk(count)
 
     async def _answer(self, call: Call, status: int = 200) -> Answer:
         return json_answer(await call.state.in_thread(self._status), status)
@@ -201,9 +194,8 @@ class Teacher:
             status["metrics"] = json.loads((self._module / "metrics.json").read_text(encoding="utf-8"))
         return status
 
-    def _class(self, call: Call, name: str, *, there: bool = False) -> Path:
+    def _class(self, name: str, *, there: bool = False) -> Path:
         """Return the folder of a class, by a name that can only be one inside the photos' folder."""
-        self._visitors.check_page(call.headers)
         name = name.strip()
         if not name or len(name) > _MAX_NAME or len(name.encode("utf-8", "replace")) > 200:
             raise Refusal(422, f"a class needs a name of 1 to {_MAX_NAME} characters")
@@ -219,8 +211,9 @@ class Teacher:
         return folder
 
     def _drop(self, folder: Path) -> None:
-        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        _on_disk(lambda: shutil.rmtree(folder))
+        with _on_disk():
+            size = size_of(folder)
+            shutil.rmtree(folder)
         self._bytes -= size
 
     def _keep(self, folder: Path, pictures: list[bytes]) -> list[tuple[int, str]]:
@@ -238,14 +231,17 @@ class Teacher:
             place = folder / (hashlib.sha256(data).hexdigest()[:16] + suffix)
             if not place.exists():
                 self._check_disk(len(data))
-                _on_disk(lambda place=place, data=data: _put(place, data))
+                with _on_disk(), replacing(place) as file:
+                    file.write(data)
                 self._bytes += len(data)
         return failures
 
     def _check_disk(self, size: int) -> None:
         if self._bytes + size > MOST_BYTES:
             raise Refusal(507, f"the photos would have more than {MOST_BYTES / 1e9:g} GB together")
-        if _on_disk(lambda: shutil.disk_usage(self._photos)).free < _SPARE_BYTES + size:
+        with _on_disk():
+            free = shutil.disk_usage(self._photos).free
+        if free < _SPARE_BYTES + size:
             raise Refusal(507, f"the disk of the teaching folder has less than {_SPARE_BYTES / 1e6:g} MB free")
 
     def _follow(self) -> None:
@@ -306,19 +302,15 @@ class Teacher:
         return file.read_bytes()
 
 
-def _put(place: Path, data: bytes) -> None:
-    with replacing(place) as file:
-        file.write(data)
-
-
-def _on_disk(work: Callable[[], _T]) -> _T:
-    """Return what a function of files returns.
+@contextmanager
+def _on_disk() -> Iterator[None]:
+    """Work on files of the teaching folder.
 
     Raises:
         Refusal: 507: the disk says no.
     """
     try:
-        return work()
+        yield
     except OSError as error:
         raise Refusal(507, f"the teaching folder cannot be used: {error.strerror or error}") from None
 
