@@ -377,7 +377,11 @@ def test_classes_are_taught_by_the_keyboard_alone(page, tmp_path):
     page.wait_for_selector("#teach-camera")
     page.keyboard.up("Space")
     to("Remove red")
+    page.evaluate("teachAsk('/teach/classes?name=amber', {method: 'POST'})")  # a class before it, as from another tab
+    until(page, "[...document.querySelectorAll('#classes h3')].some(h => h.textContent === 'amber')")
+    assert page.evaluate("document.activeElement.ariaLabel") == "Remove red"
     page.keyboard.press("Enter")
     until(page, "![...document.querySelectorAll('#classes h3')].some(h => h.textContent === 'red')")
+    assert page.evaluate("document.activeElement.id") == "class-name"
     page.click("#to-classify")
     until(page, "stream === null")  # the camera does not go on where nobody sees it

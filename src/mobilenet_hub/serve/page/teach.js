@@ -59,44 +59,48 @@ function closeTeachCamera() {
   $("teach-camera").hidden = true;
 }
 
-function classCard(entry) {
+function classCard(name) {
   const input = element("input", { type: "file", accept: "image/*", multiple: true, hidden: true });
-  input.onchange = () => give(entry.name, [...input.files]);
+  input.onchange = () => give(name, [...input.files]);
   const choose = element("button", { type: "button", onclick: () => input.click() }, "Add photos");
   const camera = element("button", { type: "button" }, "Hold for the camera");
-  camera.onpointerdown = () => hold(entry.name);
+  camera.onpointerdown = () => hold(name);
   camera.onpointerup = camera.onpointerleave = camera.onblur = release;
-  camera.onkeydown = (event) => { if ([" ", "Enter"].includes(event.key) && !event.repeat) { event.preventDefault(); hold(entry.name); } };
+  camera.onkeydown = (event) => { if ([" ", "Enter"].includes(event.key) && !event.repeat) { event.preventDefault(); hold(name); } };
   camera.onkeyup = release;
   const drop = element("button", { type: "button" }, "Remove");
   drop.onclick = () => {
-    if (confirm(`Remove the class ${entry.name} and its photos?`)) teachAsk(`/teach/classes?${named(entry.name)}`, { method: "DELETE" });
+    if (confirm(`Remove the class ${name} and its photos?`)) teachAsk(`/teach/classes?${named(name)}`, { method: "DELETE" });
   };
   for (const [button, what] of [[choose, "Add photos to"], [camera, "Hold for photos of the camera for"], [drop, "Remove"]]) {
-    button.setAttribute("aria-label", `${what} ${entry.name}`);
+    button.setAttribute("aria-label", `${what} ${name}`);
   }
-  const shown = element("div", { className: "thumbs" }, ...(thumbs.get(entry.name) || []).map((src) => element("img", { src, alt: "" })));
-  const count = element("p", { className: "quiet" }, `${entry.photos} photos`);
-  const inside = element("div", {}, element("h3", {}, entry.name), count, shown, element("p", { className: "row" }, choose, camera, drop), input);
+  const shown = element("div", { className: "thumbs" });
+  const count = element("p", { className: "quiet" });
+  const inside = element("div", {}, element("h3", {}, name), count, shown, element("p", { className: "row" }, choose, camera, drop), input);
   const card = element("li", { className: "card" }, inside);
-  card.dataset.photos = entry.photos;
-  takesDrops(card, (files) => give(entry.name, files));
+  takesDrops(card, (files) => give(name, files));
   return card;
 }
 
 const cards = new Map(); // class -> its card; kept, so that a held button stays the same button
 function draw(state) {
-  for (const name of [...cards.keys()]) if (!state.classes.some((entry) => entry.name === name)) cards.delete(name);
-  for (const entry of state.classes) {
+  const list = $("classes");
+  for (const [name, card] of cards) {
+    if (state.classes.some((entry) => entry.name === name)) continue;
+    if (card.contains(document.activeElement)) $("class-name").focus(); // it would go with the card
+    card.remove();
+    cards.delete(name);
+  }
+  state.classes.forEach((entry, index) => {
+    if (!cards.has(entry.name)) cards.set(entry.name, classCard(entry.name));
     const card = cards.get(entry.name);
-    if (!card) { cards.set(entry.name, classCard(entry)); continue; }
+    // What is in its place stays there: taken out and put back, it would lose the focus, and a held key with it.
+    if (list.children[index] !== card) list.insertBefore(card, list.children[index] || null);
+    card.dataset.photos = entry.photos;
     card.querySelector(".quiet").textContent = `${entry.photos} photos`;
     card.querySelector(".thumbs").replaceChildren(...(thumbs.get(entry.name) || []).map((src) => element("img", { src, alt: "" })));
-  }
-  const wanted = state.classes.map((entry) => cards.get(entry.name));
-  if (wanted.some((card, index) => $("classes").children[index] !== card) || wanted.length !== $("classes").children.length) {
-    $("classes").replaceChildren(...wanted);
-  }
+  });
   $("train").disabled = state.training || state.classes.filter((entry) => entry.photos).length < 2;
   $("training").hidden = !state.training;
   if (state.total) { $("training").max = state.total; $("training").value = state.done; } else $("training").removeAttribute("value");
@@ -121,10 +125,12 @@ if (server.teach) {
   $("to-teach").onclick = () => show(true);
   $("add-class").onsubmit = async (event) => {
     event.preventDefault();
-    if (await teachAsk(`/teach/classes?${named($("class-name").value)}`, { method: "POST" })) {
-      say(`Class ${$("class-name").value} added`, "teach-status");
-      $("class-name").value = "";
-      $("class-name").focus();
+    const field = $("class-name");
+    const name = field.value;
+    field.focus(); // now: when the answer comes, somebody may be elsewhere, or writing the next name
+    if (await teachAsk(`/teach/classes?${named(name)}`, { method: "POST" })) {
+      say(`Class ${name} added`, "teach-status");
+      if (field.value === name) field.value = "";
     }
   };
   $("train").onclick = () => teachAsk("/teach/train", { method: "POST" });
