@@ -63,19 +63,11 @@ def similar_page(collection: str, names: Sequence[str], found: Sequence[Sequence
         >>> "0.8125" in similar_page("features", ["cat.jpg"], [[Match("lynx.jpg", 0.8125)]])
         True
     """
-    sections: list[str] = []
-    shown = 0
-    archived = read_archived(
-        path for name, matches in zip(names, found, strict=True) for path in (name, *(m.path for m in matches))
+    rows = (
+        (PurePath(name).name, [(name, "this photo"), *((match.path, f"{match.similarity:.4f}") for match in matches)])
+        for name, matches in zip(names, found, strict=True)
     )
-    for name, matches in zip(names, found, strict=True):
-        if shown + len(matches) + 1 > MAX_SHOWN and sections:
-            left = len(names) - len(sections)
-            sections.append(card(f"and {left} more", "", "The table (-o NAME.csv) has them all."))
-            break
-        shown += len(matches) + 1
-        row = [(name, "this photo"), *((match.path, f"{match.similarity:.4f}") for match in matches)]
-        sections.append(card(PurePath(name).name, pictures(row, archived), ""))
+    sections = _cards(rows, len(names), "", "NAME.csv")
     lead = f"The nearest photos of {collection}; numbers are cosines of feature vectors, 1 is the same."
     return page("Similar photos", lead, sections)
 
@@ -87,19 +79,41 @@ def dedupe_page(source: str, groups: Sequence[Group], lead: str) -> str:
         >>> "nothing" in dedupe_page("photos", [], "")
         True
     """
-    sections: list[str] = []
-    shown = 0
-    archived = read_archived(path for group in groups for path in (group.keep, *(o.path for o in group.others)))
-    for group in groups:
-        if shown + len(group.others) + 1 > MAX_SHOWN and sections:
-            left = len(groups) - len(sections)
-            sections.append(card(f"and {left} more groups", "", "The table (-o GROUPS.csv) has them all."))
-            break
-        others = group.others[: MAX_SHOWN - 1]
-        shown += len(others) + 1
-        row = [(group.keep, "keep"), *((other.path, f"{other.kind}, {other.similarity:.4f}") for other in others)]
-        sections.append(card(f"{PurePath(group.keep).name} and {len(group.others)} more", pictures(row, archived), ""))
+    rows = (
+        (
+            f"{PurePath(group.keep).name} and {len(group.others)} more",
+            [
+                (group.keep, "keep"),
+                *((other.path, f"{other.kind}, {other.similarity:.4f}") for other in group.others[: MAX_SHOWN - 1]),
+            ],
+        )
+        for group in groups
+    )
+    sections = _cards(rows, len(groups), " groups", "GROUPS.csv")
     return page(f"Copies in {source}", lead, sections or [card("nothing found", "", "No photo is a copy of another.")])
+
+
+def _cards(rows: Iterable[tuple[str, Sequence[tuple[str, str]]]], count: int, what: str, table_file: str) -> list[str]:
+    """Return a card for each of the first rows, as many as a page shows, and one that tells of the others.
+
+    Args:
+        rows: (heading, [(path, line beneath)]).
+        count: how many rows there are.
+        what: of what they are, for "and 3 more".
+        table_file: where all are, after -o.
+    """
+    shown: list[tuple[str, Sequence[tuple[str, str]]]] = []
+    photos = 0
+    for heading, row in rows:
+        photos += len(row)
+        if photos > MAX_SHOWN and shown:
+            break
+        shown.append((heading, row))
+    archived = read_archived(path for _, row in shown for path, _ in row)
+    sections = [card(heading, pictures(row, archived), "") for heading, row in shown]
+    if left := count - len(shown):
+        sections.append(card(f"and {left} more{what}", "", f"The table (-o {table_file}) has them all."))
+    return sections
 
 
 def check_page(found: Findings) -> str:
