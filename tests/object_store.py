@@ -11,16 +11,12 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.request import urlopen
 
+from servers import closed_port
+
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_REGION": "us-east-1",
 }  # fmt: skip
-
-
-def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 @contextmanager
@@ -48,7 +44,7 @@ def process(words, port, **environment):
 
 def moto(**environment):
     """Run moto's S3 until the end of the block; gives its address."""
-    port = free_port()
+    port = closed_port()
     return process(["-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port, **environment)
 
 

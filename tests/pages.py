@@ -15,13 +15,13 @@ import os
 import re
 import shlex
 import signal
-import socket
 import sys
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from servers import closed_port
 from terminal import Terminal
 
 COLUMNS = 100
@@ -78,12 +78,6 @@ def blocks(page):
     return found
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def same(shown, printed):
     """Whether a text is what the page shows, but for what differs from run to run and from CPU to CPU."""
     shown, printed = (
@@ -110,7 +104,7 @@ class Reader:
 
     def __init__(self, folder):
         self.folder, self.scope, self.servers, self.exported = folder, {}, [], []
-        self.ports = {"8080": str(free_port()), "8000": str(free_port())}
+        self.ports = {"8080": str(closed_port()), "8000": str(closed_port())}
         programs = folder.parent / "bin"
         programs.mkdir(exist_ok=True)
         shim = programs / "mobilenet"

@@ -10,7 +10,8 @@ import time
 from contextlib import suppress
 
 import pytest
-from object_store import CREDENTIALS, Faulty, free_port, moto, process
+from object_store import CREDENTIALS, Faulty, moto, process
+from servers import closed_port
 from small_photos import make_work
 
 from mobilenet_hub.bulk.manifest import Manifest
@@ -253,7 +254,7 @@ def test_the_same_in_googles_store(work, tmp_path, monkeypatch, capsys):
     from pyarrow.fs import GcsFileSystem
 
     monkeypatch.chdir(work)
-    port = free_port()
+    port = closed_port()
     code = "from gcp_storage_emulator.__main__ import main; main()"
     start = ["-c", code, "start", "--host=127.0.0.1", f"--port={port}", "--in-memory", "--default-bucket=bucket"]
     with process(start, port) as url:
