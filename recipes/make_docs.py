@@ -72,13 +72,12 @@ def schemas() -> str:
     definitions = json.loads((ROOT / "docs/schemas.json").read_text("utf-8"))["$defs"]
     parts = []
     for name, definition in definitions.items():
-        title = name if "." in name else f"mobilenet {name}"
-        if "." not in name and "--json" not in name:
-            if definition["type"] != "object":
-                continue
-            title = name
-        inner = definition["items"] if definition["type"] == "array" else definition
-        sentences = [inner.get("description", ""), "A list of these:" if definition["type"] == "array" else ""]
+        is_command, is_list = name.endswith(" --json"), definition["type"] == "array"
+        if not is_command and definition["type"] != "object":
+            continue
+        title = f"mobilenet {name}" if is_command else name
+        inner = definition["items"] if is_list else definition
+        sentences = [inner.get("description", ""), "A list of these:" if is_list else ""]
         rows = []
         for key, one in inner["properties"].items():
             optional = "" if key in inner["required"] else " (optional)"

@@ -3,8 +3,8 @@
     python recipes/make_pictures.py ants_bees.zip
 
 The data set is that of the tutorial. Its photos are not ours to show: the report's head is taken without them, and its
-gallery of mistakes from a classifier of drawn shapes. The
-pictures of the server's page are taken by its test, tests/test_serve_page.py.
+gallery of mistakes from a classifier of drawn shapes. The pictures of the server's page are taken by its test,
+tests/test_serve_page.py.
 """
 
 import argparse

@@ -34,12 +34,7 @@ _ROOMS = {  # room of the house -> title
 
 def commands() -> str:
     """Return the page of all commands."""
-    parts = [
-        "# Commands",
-        "",
-        "MODULE is a module folder, a TF Hub or Kaggle handle or URL, a short name, or `starter`.",
-        "",
-    ]
+    parts = [_COMMANDS]
     for name, summary in COMMANDS.items():
         parser = command_parser(name)
         parts += [f"## {name}", "", f"{summary[0].upper()}{summary[1:]}.", "", "```", parser.usage or "", "```", ""]
@@ -72,12 +67,7 @@ def api() -> str:
     for name, owner in hub._OWNERS.items():
         rooms[owner.partition(".")[0]].append(f"::: {_home(name, owner)}")
     assert set(rooms) == set(_ROOMS), f"name the rooms {set(rooms) ^ set(_ROOMS)} in recipes/site_reference.py"
-    lines = [
-        "# Python",
-        "",
-        "All of it is in `import mobilenet_hub as hub`; nothing heavy is imported before it is used.",
-        "",
-    ]
+    lines = [_API]
     for room, title in _ROOMS.items():
         lines += [f"## {title}", "", *(line for name in rooms[room] for line in (name, ""))]
     return "\n".join(lines)

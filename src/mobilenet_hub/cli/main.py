@@ -17,7 +17,7 @@ from importlib import import_module
 from io import TextIOWrapper
 
 from mobilenet_hub.cli.parser import CommandParser
-from mobilenet_hub.errors import DownloadError, MobileNetHubError
+from mobilenet_hub.errors import DownloadError, InputError, MobileNetHubError
 from mobilenet_hub.version import __version__
 
 COMMANDS: dict[str, str] = {
@@ -81,27 +81,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_words(options + words[1:])
     except SystemExit as exit_request:  # argparse's way to end: --help, or a usage error that it has printed
         return int(exit_request.code or 0)
-    if (address := _address_elsewhere(command, args)) is not None:
-        return _refuse(address)
+    try:
+        _demand_local(command, args)
+    except InputError as error:
+        return _refuse(str(error))
     status = _run(import_module(f"mobilenet_hub.cli.{command}").run, args, parser)
     if status == _EXIT_INTERRUPTED and argv is None:
         _leave_decoding()
     return status
 
 
-def _address_elsewhere(command: str, args: argparse.Namespace) -> str | None:
-    """Return what is wrong with an address in an object store where the command takes none."""
-    from mobilenet_hub.errors import InputError
+def _demand_local(command: str, args: argparse.Namespace) -> None:
+    """Refuse an address in an object store where the command takes none."""
     from mobilenet_hub.host.stores import demand_local
 
     for name, value in vars(args).items():
-        for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, str) and name not in _TAKE_ADDRESSES.get(command, ()):
-                try:
-                    demand_local(one, f"what `mobilenet {command}` takes here")
-                except InputError as error:
-                    return str(error)
-    return None
+        if name not in _TAKE_ADDRESSES.get(command, ()):
+            for one in value if isinstance(value, list) else [value]:
+                demand_local(one, f"what `mobilenet {command}` takes here")
 
 
 def _leave_decoding() -> None:

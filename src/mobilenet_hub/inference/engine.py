@@ -257,9 +257,9 @@ def engine_for(
     """
     if asked not in ENGINES:
         raise InputError(f"engine must be one of {', '.join(ENGINES)}, not {asked!r}")
-    wide = _WIDE_VECTORS.issubset(cpu_features() if instructions is None else instructions)
     small = macs_in_bulk is not None and macs_in_bulk < _SMALL_MACS
-    first, second = ("openvino", "litert") if arithmetic == "bf16" or (wide and small) else ("litert", "openvino")
+    wide = small and _WIDE_VECTORS.issubset(cpu_features() if instructions is None else instructions)
+    first, second = ("openvino", "litert") if arithmetic == "bf16" or wide else ("litert", "openvino")
     name: EngineName = (first if first in installed or not installed else second) if asked == "auto" else asked
     if name not in installed:
         extra = "openvino" if name == "openvino" else "litert"
