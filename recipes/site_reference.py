@@ -52,8 +52,9 @@ def _row(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
         return ""
     text = parser._get_formatter()._expand_help(action) if action.help else ""
     words = parser._get_formatter()._format_action_invocation(action)
-    if action.choices and len(action.choices) > 1 and action.metavar:
-        words += f" ({', '.join(map(str, action.choices))})"
+    choices = [str(choice) for choice in action.choices or ()]
+    if len(choices) > 1 and action.metavar:
+        words += f" ({', '.join(choices)})"
     return f"| `{words}` | {_cell(text)} |".replace("`` |", "` |")
 
 
