@@ -22,6 +22,7 @@ pytest.importorskip("python_multipart", reason="needs the extra mobilenet-hub[se
 
 CAT = Path(__file__).resolve().parents[1] / "examples" / "cat.jpg"
 JPEG = {"Content-Type": "image/jpeg"}
+LONG = bool(os.environ.get("SERVE_LONG"))  # at the size that production has, each bound waited for: minutes
 READY_S = 120  # a machine under load compiles slowly
 
 
@@ -63,6 +64,11 @@ class Running:
     def log(self) -> str:
         """Return what it has written on standard error."""
         return self._log.read_text(encoding="utf-8")
+
+    def most_memory(self) -> int:
+        """Return the most memory that it has held, in bytes."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal; return the exit status."""
@@ -115,6 +121,16 @@ def form(files: list[tuple[str, bytes]]) -> tuple[bytes, dict[str, str]]:
     ]
     body = b"".join([*parts, f"--{boundary}--\r\n".encode()])
     return body, {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+
+
+def embedded(folder: Path, files: dict[str, bytes]) -> str:
+    """Put photos into a folder by their names; return where `embed` wrote their features, for --index."""
+    (folder / "photos").mkdir()
+    for name, data in files.items():
+        (folder / "photos" / name).write_bytes(data)
+    words = [sys.executable, "-m", "mobilenet_hub.cli.main", "embed", folder / "photos", "-o", folder / "features"]
+    subprocess.run(words, check=True, capture_output=True)
+    return str(folder / "features")
 
 
 def photos(count: int) -> list[bytes]:

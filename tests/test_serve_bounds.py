@@ -1,7 +1,6 @@
 """What bounds the server: the queue, bodies, slow and malformed clients, its end, bursts; nothing is lost or wrong."""
 
 import http.client
-import os
 import signal
 import socket
 import threading
@@ -10,11 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from serving import CAT, JPEG, form, photos, running
+from serving import CAT, JPEG, LONG, form, photos, running
 
 from mobilenet_hub.inference.classify import Classifier
 
-LONG = bool(os.environ.get("SERVE_LONG"))  # at the size that production has: minutes
 NEAR = 2e-2  # scores alone and in a batch; bf16 rounds sums that differ
 
 

@@ -1,17 +1,14 @@
 """Connections: what smuggles, floods, waits, or offers other protocols gets an error or an answer, and nothing else."""
 
-import os
 import socket
 import time
 from contextlib import ExitStack, closing
-from pathlib import Path
 
 import pytest
-from serving import CAT, JPEG, form, photos, running
+from serving import CAT, JPEG, LONG, form, photos, running
 
 HEAD = b"POST /classify?top=1 HTTP/1.1\r\nHost: a\r\nContent-Type: image/jpeg\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n"
-LONG = bool(os.environ.get("SERVE_LONG"))  # each bound is waited for: minutes
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +33,8 @@ def received(connection):
     return b"".join(parts)
 
 
-def resident(server):
-    """Return the most memory that the server has held, in bytes."""
-    lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-
-
 def post(data, *headers):
-    head = b"POST /classify?top=1 HTTP/1.1\r\nHost: a\r\nContent-Type: image/jpeg\r\n"
-    return b"".join([head, *(h + b"\r\n" for h in headers), b"Content-Length: %d\r\n\r\n" % len(data), data])
+    return b"".join([HEAD, *(h + b"\r\n" for h in headers), b"Content-Length: %d\r\n\r\n" % len(data), data])
 
 
 # What proxies and servers have read differently: where one sees one request, the other sees two.
@@ -138,7 +128,7 @@ def test_a_request_that_offers_http2_keeps_its_body(server):
     ],
 )
 def test_what_never_ends_is_cut_off_and_takes_no_memory(server, start, more):
-    before = resident(server)
+    before = server.most_memory()
     with connected(server) as connection:
         connection.settimeout(5)
         begun, sent = time.monotonic(), 0
@@ -146,7 +136,7 @@ def test_what_never_ends_is_cut_off_and_takes_no_memory(server, start, more):
             connection.sendall(start)
             while time.monotonic() < begun + 20:
                 sent += connection.send(more * 200)
-    assert resident(server) < before + 60_000_000, sent
+    assert server.most_memory() < before + 60_000_000, sent
 
 
 def test_blank_lines_keep_no_connection(server):

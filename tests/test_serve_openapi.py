@@ -4,19 +4,15 @@ import subprocess
 import sys
 
 import pytest
-from serving import CAT, JPEG, photos, running
+from serving import CAT, JPEG, embedded, photos, running
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """A server that answers all that there is to answer."""
     folder = tmp_path_factory.mktemp("all")
-    (folder / "photos").mkdir()
-    for index, data in enumerate(photos(4)):
-        (folder / "photos" / f"{index}.jpg").write_bytes(data)
-    words = [sys.executable, "-m", "mobilenet_hub.cli.main", "embed", folder / "photos", "-o", folder / "features"]
-    subprocess.run(words, check=True, capture_output=True)
-    with running("--index", str(folder / "features"), "--teach", str(folder / "teach")) as started:
+    features = embedded(folder, {f"{index}.jpg": data for index, data in enumerate(photos(4))})
+    with running("--index", features, "--teach", str(folder / "teach")) as started:
         yield started
 
 

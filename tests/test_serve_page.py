@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from serving import CAT, photos, running
+from serving import CAT, embedded, photos, running
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -294,15 +294,8 @@ def test_a_token_is_asked_for_once(browser):
 
 
 def test_similar_photos_where_there_is_an_index(browser, tmp_path):
-    import subprocess
-    import sys
-
-    (tmp_path / "photos").mkdir()
-    for index, data in enumerate(photos(6)):
-        (tmp_path / "photos" / f"view {index}.jpg").write_bytes(data)
-    words = [sys.executable, "-m", "mobilenet_hub.cli.main", "embed", tmp_path / "photos", "-o", tmp_path / "features"]
-    subprocess.run(words, check=True, capture_output=True)
-    with running("--index", str(tmp_path / "features")) as server, opened(browser, server.url) as page:
+    features = embedded(tmp_path, {f"view {index}.jpg": data for index, data in enumerate(photos(6))})
+    with running("--index", features) as server, opened(browser, server.url) as page:
         hand_over(page, [("mine.jpg", photos(6)[3])])
         page.wait_for_selector("#photos .similar li")
         found = page.locator("#photos .similar li").all_inner_texts()

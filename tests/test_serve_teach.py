@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from serving import CAT, JPEG, form, photos, running
+from serving import CAT, JPEG, embedded, form, photos, running
 
 from mobilenet_hub.module import Module
 from mobilenet_hub.module_folder import read_module, write_module
@@ -240,15 +240,8 @@ def test_a_link_that_is_made_to_lead_elsewhere_is_a_new_module_of_the_same_name(
 
 def test_similar_photos(tmp_path):
     files = photos(6)
-    (tmp_path / "photos").mkdir()
-    for index, data in enumerate(files):
-        (tmp_path / "photos" / f"{index}.jpg").write_bytes(data)
-    subprocess.run(
-        [sys.executable, "-m", "mobilenet_hub.cli.main", "embed", tmp_path / "photos", "-o", tmp_path / "features"],
-        check=True,
-        capture_output=True,
-    )
-    with running("--index", str(tmp_path / "features")) as server:
+    features = embedded(tmp_path, {f"{index}.jpg": data for index, data in enumerate(files)})
+    with running("--index", features) as server:
         status, answer, _ = server.post("/similar?k=2", *form([("a", files[3]), ("b", files[5])]))
         assert status == 200
         assert [Path(row[0]["path"]).name for row in answer["matches"]] == ["3.jpg", "5.jpg"]

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from serving import CAT, photos, running
+from serving import CAT, form, photos, running
 
 from mobilenet_hub.images.load import load_image
 from mobilenet_hub.inference.classify import Classifier
@@ -172,13 +172,6 @@ def test_what_is_wrong_is_said(server, body, text):
 
 def test_what_takes_much_to_make_is_refused_before_it_is_made(server):
     """The server's most memory, through bombs that it grew by gigabytes with."""
-    from pathlib import Path
-
-    from serving import form
-
-    def most():
-        lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
     def binary(name, datatype, shape, data):
         size = {"binary_data_size": len(data)}
@@ -186,7 +179,7 @@ def test_what_takes_much_to_make_is_refused_before_it_is_made(server):
         text = json.dumps({"inputs": [entry]}).encode()
         return text + data, {"Inference-Header-Content-Length": str(len(text))}
 
-    before, infer = most(), "/v2/models/starter/infer"
+    before, infer = server.most_memory(), "/v2/models/starter/infer"
     texts = {
         "inputs": [{"name": "images", "datatype": "FP32", "shape": [1, 1, 1, 3], "data": ["x" * 10**6, *"y" * 9999]}]
     }
@@ -199,7 +192,7 @@ def test_what_takes_much_to_make_is_refused_before_it_is_made(server):
     kind = {"Content-Type": "multipart/form-data; boundary=aa"}
     assert server.post("/classify", fields + b"--aa--\r\n", kind)[0] == 413
     assert server.post("/classify", *form([("x", b"")] * 65))[0] == 413
-    assert most() < before + 300_000_000
+    assert server.most_memory() < before + 300_000_000
 
 
 def test_a_json_bomb_is_refused_before_it_is_parsed(server):
