@@ -80,11 +80,15 @@ def test_startup():
     assert "| mobilenet classify photo, second start |" in printed
 
 
+def precisions_here():
+    return ["f32", "int8", *(["bf16"] if settled_precision("bf16", "auto") == "bf16" else [])]
+
+
 def test_bulk():
     """One that cannot run is named and left out: ours must all be there, its peers where they are installed."""
     printed = run("benchmarks/bulk.py", "--photos", "examples", "--count", 4, "--turns", 1)
     rates = {line.split("|")[1].strip() for line in printed.splitlines() if line.startswith("| ")}
-    precisions = ["f32", "int8", *(["bf16"] if settled_precision("bf16", "auto") == "bf16" else [])]
+    precisions = precisions_here()
     wanted = {"ours, decoding alone"}
     wanted |= {f"ours, {precision}{part}" for precision in precisions for part in ("", " network alone")}
     peers = {
@@ -112,7 +116,7 @@ def test_serve():
 
 def test_inference():
     need("tensorflow", "torch")
-    precisions = ["f32", "int8", *(["bf16"] if settled_precision("bf16", "auto") == "bf16" else [])]
+    precisions = precisions_here()
     words = ("--rounds", 1, "--batch", 1, "--threads", 1, "--precision", *precisions, "--", "mobilenet_v1_025_32")
     printed = run("benchmarks/inference.py", *words)
     assert all(f"mobilenet_v1_025_32, batch 1, 1 threads, {precision}:" in printed for precision in precisions)
