@@ -16,7 +16,6 @@ from mobilenet_hub.host.files import is_file
 from mobilenet_hub.host.progress import OnProgress, Stage, silent
 from mobilenet_hub.host.stores import demand_local
 from mobilenet_hub.images.batches import decode_batches
-from mobilenet_hub.images.content import JPEG_START
 from mobilenet_hub.images.decode import decode_image, read_bytes
 from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.images.inputs import Item, items
@@ -33,6 +32,7 @@ KEEPS: tuple[Keep, ...] = get_args(Keep)
 _HASHED_SIZE = (64, 64)  # what pictures are decoded to where only their hashes are wanted
 _ALL_BUT_EQUAL = 0.999  # below it nobody looks whether two pictures are the same pixel for pixel
 _EQUAL_RESAVED = 0.97  # likewise where one alone is a JPEG: the network sees it at a reduced scale, a PNG of it whole
+_JPEG = b"\xff\xd8\xff"
 _LOOKED_FOR = 1000  # photos of an embedded collection, before each is looked for
 _QUERIES = 1024  # rows of one collection that are looked up in another at a time
 
@@ -299,7 +299,7 @@ def kind_of(reader: Callable[[str], Any], keep: str, copy: str, similarity: floa
         first, second = (_bytes(reader(path)) for path in (keep, copy))
         if first == second:
             return "same file"
-        if similarity < _ALL_BUT_EQUAL and first.startswith(JPEG_START) == second.startswith(JPEG_START):
+        if similarity < _ALL_BUT_EQUAL and first.startswith(_JPEG) == second.startswith(_JPEG):
             return "near"
         return "same pixels" if np.array_equal(decode_image(first), decode_image(second)) else "near"
     except (ImageError, InputError, OSError):
