@@ -188,7 +188,7 @@ async function dropped(event) {
   };
   try {
     for (const entry of entries) await walk(entry);
-  } catch (error) { say(`The folder cannot be read: ${error.message}`); }
+  } catch (error) { say(`The folder cannot be read: ${error.message}`, $("teach").hidden ? "status" : "teach-status"); }
   const isPhoto = (file) => server.suffixes.some((suffix) => file.name.toLowerCase().endsWith(suffix));
   return found.filter(isPhoto).sort((a, b) => a.name.localeCompare(b.name));
 }

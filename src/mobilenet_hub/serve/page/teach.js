@@ -61,7 +61,7 @@ function closeTeachCamera() {
 
 function classCard(name) {
   const input = element("input", { type: "file", accept: "image/*", multiple: true, hidden: true });
-  input.onchange = () => give(name, [...input.files]);
+  input.onchange = () => { give(name, [...input.files]); input.value = ""; };
   const choose = element("button", { type: "button", onclick: () => input.click() }, "Add photos");
   const camera = element("button", { type: "button" }, "Hold for the camera");
   camera.onpointerdown = () => hold(name);
