@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,12 @@ def need(relative: str) -> Path:
     if not path.exists():
         pytest.skip(f"needs the reference data {relative}, which is not beside this checkout")
     return path
+
+
+def copy_of_checkout(place: Path) -> Path:
+    """Copy this checkout without what was made in it: what is built there leaves nothing here."""
+    made = shutil.ignore_patterns(".git", "build", "dist", ".venv", "__pycache__", ".*_cache", "*.egg-info")
+    return shutil.copytree(Path(__file__).resolve().parents[1], place, ignore=made)
 
 
 def pytest_collection_modifyitems(items):

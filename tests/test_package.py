@@ -3,13 +3,13 @@
 import email
 import importlib.util
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import copy_of_checkout
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDS = ("build", "twine", "check_wheel_contents", "hatchling", "hatch_fancy_pypi_readme")
@@ -28,9 +28,8 @@ def built(tmp_path_factory):
     if missing := [name for name in NEEDS if importlib.util.find_spec(name) is None]:
         pytest.skip(f"needs {', '.join(missing)}, of the extra mobilenet-hub[dev]")
     place = tmp_path_factory.mktemp("package")
-    not_part = shutil.ignore_patterns(".git", "build", "dist", ".venv", "__pycache__", ".*_cache", "*.egg-info")
-    shutil.copytree(ROOT, place / "project", ignore=not_part)
-    words = [sys.executable, "-m", "build", "--no-isolation", "--outdir", place / "dist", place / "project"]
+    project = copy_of_checkout(place / "project")
+    words = [sys.executable, "-m", "build", "--no-isolation", "--outdir", place / "dist", project]
     subprocess.run(words, check=True, capture_output=True, timeout=300)
     return place / "dist"
 

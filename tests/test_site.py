@@ -3,13 +3,13 @@
 import importlib.util
 import json
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from conftest import copy_of_checkout
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDS = ("zensical", "mkdocstrings", "nbclient", "nbconvert", "ipykernel", "onnx", "onnxruntime")
@@ -28,10 +28,7 @@ def site(tmp_path_factory):
     """The built site of a copy of this checkout; with the notebooks' photos where they are at hand."""
     if missing := [name for name in NEEDS if importlib.util.find_spec(name) is None]:
         pytest.skip(f"needs {', '.join(missing)}, of the extra mobilenet-hub[docs]")
-    copy = tmp_path_factory.mktemp("copy") / "project"
-    shutil.copytree(
-        ROOT, copy, ignore=shutil.ignore_patterns(".git", "build", "dist", ".venv", "__pycache__", ".*_cache")
-    )
+    copy = copy_of_checkout(tmp_path_factory.mktemp("copy") / "project")
     done = subprocess.run(
         [sys.executable, "recipes/make_site.py"], cwd=copy, capture_output=True, text=True, timeout=900, check=False
     )
