@@ -3,15 +3,14 @@
 import os
 import re
 import shutil
-import sys
 import tarfile
 import zipfile
 from collections import Counter
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 from conftest import SHARED
+from draw_shapes import draw_folders
 from pages import RUN, Reader, StaleError, blocks, commands_in
 from reference_network import random_weights
 
@@ -51,7 +50,6 @@ HANDLE = re.compile(r"\b(mobilenet_v[12]_\d{3}_\d+/(?:feature_vector|classificat
 @pytest.fixture(scope="session")
 def desk(tmp_path_factory):
     """A folder with what the pages speak of: photos, archives of them, modules; and a mirror of published modules."""
-    sys.path.insert(0, str(ROOT / "recipes"))
     desk, mirror = tmp_path_factory.mktemp("desk"), tmp_path_factory.mktemp("mirror")
     photos, weights = SHARED / "datasets/ants_bees.zip", SHARED / "weights/slim_frozen/mobilenet_v1_0.25_224_frozen.tgz"
     if photos.exists() and weights.exists():
@@ -60,7 +58,7 @@ def desk(tmp_path_factory):
         for folder in (desk, mirror):
             shutil.copyfile(weights, folder / "mobilenet_v1_0.25_224.tgz")
     else:
-        import_module("draw_shapes").draw_folders(desk / "photos", 30)
+        draw_folders(desk / "photos", 30)
     for name in ("ants_bees", "training-photos"):
         shutil.copytree(desk / "photos", desk / name, copy_function=os.link)
     with tarfile.open(desk / "shards.tar", "w") as archive:

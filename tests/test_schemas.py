@@ -2,12 +2,11 @@
 
 import json
 import shutil
-import sys
-from importlib import import_module
 from pathlib import Path
 
 import jsonschema
 import pytest
+from draw_shapes import draw_folders
 
 from mobilenet_hub.cli.main import COMMANDS, main
 
@@ -43,9 +42,8 @@ def hold(name, value):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    sys.path.insert(0, str(ROOT / "recipes"))
     folder = tmp_path_factory.mktemp("machines")
-    import_module("draw_shapes").draw_folders(folder / "shapes", 30)
+    draw_folders(folder / "shapes", 30)
     shutil.copyfile(folder / "shapes/stars/001.jpg", folder / "shapes/stars/copy.jpg")
     return folder
 
