@@ -89,6 +89,17 @@ def test_nothing_heavy_comes_with_the_package_or_the_help():
     assert done.stderr.strip() == "[]"
 
 
+def test_a_local_run_brings_nothing_that_speaks_to_object_stores():
+    code = (
+        "import sys, mobilenet_hub.cli.bulk_run, mobilenet_hub.inference.classify, mobilenet_hub.bulk.manifest\n"
+        "print(*(f'mobilenet_hub.{name}' in sys.modules for name in sys.argv[1:]))"
+    )
+    names = ["host.object_path", "host.s3", "host.lease", "images.in_store", "images.ranges"]
+    done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"] * len(names)
+    assert all((PACKAGE / f"{name.replace('.', '/')}.py").exists() for name in names)
+
+
 def test_every_public_name_is_there():
     import mobilenet_hub.errors
 

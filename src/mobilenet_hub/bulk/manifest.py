@@ -11,12 +11,15 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.host.files import printable, replacing
 from mobilenet_hub.host.locks import LOCK_FILE
-from mobilenet_hub.host.object_path import ObjectPath, Place
+
+if TYPE_CHECKING:
+    from mobilenet_hub.host.object_path import Place
 
 FORMAT = 1
 MANIFEST_FILE, SKIPPED_FILE = "manifest.json", "skipped.csv"
@@ -98,13 +101,13 @@ class Manifest:
     tag: str | None = field(default=None, compare=False)  # of the object in a store that it was last read from
 
     @classmethod
-    def read(cls, file: Place) -> "Manifest":
+    def read(cls, file: "Place") -> "Manifest":
         """Read it back.
 
         Raises:
             InputError: it is damaged, or none of this program.
         """
-        tag = file.tag() if isinstance(file, ObjectPath) else None
+        tag = None if isinstance(file, Path) else file.tag()
         content = file.read_bytes()
         try:
             data = json.loads(content)
@@ -122,7 +125,7 @@ class Manifest:
         """Return a count of all finished shards: "inputs", "rows" or "skipped"."""
         return sum(shard[name] for shard in self.shards)
 
-    def write(self, file: Place) -> None:
+    def write(self, file: "Place") -> None:
         """Write it, whole or not at all; in a store only over what this process has read or written there itself."""
         data: dict[str, Any] = {
             "format": FORMAT,
@@ -134,7 +137,7 @@ class Manifest:
         if self.inputs is not None:
             data |= {"keys_sha256": self.keys_sha256, "inputs": self.inputs}
         content = json.dumps(data, indent=1, ensure_ascii=False).encode()
-        if isinstance(file, ObjectPath):
+        if not isinstance(file, Path):
             self.tag = file.write_if(content, self.tag)
             return
         with replacing(file) as stream:
@@ -171,14 +174,13 @@ def as_text(settings: Mapping[str, Any]) -> dict[str, str]:
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}
 
 
-def refuse_other_settings(output: Place, made_with: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+def refuse_other_settings(output: "Place", made_with: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     """Refuse to mix rows made with different settings.
 
     Raises:
         InputError: they differ; names each setting that does.
 
     Example:
-        >>> from pathlib import Path
         >>> refuse_other_settings(Path("out"), {"fit": "pad"}, {"fit": "pad"})
     """
     names = [name for name in {**made_with, **asked} if made_with.get(name) != asked.get(name)]

@@ -29,7 +29,7 @@ from mobilenet_hub.bulk.single_file import assemble, check_places, is_single_fil
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.host.files import exists, is_folder, replacing, sha256_of
 from mobilenet_hub.host.locks import LOCK_FILE, claimed, is_locked
-from mobilenet_hub.host.object_path import ObjectPath, Place, place_of
+from mobilenet_hub.host.object_path import Place, make_folder, place_of
 from mobilenet_hub.host.progress import OnProgress, Stage, silent
 
 _STAGE = Stage("merge", "shard")
@@ -135,8 +135,7 @@ def _gather(sources: Sequence[Place], folder: Place) -> None:
         if not any(part.folder == source for part in parts):
             raise InputError(f"{source} holds no part of a run")
     _check_parts(parts)
-    if not isinstance(folder, ObjectPath):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     strange = [entry for entry in folder.iterdir() if not (entry.name.startswith(".") or _is_ours(entry.name))]
     if strange:
         raise InputError(f"{folder} holds something else ({strange[0].name}); choose a new folder")

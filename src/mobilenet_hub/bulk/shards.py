@@ -32,9 +32,9 @@ from mobilenet_hub.bulk.skipped_list import SkippedList
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.host.files import PARTIAL, replacing, sha256_of
 from mobilenet_hub.host.locks import LOCK_FILE, claimed
-from mobilenet_hub.host.object_path import ObjectPath, Place
+from mobilenet_hub.host.object_path import ObjectPath, Place, make_folder
 from mobilenet_hub.host.ownership import note_kept
-from mobilenet_hub.host.stores import StoreError, demand_local
+from mobilenet_hub.host.stores import StoreError
 from mobilenet_hub.images.skipped import Skipped
 
 if TYPE_CHECKING:
@@ -96,9 +96,7 @@ class Shards:
         self._skipped = SkippedList(self.skipped_file)
         self._open = ExitStack()
         with _explained(folder):
-            if not isinstance(folder, ObjectPath):
-                demand_local(folder, "what is written")
-                folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             self._open.enter_context(claimed(folder / part.name(LOCK_FILE), folder))
         try:
             with _explained(folder):

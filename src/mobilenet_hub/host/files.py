@@ -9,11 +9,13 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from mobilenet_hub.host.locks import is_still_there, try_lock
-from mobilenet_hub.host.object_path import ObjectPath, Place, replacing_object
 from mobilenet_hub.host.stores import demand_local
+
+if TYPE_CHECKING:
+    from mobilenet_hub.host.object_path import ObjectPath, Place
 
 FILE_ADDRESS = "file://"  # begins an address of a file of this machine
 PARTIAL = ".partial"  # ends the name of what is not finished
@@ -21,24 +23,24 @@ _NAME_LENGTH = 50  # of a path's name, that a partial's name repeats
 _LOCK, _NEW, _OLD = "lock", "new", "old"  # in the folder of a folder that is being made
 
 
-def is_file(path: str | os.PathLike[str] | ObjectPath) -> bool:
+def is_file(path: "str | os.PathLike[str] | ObjectPath") -> bool:
     """Tell whether a file is there; False also where one may not look, or the name is too long to be one's.
 
     Example:
         >>> is_file("x" * 300)
         False
     """
-    return path.is_file() if isinstance(path, ObjectPath) else _holds(Path.is_file, path)
+    return _holds(Path.is_file, path) if isinstance(path, str | os.PathLike) else path.is_file()
 
 
-def is_folder(path: str | os.PathLike[str] | ObjectPath) -> bool:
+def is_folder(path: "str | os.PathLike[str] | ObjectPath") -> bool:
     """Tell whether a folder is there, or objects below a place in a store; False as for `is_file`.
 
     Example:
         >>> is_folder(Path())
         True
     """
-    return path.is_dir() if isinstance(path, ObjectPath) else _holds(Path.is_dir, path)
+    return _holds(Path.is_dir, path) if isinstance(path, str | os.PathLike) else path.is_dir()
 
 
 def local_path(name: str | os.PathLike[str]) -> Path:
@@ -73,14 +75,14 @@ def first_bytes(path: str | os.PathLike[str], count: int) -> bytes | None:
         return None
 
 
-def exists(path: str | os.PathLike[str] | ObjectPath) -> bool:
+def exists(path: "str | os.PathLike[str] | ObjectPath") -> bool:
     """Tell whether anything is there; False as for `is_file`.
 
     Example:
         >>> exists("x" * 300)
         False
     """
-    return path.exists() if isinstance(path, ObjectPath) else _holds(Path.exists, path)
+    return _holds(Path.exists, path) if isinstance(path, str | os.PathLike) else path.exists()
 
 
 def is_special(path: str | os.PathLike[str]) -> bool:
@@ -110,7 +112,7 @@ def printable(key: str) -> str:
     return os.fsencode(key).decode("utf-8", "backslashreplace")
 
 
-def sha256_of(file: Place) -> str:
+def sha256_of(file: "Place") -> str:
     """Return the SHA-256 of a file's bytes.
 
     Raises:
@@ -146,7 +148,7 @@ def flush(path: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Place) -> Iterator[BinaryIO]:
+def replacing(path: "Place") -> Iterator[BinaryIO]:
     """Give a file to write that takes a path's place when all is well: an error or a crash leaves what was there.
 
     It is written beside its place under a name that no other writer has, flushed to the disk, then renamed. What a
@@ -163,7 +165,9 @@ def replacing(path: Place) -> Iterator[BinaryIO]:
         >>> path.read_bytes(), len(list(path.parent.iterdir()))
         (b'path,label', 1)
     """
-    if isinstance(path, ObjectPath):
+    if not isinstance(path, Path):
+        from mobilenet_hub.host.object_path import replacing_object
+
         with replacing_object(path) as file:
             yield file
         return

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from mobilenet_hub.errors import OutputError
-from mobilenet_hub.host.object_path import ObjectPath
+from mobilenet_hub.host.object_path import ObjectPath, Place
 from mobilenet_hub.host.s3 import ChangedError
 from mobilenet_hub.host.stores import NoSuchObjectError, StoreError
 
@@ -26,7 +26,7 @@ _held: set[ObjectPath] = set()  # by this process
 
 
 @contextmanager
-def leased(lock: ObjectPath, place: ObjectPath) -> Iterator[None]:
+def leased(lock: ObjectPath, place: Place) -> Iterator[None]:
     """Hold the lease of a place for a `with` block; a second holder is refused within some seconds.
 
     Args:
@@ -56,7 +56,7 @@ def leased(lock: ObjectPath, place: ObjectPath) -> Iterator[None]:
                 lock.unlink(missing_ok=True)
 
 
-def _take(lock: ObjectPath, place: ObjectPath, token: str) -> str | None:
+def _take(lock: ObjectPath, place: Place, token: str) -> str | None:
     tag, owner = _looked_at(lock)
     if owner is not None:
         raise OutputError(f"{owner} is writing {place}; wait for it, or choose another output")

@@ -14,11 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mobilenet_hub.errors import DownloadError, OutputError
-from mobilenet_hub.host.lease import is_leased, leased
-from mobilenet_hub.host.object_path import ObjectPath
 from mobilenet_hub.host.stores import demand_local
+
+if TYPE_CHECKING:
+    from mobilenet_hub.host.object_path import Place
 
 LIMIT_S = 900.0
 LOCK_FILE = ".lock"  # in a folder that one process at a time writes
@@ -83,7 +85,7 @@ def locked(path: Path, limit_s: float = LIMIT_S, done: Callable[[], bool] | None
 
 
 @contextmanager
-def claimed(lock: Path | ObjectPath, place: Path | ObjectPath) -> Iterator[None]:
+def claimed(lock: "Place", place: "Place") -> Iterator[None]:
     """Hold a place that one process at a time writes, for a `with` block; a second one is refused at once.
 
     A file system without locks is written without one: there is no other way to write there. An object store has
@@ -104,8 +106,9 @@ def claimed(lock: Path | ObjectPath, place: Path | ObjectPath) -> Iterator[None]
         ...     (folder / LOCK_FILE).exists()
         True
     """
-    if isinstance(lock, ObjectPath):
-        assert isinstance(place, ObjectPath)
+    if not isinstance(lock, Path):
+        from mobilenet_hub.host.lease import leased
+
         with leased(lock, place):
             yield
         return
@@ -132,7 +135,7 @@ def _refuse_foreign(lock: Path) -> None:
             raise OutputError(f"{lock} is no lock of this program; move it away, or choose another output")
 
 
-def is_locked(path: Path | ObjectPath) -> bool:
+def is_locked(path: "Place") -> bool:
     """Tell whether a live process holds the lock of a file.
 
     Example:
@@ -140,7 +143,9 @@ def is_locked(path: Path | ObjectPath) -> bool:
         >>> is_locked(Path(tempfile.mkdtemp()) / "module.lock")
         False
     """
-    if isinstance(path, ObjectPath):
+    if not isinstance(path, Path):
+        from mobilenet_hub.host.lease import is_leased
+
         return is_leased(path)
     try:
         descriptor = os.open(path, os.O_RDWR)

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from mobilenet_hub.host import s3
-from mobilenet_hub.host.stores import CUT_OFF, Address, NoSuchObjectError, explained, is_address, reading
+from mobilenet_hub.host.stores import CUT_OFF, Address, NoSuchObjectError, demand_local, explained, is_address, reading
 
 
 class ObjectPath:
@@ -270,3 +270,18 @@ def place_of(name: str | os.PathLike[str] | ObjectPath) -> Place:
         (PosixPath('features'), ObjectPath('s3://bucket/features'))
     """
     return object_path(name) or Path(name)  # pyright: ignore[reportArgumentType]
+
+
+def make_folder(place: Place) -> None:
+    """Make a folder and those above it, where they are missing; a store has none, and needs none.
+
+    Raises:
+        InputError: an address that `Path` has made a path of.
+        OSError: it cannot be made.
+
+    Example:
+        >>> make_folder(Path())
+    """
+    if isinstance(place, Path):
+        demand_local(place, "what is written")
+        place.mkdir(parents=True, exist_ok=True)

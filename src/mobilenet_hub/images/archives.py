@@ -17,12 +17,13 @@ from mobilenet_hub.images.content import HEAD_BYTES as PICTURE_BYTES
 from mobilenet_hub.images.content import is_picture
 from mobilenet_hub.images.limits import MAX_FILE_BYTES, TOO_LARGE
 from mobilenet_hub.images.names import is_in_system_folder, is_picture_name, suffix_of
-from mobilenet_hub.images.ranges import Ranges
 from mobilenet_hub.images.skipped import refuse
 
 if TYPE_CHECKING:
     from tarfile import TarFile, TarInfo
     from zipfile import ZipFile, ZipInfo
+
+    from mobilenet_hub.images.ranges import Ranges
 
 Member = tuple[str, Callable[[], bytes], int]  # archive/member; gives its bytes; how many of them are held already
 
@@ -101,11 +102,17 @@ class _OpenFile:
             os.close(self.descriptor)
 
 
+def _ranges_of(path: str) -> "Ranges":
+    from mobilenet_hub.images.ranges import Ranges
+
+    return Ranges(Address.parse(path))
+
+
 class _OpenObject(_OpenFile):
     """The same in a store: what is wanted of it comes in large pieces, the next of them ahead."""
 
     def __init__(self, path: str):
-        self.ranges = Ranges(Address.parse(path))
+        self.ranges = _ranges_of(path)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes of the object."""
@@ -201,8 +208,7 @@ def zip_members(path: str, wanted: Callable[[int], bool], passed_over: Counter[s
     from zipfile import ZipFile
 
     try:
-        there = Ranges(Address.parse(path)) if is_address(path) else None
-        archive = ZipFile(there or path)
+        archive = ZipFile(_ranges_of(path) if is_address(path) else path)
     except StoreError:
         raise
     except Exception as error:  # as with tarfile
