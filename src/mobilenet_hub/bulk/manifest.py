@@ -19,6 +19,8 @@ from mobilenet_hub.host.files import printable, replacing
 from mobilenet_hub.host.locks import LOCK_FILE
 
 if TYPE_CHECKING:
+    from pyarrow import Schema
+
     from mobilenet_hub.host.object_path import Place
 
 FORMAT = 1
@@ -164,6 +166,12 @@ def as_metadata(settings: Mapping[str, Any]) -> dict[str, str]:
     return {f"{METADATA_PREFIX}{name}": value for name, value in as_text(settings).items()}
 
 
+def settings_in(schema: "Schema") -> dict[str, str]:
+    """Return the settings that a schema's metadata holds, as text."""
+    metadata, prefix = schema.metadata or {}, METADATA_PREFIX.encode()
+    return {key[len(prefix) :].decode(): value.decode() for key, value in metadata.items() if key.startswith(prefix)}
+
+
 def as_text(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return settings with each value as text, JSON where it is none.
 
@@ -205,3 +213,13 @@ def csv_lines(rows: Iterable[Sequence[str]]) -> bytes:
     for row in rows:
         (quoting if any("\r" in cell for cell in row) else plain).writerow([printable(cell) for cell in row])
     return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def read_skipped(file: Path) -> list[tuple[str, str]]:
+    """Return the (path, reason) of a list of what was skipped.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with file.open(encoding="utf-8", newline="") as stream:
+        return [(row[0], row[1]) for row in list(csv.reader(stream))[1:]]

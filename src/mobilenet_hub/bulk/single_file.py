@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobilenet_hub.bulk.manifest import MANIFEST_FILE, METADATA_PREFIX, SKIPPED_FILE, as_metadata
+from mobilenet_hub.bulk.manifest import MANIFEST_FILE, METADATA_PREFIX, SKIPPED_FILE, as_metadata, settings_in
 from mobilenet_hub.bulk.rows import LABEL_COLUMNS, Rows
 from mobilenet_hub.bulk.shard_file import open_parquet, schema_of
 from mobilenet_hub.bulk.shards import Shards, is_written_here, remove_folder
@@ -79,12 +79,7 @@ def settings_of(output: Place) -> dict[str, str]:
         OSError, pyarrow.ArrowException: it cannot be read.
     """
     described = output if output.suffix.lower() == ".parquet" else index_of(output)
-    metadata = schema_of(described).metadata or {}
-    return {
-        key.decode().removeprefix(METADATA_PREFIX): value.decode()
-        for key, value in metadata.items()
-        if key.startswith(METADATA_PREFIX.encode())
-    }
+    return settings_in(schema_of(described))
 
 
 def totals_of(output: Place) -> tuple[int, int]:

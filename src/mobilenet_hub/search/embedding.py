@@ -1,6 +1,5 @@
 """Photos to features, with what else is seen of each picture in passing: its hash, its light, its sharpness."""
 
-import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobilenet_hub.bulk.manifest import SKIPPED_FILE
+from mobilenet_hub.bulk.manifest import SKIPPED_FILE, read_skipped
 from mobilenet_hub.host.progress import OnProgress, Stage
 from mobilenet_hub.search.features import Features
 from mobilenet_hub.search.hashes import hashes_of
@@ -55,8 +54,7 @@ def embed_photos(
 
     rows = _rows(embedder.num_features)
     done = write(inputs, folder, embedder.engine, rows, about, preprocessing=embedder.preprocessing, on_progress=report)
-    with (folder / SKIPPED_FILE).open(encoding="utf-8", newline="") as stream:
-        return tuple((row["path"], row["reason"]) for row in csv.DictReader(stream)), done.passed_over
+    return tuple(read_skipped(folder / SKIPPED_FILE)), done.passed_over
 
 
 def hash_columns(features: Features) -> np.ndarray | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mobilenet_hub.bulk.manifest import MANIFEST_FILE, METADATA_PREFIX, Manifest
+from mobilenet_hub.bulk.manifest import MANIFEST_FILE, Manifest, settings_in
 from mobilenet_hub.bulk.single_file import index_of
 from mobilenet_hub.errors import CorruptFileError, InputError
 from mobilenet_hub.host.files import is_file, is_folder
@@ -171,7 +171,7 @@ class Features:
             if rows is not None and found != rows:
                 raise InputError(f"{path} has {found} rows where the manifest says {rows}; embed again")
             if not shards:
-                self.dtype, self.num_features, self.made_with = dtype, length, _settings(schema)
+                self.dtype, self.num_features, self.made_with = dtype, length, settings_in(schema)
             elif (dtype, length) != (self.dtype, self.num_features):
                 first = f"{shards[0].file.name} {self.num_features} of {self.dtype}"
                 raise InputError(f"{path} has {length} features of {dtype}, {first}; embed again")
@@ -262,12 +262,6 @@ def _decoded(file: Path, rows: np.ndarray, num_features: int) -> np.ndarray:
             mine = owner == group
             parts[mine] = values[rows[mine] - (ends[group] - sizes[group])]
     return parts
-
-
-def _settings(schema: Any) -> dict[str, str]:
-    metadata = schema.metadata or {}
-    prefix = METADATA_PREFIX.encode()
-    return {k[len(prefix) :].decode(): v.decode() for k, v in metadata.items() if k.startswith(prefix)}
 
 
 def _empty(names: Sequence[str]) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mobilenet_hub.bulk.manifest import MANIFEST_FILE, SKIPPED_FILE, Manifest
+from mobilenet_hub.bulk.manifest import MANIFEST_FILE, SKIPPED_FILE, Manifest, as_text, read_skipped
 from mobilenet_hub.bulk.single_file import index_of, settings_of, skipped_of
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.evaluation.dataset import Example
@@ -50,7 +50,8 @@ def read_features(
     for keys, rows in _rows(files):
         for index, digest in ((i, digest) for i, key in enumerate(keys) for digest in names.digests(key)):
             vectors[digest] = rows[index : index + 1].astype(np.float32)
-    bad = {digest: reason for name, reason in _skipped(skipped_file) for digest in names.digests(name)}
+    skipped = read_skipped(skipped_file) if is_file(skipped_file) else []
+    bad = {digest: reason for name, reason in skipped for digest in names.digests(name)}
     missing = [e for e in examples if e.digest not in vectors and e.digest not in bad]
     if missing:
         named = ", ".join(str(e.path) for e in missing[:_NAMED])
@@ -101,8 +102,7 @@ def _described(path: Path) -> tuple[dict[str, str], list[Path], Path]:
                 "merge` where it was computed in parts"
             )
         files = [path / shard["file"] for shard in manifest.shards]
-        settings = {k: v if isinstance(v, str) else json.dumps(v) for k, v in manifest.settings.items()}
-        return settings, files, path / SKIPPED_FILE
+        return as_text(manifest.settings), files, path / SKIPPED_FILE
     try:
         return settings_of(path), [path], skipped_of(path)  # type: ignore[return-value]
     except (OSError, ArrowException, ValueError):
@@ -130,11 +130,3 @@ def _rows(files: Sequence[Path]) -> Iterator[tuple[list[str], np.ndarray]]:
 def _vectors(batch: "RecordBatch") -> np.ndarray:
     column = batch.column("features")
     return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
-
-
-def _skipped(file: Path) -> Iterator[tuple[str, str]]:
-    import csv
-
-    if is_file(file):
-        with file.open(encoding="utf-8", newline="") as stream:
-            yield from ((row[0], row[1]) for row in list(csv.reader(stream))[1:])
