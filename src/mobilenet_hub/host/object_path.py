@@ -13,10 +13,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mobilenet_hub.host import s3
-from mobilenet_hub.host.stores import CUT_OFF, Address, NoSuchObjectError, demand_local, explained, is_address, reading
+from mobilenet_hub.host.stores import Address, NoSuchObjectError, complete, demand_local, explained, is_address, reading
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileType
 
 
 class ObjectPath:
@@ -78,22 +81,22 @@ class ObjectPath:
         return self.with_name(str(PurePosixPath(self.name).with_suffix(suffix)))
 
     def is_file(self) -> bool:
-        """Tell whether there is an object."""
-        return self._info() is not None
+        """Tell whether there is an object, and not only some below it."""
+        from pyarrow.fs import FileType
+
+        return self._type() == FileType.File
 
     def is_dir(self) -> bool:
         """Tell whether there are objects below it."""
         from pyarrow.fs import FileType
 
-        with explained(self.address):
-            return self.address.filesystem().get_file_info(self.address.path).type == FileType.Directory
+        return self._type() == FileType.Directory
 
     def exists(self) -> bool:
         """Tell whether there is an object, or some below it."""
         from pyarrow.fs import FileType
 
-        with explained(self.address):
-            return self.address.filesystem().get_file_info(self.address.path).type != FileType.NotFound
+        return self._type() != FileType.NotFound
 
     def iterdir(self) -> Iterator["ObjectPath"]:
         """Yield what lies directly below it; nothing where there is nothing.
@@ -127,10 +130,7 @@ class ObjectPath:
 
         def read() -> bytes:
             with self.address.filesystem().open_input_file(self.address.path) as stream:
-                data = stream.read()
-                if len(data) < stream.size():
-                    raise OSError(CUT_OFF)
-                return data
+                return complete(stream.read(), stream.size())
 
         return reading(self.address, read)
 
@@ -215,12 +215,9 @@ class ObjectPath:
             self.write(file)
         return hashlib.sha256(data).hexdigest()
 
-    def _info(self) -> Any:
-        from pyarrow.fs import FileType
-
+    def _type(self) -> "FileType":
         with explained(self.address):
-            info = self.address.filesystem().get_file_info(self.address.path)
-        return info if info.type == FileType.File else None
+            return self.address.filesystem().get_file_info(self.address.path).type
 
 
 @contextmanager

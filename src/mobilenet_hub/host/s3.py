@@ -18,6 +18,7 @@ from mobilenet_hub.host.stores import (
     StoreError,
     attempts,
     endpoint,
+    explained,
     is_anonymous,
     refusal,
     region,
@@ -127,19 +128,16 @@ def _opened(bucket: str, server: str, process: int) -> Any:
 def _explained(address: Address) -> Iterator[None]:
     from botocore.exceptions import BotoCoreError, ClientError
 
-    try:
-        yield
-    except ClientError as error:
-        code = error.response["Error"].get("Code", "")
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
-        name = {"NoSuchBucket": "NO_SUCH_BUCKET", "NoSuchKey": "NO_SUCH_KEY"}.get(code, code)
-        name = "ACCESS_DENIED" if code in _DENIED else name
-        said = f"AWS Error {name} (HTTP status {status}) during {error.operation_name} operation: {error}"
-        raise refusal(address, said) from error
-    except BotoCoreError as error:
-        name = "ACCESS_DENIED" if "redential" in str(error) else "NETWORK_CONNECTION"
-        raise refusal(address, f"AWS Error {name} during a request operation: {error}") from error
-    except OSError as error:
-        if isinstance(error, StoreError):
-            raise
-        raise refusal(address, str(error), error) from error
+    with explained(address):
+        try:
+            yield
+        except ClientError as error:
+            code = error.response["Error"].get("Code", "")
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
+            name = {"NoSuchBucket": "NO_SUCH_BUCKET", "NoSuchKey": "NO_SUCH_KEY"}.get(code, code)
+            name = "ACCESS_DENIED" if code in _DENIED else name
+            said = f"AWS Error {name} (HTTP status {status}) during {error.operation_name} operation: {error}"
+            raise refusal(address, said) from error
+        except BotoCoreError as error:
+            name = "ACCESS_DENIED" if "redential" in str(error) else "NETWORK_CONNECTION"
+            raise refusal(address, f"AWS Error {name} during a request operation: {error}") from error

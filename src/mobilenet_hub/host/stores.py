@@ -33,7 +33,7 @@ _SERVERS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_E
 _ANONYMOUS = {"s3": "AWS_NO_SIGN_REQUEST", "gs": "GS_NO_SIGN_REQUEST"}
 _YES = frozenset(["1", "true", "yes", "on"])
 
-CUT_OFF = "AWS Error NETWORK_CONNECTION during GetObject operation: the answer was cut off"
+_CUT_OFF = "AWS Error NETWORK_CONNECTION during GetObject operation: the answer was cut off"
 _AGAIN = re.compile(r"flush response stream|the answer was cut off")
 _FIRST_PAUSE_S = 0.1
 
@@ -222,7 +222,7 @@ def reading(address: Address, read: Callable[[], Read]) -> Read:
     """Return what a reading of an object gives; what pyarrow itself does not try again is tried again here.
 
     Its client gives up where the text of an error is longer than the bytes that were asked for, and may take an answer
-    that was cut off for the whole one, which `CUT_OFF` reports.
+    that was cut off for the whole one, which `complete` reports.
 
     Raises:
         NoSuchObjectError: it is not there.
@@ -239,6 +239,17 @@ def reading(address: Address, read: Callable[[], Read]) -> Read:
         time.sleep(pause_s * random.uniform(0.5, 1.0))
         pause_s *= 2
     raise AssertionError("the last try returns or raises")
+
+
+def complete(data: bytes, size: int) -> bytes:
+    """Return what was read where it is all that was asked for: what is cut off `reading` asks for again.
+
+    Raises:
+        OSError: it is shorter.
+    """
+    if len(data) < size:
+        raise OSError(_CUT_OFF)
+    return data
 
 
 def _is_denied(text: str) -> bool:

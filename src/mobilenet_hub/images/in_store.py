@@ -12,7 +12,8 @@ from functools import cache, partial
 
 from mobilenet_hub.errors import ImageError
 from mobilenet_hub.host import s3
-from mobilenet_hub.host.stores import CUT_OFF, Address, NoSuchObjectError, StoreError, explained, reading
+from mobilenet_hub.host.object_path import ObjectPath
+from mobilenet_hub.host.stores import Address, NoSuchObjectError, StoreError, complete, explained, reading
 from mobilenet_hub.images.ahead import ahead
 from mobilenet_hub.images.content import HEAD_BYTES, is_picture
 from mobilenet_hub.images.limits import MAX_FILE_BYTES, TOO_LARGE
@@ -49,15 +50,11 @@ def demand_bucket(scheme: str, bucket: str) -> None:
     Raises:
         StoreError: there is none.
     """
-    from pyarrow.fs import FileType
-
-    address = Address(scheme, bucket, "")
     try:
-        with explained(address):
-            found = address.filesystem().get_file_info(bucket).type
+        found = ObjectPath(Address(scheme, bucket, "")).exists()
     except StoreError:
         return  # one may read objects without being allowed to look at the bucket
-    if found == FileType.NotFound:
+    if not found:
         raise StoreError(f"there is no bucket {bucket}; is its name right, and the server's?")
 
 
@@ -78,31 +75,26 @@ def _whole(address: Address) -> bytes:
         size = stream.size()
         if size > MAX_FILE_BYTES:
             raise ImageError(TOO_LARGE)
-        return _all_of(stream.read(), size)
+        return complete(stream.read(), size)
 
 
 def _start(address: Address, count: int) -> bytes:
     with address.filesystem().open_input_file(address.path) as stream:
         size = min(count, stream.size())
-        return _all_of(stream.read_at(size, 0), size)
+        return complete(stream.read_at(size, 0), size)
 
 
-def _all_of(data: bytes, size: int) -> bytes:
-    if len(data) < size:
-        raise OSError(CUT_OFF)
-    return data
-
-
-def is_object(address: Address) -> bool:
-    """Tell whether there is an object, and not only some below it.
+def names_one(argument: str) -> bool:
+    """Tell whether an address is one object's, whatever it is; the store is asked where the name does not tell.
 
     Raises:
+        InputError: it names no bucket.
         StoreError: the store cannot be read, or has no such bucket.
     """
-    from pyarrow.fs import FileType
-
-    with explained(address):
-        return bool(address.key) and address.filesystem().get_file_info(address.path).type == FileType.File
+    address = Address.parse(argument)
+    if argument.endswith("/") or not address.key:
+        return False
+    return (is_picture_name(address.key) and not has_magic(address)) or ObjectPath(address).is_file()
 
 
 def has_magic(address: Address) -> bool:
@@ -135,13 +127,11 @@ def matching(pattern: Address, passed_over: Counter[str] | None = None) -> Itera
     """
     matches = _matcher(pattern.key)
     literal = _MAGIC.split(pattern.key, maxsplit=1)[0]
-    listed = ((key, size, matches(key)) for key, size in _names(pattern, literal) if not key.endswith("/"))
-    named = ((key, size) for key, size, how in listed if how)
-    for is_itself, key, size in ((matches(key) == "itself", key, size) for key, size in named):
-        there = Address(pattern.scheme, pattern.bucket, key)
-        if is_itself:
-            yield there, size, True
-        else:
+    for key, size in _names(pattern, literal):
+        how = "" if key.endswith("/") else matches(key)
+        if how == "itself":
+            yield Address(pattern.scheme, pattern.bucket, key), size, True
+        elif how:
             yield from ((at, n, False) for at, n in _pictures(pattern, [(key, size)], passed_over))
 
 

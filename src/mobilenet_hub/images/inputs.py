@@ -274,10 +274,7 @@ def _in_store(argument: str, wanted: Wanted, passed_over: Counter[str]) -> Itera
     from mobilenet_hub.images import in_store
 
     address = Address.parse(argument)
-    is_one = not argument.endswith("/") and (
-        (is_picture_name(address.key) and not in_store.has_magic(address)) or in_store.is_object(address)
-    )
-    if is_one:
+    if in_store.names_one(argument):
         yield from _object(address, 0, wanted, passed_over)
     elif in_store.has_magic(address):
         yielded = 0

@@ -9,7 +9,6 @@ from mobilenet_hub.host.files import exists, is_folder, replacing
 from mobilenet_hub.host.object_path import Place, place_of
 from mobilenet_hub.host.stores import Address, is_address
 from mobilenet_hub.images import in_store, inputs
-from mobilenet_hub.images.names import is_picture_name
 
 
 class Listed:
@@ -65,17 +64,16 @@ def _names(arguments: Iterable[str]) -> Iterator[str]:
         elif is_folder(argument):
             yield from (item.key for item in inputs.items([argument]))
         elif has_magic(argument) and not exists(argument):
-            yield from _names(inputs.matches(argument)) if inputs.matches(argument) else [argument]
+            yield from _names(found) if (found := inputs.matches(argument)) else [argument]
         else:
             yield argument
 
 
 def _stored(argument: str) -> Iterator[str]:
     address = Address.parse(argument)
-    is_pattern = in_store.has_magic(address)
-    if not argument.endswith("/") and ((is_picture_name(argument) and not is_pattern) or in_store.is_object(address)):
+    if in_store.names_one(argument):
         yield argument
-    elif is_pattern:
+    elif in_store.has_magic(address):
         yield from (str(there) for there, _, _ in in_store.matching(address))
     else:
         yield from (str(there) for there, _ in in_store.below(address))

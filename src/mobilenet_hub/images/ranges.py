@@ -5,7 +5,7 @@ from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 
-from mobilenet_hub.host.stores import CUT_OFF, Address, explained, reading
+from mobilenet_hub.host.stores import Address, complete, explained, reading
 
 _BLOCK = 1 << 22  # bytes of one request; at 20 ms a request 200 MB/s for each that is under way
 _AHEAD = 4
@@ -68,10 +68,7 @@ class Ranges(io.RawIOBase):
         length = min(_BLOCK, self._size - number * _BLOCK)
 
         def read() -> bytes:
-            data = self._file.read_at(length, number * _BLOCK)
-            if len(data) < length:
-                raise OSError(CUT_OFF)
-            return data
+            return complete(self._file.read_at(length, number * _BLOCK), length)
 
         return reading(self._address, read)
 
