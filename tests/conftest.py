@@ -76,6 +76,13 @@ def old_hub_models(tmp_path_factory):
     return made
 
 
+@pytest.fixture(params=["with botocore", "without"])
+def either(request, monkeypatch):
+    """Run a test of object stores with the client that `host/s3.py` prefers, and with pyarrow alone."""
+    if request.param == "without":
+        monkeypatch.setitem(sys.modules, "botocore", None)
+
+
 @pytest.fixture(autouse=True)
 def isolated_home(tmp_path_factory, monkeypatch):
     """Keep every test away from the caches of the person who runs it, and offline."""

@@ -17,6 +17,7 @@ CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_REGION": "us-east-1",
 }  # fmt: skip
+FAULTS = [500, 503, "lost", "after", "cut"]  # of `Faulty`, each of which is tried again
 
 
 @contextmanager
@@ -46,6 +47,29 @@ def moto(**environment):
     """Run moto's S3 until the end of the block; gives its address."""
     port = closed_port()
     return process(["-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port, **environment)
+
+
+def client_of(url, bucket):
+    """Return boto3's client of a store, which has this bucket."""
+    import boto3
+
+    access = {"region_name": "us-east-1", "aws_access_key_id": "k", "aws_secret_access_key": "s"}
+    client = boto3.client("s3", endpoint_url=url, **access)
+    client.create_bucket(Bucket=bucket)
+    return client
+
+
+@contextmanager
+def before(store, monkeypatch, attempts):
+    """Put a proxy before a store, which all of this process then speak to."""
+    faulty = Faulty(store)
+    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": faulty.url, "AWS_MAX_ATTEMPTS": str(attempts)}.items():
+        monkeypatch.setenv(name, value)
+    try:
+        yield faulty
+    finally:
+        faulty.shutdown()
+        faulty.server_close()
 
 
 class Faulty(ThreadingHTTPServer):

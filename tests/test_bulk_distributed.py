@@ -8,13 +8,12 @@ import sys
 import time
 
 import pytest
-from object_store import CREDENTIALS, moto
+from object_store import CREDENTIALS, client_of, moto
 from small_photos import make_work
 
 pytest.importorskip("ray", reason="needs Ray: the extra mobilenet-hub[ray]")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
-KEYS = {"aws_access_key_id": "k", "aws_secret_access_key": "s"}
 COUNT = 61
 BAD = {"007.jpg": b"", "040.jpg": b"no picture"}
 ROUNDS = int(os.environ.get("MOBILENET_HUB_TEST_ROUNDS", "2"))  # of killing; more by hand
@@ -90,10 +89,9 @@ def test_three_workers_and_one(work, cluster):
 
 
 def test_photos_and_output_in_a_bucket(work, cluster):
-    boto3 = pytest.importorskip("boto3", reason="needs moto's server: pip install 'mobilenet-hub[interop]'")
+    pytest.importorskip("boto3", reason="needs moto's server: pip install 'mobilenet-hub[interop]'")
     with moto() as url:
-        client = boto3.client("s3", endpoint_url=url, region_name="us-east-1", **KEYS)
-        client.create_bucket(Bucket="bucket")
+        client = client_of(url, "bucket")
         for file in sorted((work / "photos").iterdir()):
             client.put_object(Bucket="bucket", Key=f"photos/{file.name}", Body=file.read_bytes())
         environment = {**os.environ, **CREDENTIALS, "AWS_ENDPOINT_URL": url}

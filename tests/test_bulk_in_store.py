@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 
 import pytest
-from object_store import CREDENTIALS, Faulty, moto, process
+from object_store import FAULTS, before, client_of, moto, process
 from servers import closed_port
 from small_photos import make_work
 
@@ -22,7 +22,7 @@ from mobilenet_hub.host.object_path import ObjectPath
 from mobilenet_hub.host.s3 import ChangedError
 from mobilenet_hub.images.inputs import items
 
-boto3 = pytest.importorskip("boto3", reason="needs moto's server: pip install 'mobilenet-hub[interop]'")
+pytest.importorskip("boto3", reason="needs moto's server: pip install 'mobilenet-hub[interop]'")
 pytest.importorskip("moto.server", reason="needs moto's server: pip install 'mobilenet-hub[interop]'")
 
 ROUNDS = int(os.environ.get("MOBILENET_HUB_TEST_ROUNDS", "3"))  # of killing, and of failing; more by hand
@@ -45,9 +45,7 @@ def store():
 @pytest.fixture
 def client(store):
     """An empty bucket."""
-    access = {"region_name": "us-east-1", "aws_access_key_id": "k", "aws_secret_access_key": "s"}
-    client = boto3.client("s3", endpoint_url=store, **access)
-    client.create_bucket(Bucket="bucket")
+    client = client_of(store, "bucket")
     for entry in client.list_objects_v2(Bucket="bucket").get("Contents", ()):
         client.delete_object(Bucket="bucket", Key=entry["Key"])
     return client
@@ -55,19 +53,9 @@ def client(store):
 
 @pytest.fixture
 def proxy(store, work, client, monkeypatch):
-    faulty = Faulty(store)
-    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": faulty.url, "AWS_MAX_ATTEMPTS": "3"}.items():
-        monkeypatch.setenv(name, value)
     monkeypatch.chdir(work)
-    yield faulty
-    faulty.shutdown()
-    faulty.server_close()
-
-
-@pytest.fixture(params=["with botocore", "without"])
-def either(request, monkeypatch):
-    if request.param == "without":
-        monkeypatch.setitem(sys.modules, "botocore", None)
+    with before(store, monkeypatch, attempts=3) as faulty:
+        yield faulty
 
 
 def words(output, *more, command="embed"):
@@ -149,9 +137,6 @@ def test_what_is_not_ours_stays(proxy, client, capsys):
     assert stored(client, "") == {"out/photo.jpg": b"mine", "f.parquet": b"mine", "locked/.lock": b"mine"}
     assert main(words("s3://nobody/out")) == 2
     assert "there is no bucket nobody" in capsys.readouterr().err
-
-
-FAULTS = [500, 503, "lost", "after", "cut"]
 
 
 @pytest.mark.parametrize("fault", FAULTS)

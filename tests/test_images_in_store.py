@@ -1,7 +1,6 @@
 """Pictures in an object store: the same as on a disk, in the order of their keys, whatever fails on the way."""
 
 import io
-import sys
 import tarfile
 import time
 import zipfile
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa  # noqa: TID253
 import pytest
-from object_store import CREDENTIALS, Faulty, moto
+from object_store import FAULTS, before, client_of, moto
 from pyarrow import parquet  # noqa: TID253
 from small_photos import jpeg, make_work
 
@@ -22,7 +21,7 @@ from mobilenet_hub.images.batches import decode_batches
 from mobilenet_hub.images.fit import Preprocessing
 from mobilenet_hub.images.inputs import items
 
-boto3 = pytest.importorskip("boto3", reason="needs moto's server: pip install 'mobilenet-hub[interop]'")
+pytest.importorskip("boto3", reason="needs moto's server: pip install 'mobilenet-hub[interop]'")
 pytest.importorskip("moto.server", reason="needs moto's server: pip install 'mobilenet-hub[interop]'")
 
 FILES = {f"p/{n:02d}.jpg": jpeg(n) for n in range(12)}
@@ -52,10 +51,7 @@ def packed():
 @pytest.fixture(scope="module")
 def store():
     with moto() as url:
-        client = boto3.client(
-            "s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="k", aws_secret_access_key="s"
-        )
-        client.create_bucket(Bucket="photos")
+        client = client_of(url, "photos")
         for key, data in {**FILES, **OTHERS, **packed()}.items():
             client.put_object(Bucket="photos", Key=key, Body=data)
         yield url
@@ -63,18 +59,8 @@ def store():
 
 @pytest.fixture
 def proxy(store, monkeypatch):
-    faulty = Faulty(store)
-    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": faulty.url, "AWS_MAX_ATTEMPTS": "4"}.items():
-        monkeypatch.setenv(name, value)
-    yield faulty
-    faulty.shutdown()
-    faulty.server_close()
-
-
-@pytest.fixture(params=["with botocore", "without"])
-def either(request, monkeypatch):
-    if request.param == "without":
-        monkeypatch.setitem(sys.modules, "botocore", None)
+    with before(store, monkeypatch, attempts=4) as faulty:
+        yield faulty
 
 
 def keys(*inputs):
@@ -150,9 +136,6 @@ def test_many_are_under_way_at_once(proxy):
     batches = list(decode_batches(items(["s3://photos/p"]), Preprocessing(32)))
     assert [key for batch in batches for key in batch.inputs] == [f"s3://photos/{name}" for name in PICTURES]
     assert most[0] >= 8
-
-
-FAULTS = [500, 503, "lost", "after", "cut"]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
