@@ -110,11 +110,11 @@ def below(address: Address, passed_over: Counter[str] | None = None) -> Iterator
     """
     prefix = f"{address.key}/" if address.key else ""
     found = (
-        (key, size)
+        (key, size, False)
         for key, size in _names(address, prefix)
         if not (key.endswith("/") or is_in_system_folder(key[len(prefix) :]))
     )
-    yield from _pictures(address, found, passed_over)
+    yield from ((there, size) for there, size, _ in _pictures(address, found, passed_over))
 
 
 def matching(pattern: Address, passed_over: Counter[str] | None = None) -> Iterator[tuple[Address, int, bool]]:
@@ -127,12 +127,8 @@ def matching(pattern: Address, passed_over: Counter[str] | None = None) -> Itera
     """
     matches = _matcher(pattern.key)
     literal = _MAGIC.split(pattern.key, maxsplit=1)[0]
-    for key, size in _names(pattern, literal):
-        how = "" if key.endswith("/") else matches(key)
-        if how == "itself":
-            yield Address(pattern.scheme, pattern.bucket, key), size, True
-        elif how:
-            yield from ((at, n, False) for at, n in _pictures(pattern, [(key, size)], passed_over))
+    listed = ((key, size, matches(key)) for key, size in _names(pattern, literal) if not key.endswith("/"))
+    yield from _pictures(pattern, ((key, size, how == "itself") for key, size, how in listed if how), passed_over)
 
 
 def _matcher(pattern: str) -> Callable[[str], str]:
@@ -179,19 +175,22 @@ def _part(part: str, *, is_last: bool) -> str:
 
 
 def _pictures(
-    address: Address, found: Iterable[tuple[str, int]], passed_over: Counter[str] | None
-) -> Iterator[tuple[Address, int]]:
-    """Yield those objects that are pictures; into those whose names do not tell it is looked, many at once."""
+    address: Address, found: Iterable[tuple[str, int, bool]], passed_over: Counter[str] | None
+) -> Iterator[tuple[Address, int, bool]]:
+    """Yield those objects that are pictures, or are taken whatever they are (True).
 
-    def asked() -> Iterator[tuple[tuple[Address, int], int, Callable[[], bytes] | None]]:
-        for key, size in found:
+    Into those whose names do not tell it is looked, many at once.
+    """
+
+    def asked() -> Iterator[tuple[tuple[Address, int, bool], int, Callable[[], bytes] | None]]:
+        for key, size, is_taken in found:
             there = Address(address.scheme, address.bucket, key)
-            known = is_picture_name(key) or suffix_of(key)
-            yield (there, size), 0, None if known else partial(first_bytes_of, there, HEAD_BYTES)
+            known = is_taken or is_picture_name(key) or suffix_of(key)
+            yield (there, size, is_taken), 0, None if known else partial(first_bytes_of, there, HEAD_BYTES)
 
-    for (there, size), head in ahead(asked()):
-        if is_picture(there.key, partial(bytes, head or b"")):
-            yield there, size
+    for (there, size, is_taken), head in ahead(asked()):
+        if is_taken or is_picture(there.key, partial(bytes, head or b"")):
+            yield there, size, is_taken
         elif passed_over is not None:
             passed_over[suffix_of(there.key)] += 1
 
