@@ -26,3 +26,12 @@ def make_work(folder, count, bad):
     for name, data in files.items():
         (folder / "photos" / name).write_bytes(data)
     return files
+
+
+def make_classes(folder, count):
+    """Fill a folder as `make_work`, with photos of two classes, each in a folder of its own."""
+    make_work(folder, 0, {})
+    for number in range(count):
+        place = folder / "photos" / ("ant" if number % 2 else "bee")
+        place.mkdir(exist_ok=True)
+        (place / f"{number:02d}.jpg").write_bytes(jpeg(number))

@@ -7,7 +7,7 @@ import sys
 from importlib.util import find_spec
 
 import pytest
-from small_photos import jpeg, make_work
+from small_photos import make_classes
 
 from mobilenet_hub.cli.main import main
 from mobilenet_hub.errors import InputError
@@ -45,11 +45,7 @@ def test_two_devices_compute_what_one_does(tmp_path):
     Later steps are not compared: so small a network normalises next to nothing by its variance over eight photos, and
     what was 1e-5 after one step is tenths after three, with any change of the order of sums.
     """
-    make_work(tmp_path, 0, {})
-    for number in range(33):
-        place = tmp_path / "photos" / ("ant" if number % 2 else "bee")
-        place.mkdir(exist_ok=True)
-        (place / f"{number:02d}.jpg").write_bytes(jpeg(number))
+    make_classes(tmp_path, 33)
     two = "--xla_force_host_platform_device_count=2"
     environment = {**os.environ, "KERAS_BACKEND": "jax", "XLA_FLAGS": two, "JAX_PLATFORMS": "cpu"}
     losses = {}

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from small_photos import jpeg, make_work
+from small_photos import jpeg, make_classes
 
 from mobilenet_hub.cli.main import main
 
@@ -12,11 +12,7 @@ from mobilenet_hub.cli.main import main
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """Two classes of photos, and one file that is none."""
-    make_work(tmp_path, 0, {})
-    for number in range(24):
-        place = tmp_path / "photos" / ("ant" if number % 2 else "bee")
-        place.mkdir(exist_ok=True)
-        (place / f"{number:02d}.jpg").write_bytes(jpeg(number))
+    make_classes(tmp_path, 24)
     (tmp_path / "photos" / "ant" / "bad.jpg").write_bytes(b"no picture")
     monkeypatch.chdir(tmp_path)
     return tmp_path
