@@ -253,7 +253,7 @@ def multiplying(module: Module, batch: int, threads: int, precision: str):
 
 SIDE = 1024  # of the matrices: the rate no longer grows behind it
 _TURN_S = 0.05
-PAUSE_S = 0.15  # the threads of the one before look for work that long, on the cores of the next
+PAUSE_S = 0.3  # the threads of the one before, PyTorch's too, look for work up to 0.2 s, on the cores of the next
 LIMIT = "nothing but products of matrices"
 CONTENDERS = {
     "f32": {

@@ -148,7 +148,10 @@ class CompiledNetwork:
             request.set_input_tensor(Tensor(part, shared_memory=part.flags.writeable))
             for index, result in enumerate(results.values()):
                 request.set_output_tensor(index, Tensor(result[start : start + self._chunk], shared_memory=True))
-            request.start_async()
+            if len(starts) == 1:
+                request.infer()  # in this very thread: a request handed over costs a tenth of the smallest network's time
+            else:
+                request.start_async()
         for request in self._requests:
             request.wait()
         return {name: result[: len(images)] for name, result in results.items()}

@@ -70,12 +70,6 @@ class Int8Engine:
         Raises:
             InputError: another shape or dtype.
         """
-        if images.ndim != 4 or images.shape[1:] != (*self.image_size, 3) or images.dtype != np.uint8:
-            height, width = self.image_size
-            raise InputError(
-                f"expected uint8 images of shape [batch, {height}, {width}, 3], not {list(images.shape)} of "
-                f"{images.dtype}"
-            )
         results = self._network.run(images)
         return {name: results[own] for name, own in self._names.items()}
 
