@@ -149,7 +149,7 @@ class CompiledNetwork:
             for index, result in enumerate(results.values()):
                 request.set_output_tensor(index, Tensor(result[start : start + self._chunk], shared_memory=True))
             if len(starts) == 1:
-                request.infer()  # in this very thread: a request handed over costs a tenth of the smallest network's time
+                request.infer()  # in this very thread: handing over takes a tenth as long as the smallest network
             else:
                 request.start_async()
         for request in self._requests:
