@@ -70,7 +70,8 @@ def test_other_arithmetic_and_labels_are_recorded(tmp_path):
         ({"hidden_act": "relu"}, "hidden_act is 'relu', not 'relu6'"),
         ({"output_stride": 8}, "output_stride is 8"),
         ({"problem_type": "multi_label_classification"}, "problem_type is 'multi_label_classification'"),
-        ({"image_size": "large"}, r"config\.json"),
+        ({"image_size": "large"}, r"config\.json.*image_size is 'large'"),
+        ({"model_type": None, "architecture": "mobilenetv2_100"}, "a model of timm, 'mobilenetv2_100'"),
     ],
 )
 def test_another_network_is_refused(tmp_path, config, words):
@@ -86,7 +87,8 @@ def test_another_preparation_of_images_is_refused(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.485, 0.456, 0.406]}))
     with pytest.raises(InvalidModuleError, match="image_mean is"):
         load_source(tmp_path)
-    for key, value in {"do_normalize": False, "do_rescale": False, "rescale_factor": 1.0}.items():
+    others = {"do_normalize": False, "do_rescale": False, "rescale_factor": 1.0, "rescale_offset": True}
+    for key, value in {**others, "do_flip_channel_order": True}.items():
         (tmp_path / "preprocessor_config.json").write_text(json.dumps({key: value}))
         with pytest.raises(InvalidModuleError, match=f"{key} is {value}"):
             load_source(tmp_path)
@@ -98,6 +100,46 @@ def test_pickles_are_never_opened(tmp_path):
     for path in (tmp_path, tmp_path / "pytorch_model.bin"):
         with pytest.raises(InvalidModuleError, match="a pickle, which can run any program and is never opened"):
             load_source(path)
+
+
+def test_one_unit_is_two_classes(tmp_path):
+    """As transformers' pipeline reads it: the probability is the sigmoid of the one number."""
+    weights = write(tmp_path, classes=1, id2label={"0": "a person"}, image_size=[96, 96])
+    module = load_source(tmp_path)
+    assert (module.config.num_classes, module.config.labels) == (2, None)
+    scope = "MobilenetV2/Logits/Conv2d_1c_1x1"
+    for leaf in ("weights", "biases"):
+        array = weights[f"{scope}/{leaf}"]
+        np.testing.assert_array_equal(module.weights[f"{scope}/{leaf}"], np.concatenate([0 * array, array], -1))
+
+
+def test_bfloat16_is_widened_and_integers_are_refused(tmp_path):
+    torch, save = pytest.importorskip("torch"), pytest.importorskip("safetensors.torch").save_file
+    weights = write(tmp_path)
+    file = tmp_path / "model.safetensors"
+    stored = {key: torch.from_numpy(array) for key, array in load_file(file).items()}
+    save({key: one.bfloat16() if one.is_floating_point() else one for key, one in stored.items()}, file)
+    for key, array in load_source(tmp_path).weights.items():
+        wanted = torch.from_numpy(weights[key].copy()).bfloat16().float().numpy()
+        np.testing.assert_array_equal(array, wanted, err_msg=key)
+    save({**stored, "classifier.weight": stored["classifier.weight"].to(torch.int8)}, file)
+    with pytest.raises(InvalidModuleError, match=r"classifier\.weight is stored as I8"):
+        load_source(tmp_path)
+
+
+def test_a_part_alone_says_what_is_missing(tmp_path):
+    write(tmp_path)
+    file = tmp_path / "model.safetensors"
+    (tmp_path / "config.json").rename(tmp_path.with_name("config.json"))
+    renamed = tmp_path / "mobilenet_v2.safetensors"
+    for path, name in ((tmp_path, file), (file, file), (renamed, renamed)):
+        file.rename(name) if not name.exists() else None
+        with pytest.raises(InvalidModuleError, match=r"weights alone, .* with its config\.json"):
+            load_source(path)
+    renamed.unlink()
+    tmp_path.with_name("config.json").rename(tmp_path / "config.json")
+    with pytest.raises(CorruptFileError, match=r"model\.safetensors is missing"):
+        load_source(tmp_path)
 
 
 def test_damage_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """What a file is, from its content; and what people have in a file's place, said by its name."""
 
+import pickle
 import shutil
 import zipfile
 
@@ -83,6 +84,21 @@ def test_a_pytorch_file_is_refused_by_its_name(tmp_path):
         archive.writestr("model/data.pkl", b"")
     with pytest.raises(InvalidModuleError, match="PyTorch file"):
         load_source(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("name", ["old.bin", "model.ckpt", "weights"])
+def test_a_bare_pickle_is_refused_by_its_content(tmp_path, name):
+    (tmp_path / name).write_bytes(pickle.dumps({"weights": [0.0] * 9}))
+    with pytest.raises(InvalidModuleError, match=r"a pickle, .* never opened"):
+        load_source(tmp_path / name)
+
+
+def test_a_zip_of_others_is_refused_by_its_kind(tmp_path):
+    """As torch.export writes: a zip without a pickle."""
+    with zipfile.ZipFile(tmp_path / "model.pt2", "w") as archive:
+        archive.writestr("model/archive_format", b"pt2")
+    with pytest.raises(InvalidModuleError, match="a PyTorch file"):
+        load_source(tmp_path / "model.pt2")
 
 
 @pytest.mark.parametrize(("name", "words"), [("m.mlmodel", "Core ML"), ("m.pth", "PyTorch"), ("m.h", "header")])

@@ -16,15 +16,31 @@ from mobilenet_hub.errors import InputError, InvalidModuleError, MobileNetHubErr
 from mobilenet_hub.host.files import FILE_ADDRESS, exists, is_file, is_folder, local_path
 from mobilenet_hub.host.stores import demand_local
 from mobilenet_hub.module import Module
-from mobilenet_hub.module_folder import CONFIG_FILE, read_module, write_module
+from mobilenet_hub.module_folder import CONFIG_FILE, WEIGHTS_FILE, read_module, write_module
 from mobilenet_hub.weights.archive import unpack
 from mobilenet_hub.weights.exported import from_export, with_knowledge
 from mobilenet_hub.weights.hugging_face import CONFIG_FILE as HF_CONFIG
-from mobilenet_hub.weights.hugging_face import PICKLE_FILE, is_hugging_face, read_hugging_face
+from mobilenet_hub.weights.hugging_face import (
+    PICKLE_FILE,
+    is_hugging_face,
+    read_hugging_face,
+    refuse_weights_alone,
+)
 from mobilenet_hub.weights.hugging_face import WEIGHTS_FILE as HF_WEIGHTS
 from mobilenet_hub.weights.identify import Source, Wanted, to_module
 from mobilenet_hub.weights.keras_file import is_keras_config, read_keras_file
-from mobilenet_hub.weights.kinds import ARCHIVE, GRAPH, JSON, KERAS, LITERT, ONNX, OPENVINO, OPENVINO_WEIGHTS, kind_of
+from mobilenet_hub.weights.kinds import (
+    ARCHIVE,
+    GRAPH,
+    JSON,
+    KERAS,
+    LITERT,
+    ONNX,
+    OPENVINO,
+    OPENVINO_WEIGHTS,
+    SAFETENSORS,
+    kind_of,
+)
 from mobilenet_hub.weights.labels import labels_beside
 from mobilenet_hub.weights.litert import read_litert
 from mobilenet_hub.weights.onnx_file import read_onnx
@@ -43,7 +59,7 @@ _FOLDER_READERS = {
     PICKLE_FILE: read_hugging_face,
 }
 # Which of a folder's files is meant, where it has several forms of one network.
-_ORDER = (GRAPH, KERAS, LITERT, ONNX, OPENVINO)
+_ORDER = (GRAPH, KERAS, LITERT, ONNX, OPENVINO, SAFETENSORS)
 _ARCHIVE_SUFFIX = re.compile(r"\.(tgz|tar|tar\.gz|zip)$", re.IGNORECASE)
 _EDGE_TPU = "_edgetpu."  # compiled from the file beside it
 _TFJS_WEIGHTS = ".bin"  # a TensorFlow.js model's, beside its model.json
@@ -201,7 +217,7 @@ def _load(path: Path, wanted: Wanted) -> Module:
 
 
 def _as_module_folder(path: Path) -> Path | None:
-    folder = path.parent if path.name == CONFIG_FILE else path
+    folder = path.parent if path.name in (CONFIG_FILE, WEIGHTS_FILE) else path
     return folder if is_file(folder / CONFIG_FILE) else None
 
 
@@ -259,6 +275,8 @@ def _read_file(file: Path, size: tuple[int, int] | None) -> Source | None:
         return read_tfjs(file, size)
     if kind == KERAS:
         return read_keras_file(file, size)
+    if kind == SAFETENSORS:
+        refuse_weights_alone(file)
     if kind in (OPENVINO, OPENVINO_WEIGHTS):
         return read_openvino(file.with_suffix(".xml"))
     if kind in (LITERT, ONNX):

@@ -8,14 +8,22 @@ import json
 from collections.abc import Iterator, Mapping
 from math import isclose
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-from mobilenet_hub.architecture import BATCH_NORM_EPSILON, BUILDERS, Architecture, Variant, architecture
+from mobilenet_hub.architecture import (
+    BATCH_NORM_EPSILON,
+    BUILDERS,
+    Architecture,
+    Variant,
+    architecture,
+    is_image_size,
+)
 from mobilenet_hub.errors import InvalidModuleError
+from mobilenet_hub.weights.head import Dense, head_weights
 from mobilenet_hub.weights.identify import PIXELS, Source
-from mobilenet_hub.weights.reading import Unusable, as_float32, reading
+from mobilenet_hub.weights.reading import Unusable, array_from, as_float32, reading
 
 CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE = "config.json", "model.safetensors", "pytorch_model.bin"
 _NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
@@ -26,7 +34,10 @@ _FIXED = {  # what every published network has; others are built otherwise
     "problem_type": None,
 }  # fmt: skip
 _ALSO = {"problem_type": "single_label_classification"}
-_PREPARED = {"do_rescale": True, "do_normalize": True}  # x / 255, then less the mean, by the deviation
+_PREPARED = {  # x / 255, then less the mean, by the deviation; the colours stay in their order
+    "do_rescale": True, "do_normalize": True, "rescale_offset": False, "do_flip_channel_order": False,
+}  # fmt: skip
+_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # of safetensors; bfloat16 is the upper half of F32
 
 
 def read_hugging_face(folder: Path) -> Source:
@@ -37,27 +48,28 @@ def read_hugging_face(folder: Path) -> Source:
         InvalidModuleError: the model is another one, or the folder has its weights as a pickle only.
     """
     file = folder / WEIGHTS_FILE
-    if not file.is_file() and (folder / PICKLE_FILE).is_file():
-        raise InvalidModuleError(
-            f"{folder / PICKLE_FILE} is a pickle, which can run any program and is never opened; "
-            f"use the model's {WEIGHTS_FILE}"
-        )
+    if not (folder / CONFIG_FILE).is_file() and file.is_file():
+        refuse_weights_alone(file)
+    if not (folder / CONFIG_FILE).is_file():
+        _refuse_pickle(folder)
     with reading(folder / CONFIG_FILE, "the configuration of a MobileNet of transformers"):
         config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
         name = _check_config(config)
         epsilon = float(config.get("layer_norm_eps", BATCH_NORM_EPSILON))
-        size = int(config.get("image_size", 224))
+        size = _image_size(config.get("image_size", 224))
         labels = _labels(config.get("id2label"))
+    if not file.is_file():
+        _refuse_pickle(folder)
     prepared = folder / "preprocessor_config.json"
     _check_scaling(prepared)
     with reading(file, "the weights of a MobileNet of transformers"):
-        weights = _read_weights(file, name)
+        weights, one_unit = _read_weights(file, name)
     return Source(
         folder,
         "Hugging Face model",
         weights,
-        (size, size),
-        labels,
+        size,
+        None if one_unit else labels,
         Variant(
             BATCH_NORM_EPSILON if isclose(epsilon, BATCH_NORM_EPSILON) else epsilon,
             "same" if config.get("tf_padding", True) else "symmetric",
@@ -66,13 +78,39 @@ def read_hugging_face(folder: Path) -> Source:
     )
 
 
+def _refuse_pickle(folder: Path) -> None:
+    if (folder / PICKLE_FILE).is_file():
+        raise InvalidModuleError(
+            f"{folder / PICKLE_FILE} is a pickle, which can run any program and is never opened; "
+            f"use the model's {WEIGHTS_FILE}, with its {CONFIG_FILE}"
+        )
+
+
 def is_hugging_face(folder: Path) -> bool:
-    """Tell whether a folder is a model of transformers."""
-    return (folder / CONFIG_FILE).is_file() and any((folder / one).is_file() for one in (WEIGHTS_FILE, PICKLE_FILE))
+    """Tell whether a folder is a model of transformers, or lacks nothing of one but its weights."""
+    file = folder / CONFIG_FILE
+    if any((folder / one).is_file() for one in (WEIGHTS_FILE, PICKLE_FILE)):
+        return file.is_file()
+    try:
+        config = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and isinstance(config.get("model_type"), str)
+
+
+def refuse_weights_alone(file: Path) -> NoReturn:
+    """Refuse a safetensors file without what says whose weights it has."""
+    raise InvalidModuleError(
+        f"{file} has weights alone, which do not say of what: give the Hugging Face folder, with its {CONFIG_FILE} "
+        f"beside {WEIGHTS_FILE}; only networks of transformers are read (torchvision's and timm's scale each colour of "
+        "their images differently, which a module cannot)"
+    )
 
 
 def _check_config(config: Any) -> str:
     name = config.get("model_type") if isinstance(config, dict) else None
+    if name is None and isinstance(config, dict) and "architecture" in config:
+        raise Unusable(f"it is a model of timm, {config['architecture']!r}, and only those of transformers are read")
     if name not in BUILDERS:
         raise Unusable(f"its model_type is {name!r}, not one of {', '.join(BUILDERS)}")
     for key, value in _FIXED.items():
@@ -97,6 +135,14 @@ def _check_scaling(file: Path) -> None:
                 raise Unusable(f"its {key} is {data[key]}, not 0.5: the network takes images that a module cannot make")
 
 
+def _image_size(size: Any) -> tuple[int, int]:
+    """Return (height, width) of the one number that MobileNets have, or of a pair of them."""
+    pair = tuple(size) if isinstance(size, list) else (size, size)
+    if not is_image_size(pair):
+        raise Unusable(f"its image_size is {size!r}")
+    return pair
+
+
 def _labels(table: Any) -> tuple[str, ...] | None:
     if not isinstance(table, dict) or not table:
         return None
@@ -105,17 +151,37 @@ def _labels(table: Any) -> tuple[str, ...] | None:
     return None if generic or len(labels) != len(table) else labels
 
 
-def _read_weights(file: Path, name: str) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+def _read_weights(file: Path, name: str) -> tuple[dict[str, np.ndarray], bool]:
+    """Return the weights by TF-Slim name, and whether the classifier had one unit.
+
+    One unit is two classes: transformers' own pipeline takes the sigmoid of it.
+    """
+    stored = {key.removeprefix(f"{name}."): array for key, array in _tensors(file)}
+    network = architecture(name, 1.0, 1 if "classifier.weight" in stored else 0)
+    weights = {slim: as_float32(array, slim) for slim, array in _renamed(stored, network)}
+    kernel, bias = (weights.get(one.name) for one in network.classifier) if network.classifier else (None, None)
+    one_unit = kernel is not None and bias is not None and kernel.ndim == 4 and kernel.shape[3] == bias.size == 1
+    if one_unit:
+        weights |= head_weights([Dense(kernel[0, 0], bias)], network.scope, kernel.shape[2])[0]
+    return weights, one_unit
+
+
+def _tensors(file: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the tensors of a safetensors file by name; bfloat16, which NumPy lacks, as float32."""
+    from safetensors import SafetensorError, deserialize
 
     try:
-        stored = load_file(file)
-    except (SafetensorError, TypeError, KeyError) as error:
+        tensors = deserialize(file.read_bytes())
+    except SafetensorError as error:
         raise ValueError(str(error)) from None
-    stored = {key.removeprefix(f"{name}."): array for key, array in stored.items() if not key.endswith(_COUNTER)}
-    network = architecture(name, 1.0, 1 if "classifier.weight" in stored else 0)
-    return {slim: as_float32(array, slim) for slim, array in _renamed(stored, network)}
+    for name, one in tensors:
+        kind, shape = one["dtype"], tuple(one["shape"])
+        if name.endswith(_COUNTER):
+            continue
+        if kind not in _TYPES:
+            raise Unusable(f"{name} is stored as {kind}, not floating point")
+        array = array_from(memoryview(one["data"]), np.dtype(_TYPES[kind]), shape, name)
+        yield name, (array.astype(np.uint32) << 16).view(np.float32) if kind == "BF16" else array
 
 
 def _renamed(stored: Mapping[str, np.ndarray], network: Architecture) -> Iterator[tuple[str, np.ndarray]]:

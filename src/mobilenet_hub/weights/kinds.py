@@ -9,7 +9,7 @@ from mobilenet_hub.host.files import first_bytes
 from mobilenet_hub.weights.archive import zip_of
 
 KERAS, LITERT, GRAPH, JSON, ARCHIVE = "keras", "litert", "graph", "json", "archive"
-ONNX, OPENVINO, OPENVINO_WEIGHTS = "onnx", "openvino", "openvino weights"
+ONNX, OPENVINO, OPENVINO_WEIGHTS, SAFETENSORS = "onnx", "openvino", "openvino weights", "safetensors"
 _HEAD = 1024
 _HDF5, _ZIP, _GZIP, _TAR = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"\x1f\x8b", b"ustar"
 _TAR_AT = 257
@@ -18,6 +18,8 @@ _WEB = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
 _LIST_OF_CHECKPOINTS = b"model_checkpoint_path:"
 _OPENVINO = re.compile(rb"\s*(<\?xml[^>]*>)?\s*<net[\s>]")
 _ONNX = re.compile(rb"\x08.(\x12|\x3a)", re.DOTALL)  # ir_version, then the producer's name or the graph
+_SAFETENSORS = re.compile(rb".{5}\x00{3}\{", re.DOTALL)  # the length of the header, which is JSON
+_PICKLE = re.compile(rb"\x80[\x02-\x05]")  # the protocol; PyTorch's files before version 1.6 are bare pickles
 _KERAS_PARTS = {"config.json", "model.weights.h5"}
 _GRAPH_STARTS = (b"\x0a",)  # a GraphDef begins with a node
 _BY_SUFFIX = {
@@ -28,8 +30,13 @@ _BY_SUFFIX = {
 CONVERT_ITS_ORIGIN = (
     "convert what it was made from, e.g. the Keras file, SavedModel, frozen graph, LiteRT file or Hugging Face folder"
 )
+_NEVER_OPENED = (
+    "it can run any program and is never opened; use the Hugging Face folder of a network of transformers (config.json "
+    "and model.safetensors), or convert what the file was made from"
+)
 _OF_OTHERS = {  # what people have besides, by name: their first bytes are those of anything
-    ".mlmodel": "a Core ML model", ".pt": "a PyTorch pickle", ".pth": "a PyTorch pickle", ".pkl": "a pickle",
+    ".mlmodel": "a Core ML model", ".pt": "a PyTorch file", ".pth": "a PyTorch file", ".pkl": "a pickle",
+    ".pt2": "a PyTorch file", ".mar": "an archive for TorchServe", ".ptl": "a PyTorch file",
     ".caffemodel": "a Caffe model", ".h": "a program's header", ".cc": "a program's source",
     ".cpp": "a program's source",
 }  # fmt: skip
@@ -58,8 +65,11 @@ def kind_of(file: Path) -> str | None:  # noqa: PLR0911 (one for each kind)
         return _kind_of_zip(file)
     if head.startswith(_GZIP) or head[_TAR_AT:].startswith(_TAR):
         return ARCHIVE
-    if what := _OF_OTHERS.get(file.suffix.lower()):
-        raise InvalidModuleError(f"{file} is {what}, which is not read: {CONVERT_ITS_ORIGIN}")
+    _refuse_of_others(file)
+    if _PICKLE.match(head):
+        raise InvalidModuleError(f"{file} is a pickle, as PyTorch writes: {_NEVER_OPENED}")
+    if _SAFETENSORS.match(head):
+        return SAFETENSORS
     by_name = _BY_SUFFIX.get(file.suffix.lower())
     if by_name is None and _ONNX.match(head):
         return ONNX
@@ -99,6 +109,11 @@ def refuse_stand_in(file: Path) -> bytes | None:
     return head
 
 
+def _refuse_of_others(file: Path) -> None:
+    if what := _OF_OTHERS.get(file.suffix.lower()):
+        raise InvalidModuleError(f"{file} is {what}, which is not read: {CONVERT_ITS_ORIGIN}")
+
+
 def _kind_of_zip(file: Path) -> str:
     try:
         with file.open("rb") as stream, zip_of(stream, file) as archive:
@@ -108,8 +123,6 @@ def _kind_of_zip(file: Path) -> str:
     if names >= _KERAS_PARTS:
         return KERAS
     if any(name.endswith("/data.pkl") for name in names):
-        raise InvalidModuleError(
-            f"{file} is a PyTorch file, whose pickle can run any program and is never opened; use the model's "
-            "safetensors file"
-        )
+        raise InvalidModuleError(f"{file} is a PyTorch file with a pickle inside: {_NEVER_OPENED}")
+    _refuse_of_others(file)
     return ARCHIVE
