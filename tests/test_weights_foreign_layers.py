@@ -11,6 +11,9 @@ from tfjs_graph_model import write_graph_model
 from mobilenet_hub.errors import InvalidModuleError
 from mobilenet_hub.inference.engine import Engine
 from mobilenet_hub.weights.convert import load_source
+from mobilenet_hub.weights.operation import Operation
+from mobilenet_hub.weights.operations import recognize
+from mobilenet_hub.weights.reading import Unusable
 
 IMAGES = np.random.default_rng(0).random((1, SIZE, SIZE, 3), np.float32)
 # What a module can have. All else must be refused; a converter may still fold it into weights that a module can have.
@@ -183,3 +186,10 @@ def test_graphs_that_train(tf, tmp_path, name):
 def under_scope(tf, net, kind, x):
     with tf.name_scope(net.network.scope):
         return kind.__call__(net, x)
+
+
+def test_a_compiled_program_is_refused_by_its_name():
+    """As `model.export` writes under Keras on JAX: one operation from variables and images to the classes."""
+    program = Operation("XlaCallModule", "jax2tf/XlaCallModule", ("images",), "classes")
+    with pytest.raises(Unusable, match=r"compiled program \(XlaCallModule.* save the model as \.keras"):
+        recognize([program], "images", "classes")

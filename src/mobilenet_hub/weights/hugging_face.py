@@ -159,11 +159,10 @@ def _read_weights(file: Path, name: str) -> tuple[dict[str, np.ndarray], bool]:
     stored = {key.removeprefix(f"{name}."): array for key, array in _tensors(file)}
     network = architecture(name, 1.0, 1 if "classifier.weight" in stored else 0)
     weights = {slim: as_float32(array, slim) for slim, array in _renamed(stored, network)}
-    kernel, bias = (weights.get(one.name) for one in network.classifier) if network.classifier else (None, None)
-    one_unit = kernel is not None and bias is not None and kernel.ndim == 4 and kernel.shape[3] == bias.size == 1
-    if one_unit:
-        weights |= head_weights([Dense(kernel[0, 0], bias)], network.scope, kernel.shape[2])[0]
-    return weights, one_unit
+    kernel, bias = (weights.get(f"{network.scope}/Logits/Conv2d_1c_1x1/{leaf}") for leaf in ("weights", "biases"))
+    if kernel is None or bias is None or kernel.ndim != 4 or (kernel.shape[3], bias.shape) != (1, (1,)):
+        return weights, False
+    return {**weights, **head_weights([Dense(kernel[0, 0], bias)], network.scope, kernel.shape[2])[0]}, True
 
 
 def _tensors(file: Path) -> Iterator[tuple[str, np.ndarray]]:

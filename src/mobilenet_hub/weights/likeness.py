@@ -6,6 +6,7 @@ from mobilenet_hub.architecture import BUILDERS, Architecture, architecture
 from mobilenet_hub.weights.operation import Operation
 from mobilenet_hub.weights.reading import Unusable
 
+_STABLE_HLO = "XlaCallModule"  # the operation that jax2tf, and so Keras on JAX, puts a whole program into
 _FD_CONVOLUTIONS = 13  # of FD-MobileNet: the stem, one behind each depthwise, and a classifier
 
 
@@ -25,6 +26,11 @@ def network_of(path: Sequence[Operation]) -> Architecture:
         narrow = sum(unit.depthwise for unit in network.units)
         if depthwise == narrow and convolutions >= len(network.units) - narrow:
             return network
+    if any(one.kind == _STABLE_HLO for one in path):
+        raise Unusable(
+            f"its network is one operation that holds a compiled program ({_STABLE_HLO}, StableHLO), as Keras on JAX "
+            "exports: save the model as .keras, and convert that"
+        )
     raise Unusable(
         f"it has {convolutions} convolutions and {depthwise} depthwise ones, which no MobileNet V1 or V2 has; "
         f"{_looks_like(path, convolutions, depthwise)}"
