@@ -76,7 +76,8 @@ class Faulty(ThreadingHTTPServer):
     """A proxy before a store; `rule(method, path, number)` says what becomes of a request.
 
     None: it is passed on. A number: that status, and nothing is passed on. "lost": the connection breaks before an
-    answer. "after": the store does it, and the answer is lost. "cut": half of the answer's body comes.
+    answer. "after": the store does it, and the answer is lost. "cut": half of the answer's body comes. "hang": it is
+    taken and never answered. "stall": as "cut", and the connection stays open.
     """
 
     daemon_threads = True
@@ -111,6 +112,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(fault, [("Content-Type", "application/xml")], text, len(text))
         elif fault == "lost":
             self._break()
+        elif fault == "hang":
+            self._wait()
         else:
             connection = http.client.HTTPConnection(self.server.store, timeout=60)
             headers = {name: value for name, value in self.headers.items() if name.lower() != "transfer-encoding"}
@@ -122,8 +125,12 @@ class _Handler(BaseHTTPRequestHandler):
             if fault == "after":
                 self._break()
                 return
-            self._answer(got.status, got.getheaders(), data[: len(data) // 2] if fault == "cut" else data, length)
-            if fault == "cut":
+            self._answer(
+                got.status, got.getheaders(), data[: len(data) // 2] if fault in ("cut", "stall") else data, length
+            )
+            if fault == "stall":
+                self._wait()
+            elif fault == "cut":
                 self._break()
 
     def _body(self):
@@ -149,6 +156,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
             self.wfile.flush()
+
+    def _wait(self):
+        """Do nothing until the client has had enough."""
+        self.close_connection = True
+        with suppress(OSError):
+            while self.connection.recv(1 << 16):
+                pass
 
     def _break(self):
         self.close_connection = True

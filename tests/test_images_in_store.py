@@ -1,6 +1,7 @@
 """Pictures in an object store: the same as on a disk, in the order of their keys, whatever fails on the way."""
 
 import io
+import sys
 import tarfile
 import time
 import zipfile
@@ -136,6 +137,35 @@ def test_many_are_under_way_at_once(proxy):
     batches = list(decode_batches(items(["s3://photos/p"]), Preprocessing(32)))
     assert [key for batch in batches for key in batch.inputs] == [f"s3://photos/{name}" for name in PICTURES]
     assert most[0] >= 8
+
+
+def test_a_photo_is_one_request(proxy):
+    """And two where its name does not tell that it is one; a page of names is one more."""
+    assert len(content("p/")) == len(PICTURES)
+    unclear = ("p/sub/noname", "p/sub/hash0123")
+    assert len([path for _, path in proxy.requests if "list-type" not in path]) == len(PICTURES) + len(unclear)
+    assert {method for method, _ in proxy.requests} == {"GET"}
+
+
+def test_keys_that_no_disk_has(proxy, either, store):
+    """An empty part, or one of dots: where pyarrow alone would ask for another object, or none, that is said."""
+    odd = {"//a.jpg": jpeg(30), "o//b.jpg": jpeg(31), "o/./c.jpg": jpeg(32)}
+    client = client_of(store, "photos")
+    for key, data in odd.items():
+        client.put_object(Bucket="photos", Key=key, Body=data)
+    try:
+        if sys.modules.get("botocore"):
+            assert {key: content(key)[key] for key in odd} == odd
+            assert content("o") == {key: odd[key] for key in ("o/./c.jpg", "o//b.jpg")}
+        else:
+            for key in odd:
+                assert "pip install 'mobilenet-hub[s3]'" in content(key)[key]
+            with pytest.raises(StoreError, match=r"s3://photos/o has a key .* pip install 'mobilenet-hub\[s3\]'"):
+                keys("o")
+    finally:
+        for key in odd:
+            client.delete_object(Bucket="photos", Key=key)
+    assert main(["embed", "s3://photos/p", "-o", "s3://photos/a//out", "--module", "starter"]) == 2
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -1,19 +1,25 @@
-"""What S3 can and pyarrow's file system cannot: listing in pages, and writing under a condition. With botocore.
+"""What S3 can and pyarrow's file system cannot: pages of names, writing under a condition, one request for an object.
 
-botocore is no part of the base install: where it is missing, folders are listed whole, one by one, and a condition
-becomes a look before the write (host/object_path.py).
+All of it with botocore, which is no part of the base install: where it is missing, folders are listed whole, one by
+one, a condition becomes a look before the write (host/object_path.py), and an object is asked for its size first.
 """
 
 import os
+import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from mobilenet_hub.host.stores import (
     ANSWER_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
+    CONNECTIONS,
+    FIRST_PAUSE_S,
     Address,
     StoreError,
     attempts,
@@ -47,6 +53,86 @@ def names(address: Address, prefix: str) -> Iterator[tuple[str, int]]:
         for page in pages:
             for entry in page.get("Contents", ()):
                 yield entry["Key"], entry["Size"]
+
+
+def fetch(address: Address, most: int, count: int | None = None) -> bytes | None:
+    """Return an object's content by one request; None where that did not bring it.
+
+    pyarrow asks for the size first, which is a second request for each photo. What one request does not bring, pyarrow
+    is to be asked for: it tries again with pauses that grow, and what it says is explained (`stores.refusal`).
+
+    Args:
+        address: of the object.
+        most: None for an object of more bytes.
+        count: only so many bytes of its beginning.
+    """
+    from botocore.exceptions import BotoCoreError
+    from urllib3.exceptions import HTTPError
+
+    try:
+        direct = _direct(address.bucket, endpoint("s3"), os.getpid())
+        if direct is None:
+            return None
+        response = direct.ask(address.key, {} if count is None else {"Range": f"bytes=0-{count - 1}"})
+        size = int(response.headers.get("Content-Length", "-1"))
+        if response.status in (200, 206) and 0 <= size <= most:
+            data = response.read()  # raises where it is cut off
+            response.release_conn()
+            return data if count is None else data[:count]
+        response.close()  # what it has to say may be long
+    except (HTTPError, BotoCoreError, ValueError):
+        return None
+    if response.status >= 500:
+        time.sleep(FIRST_PAUSE_S * random.uniform(0.5, 1.0))
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Direct:
+    """A bucket's connections, and what signs what is asked for through them."""
+
+    pool: Any  # urllib3's
+    host: str
+    base: str  # the path before a key
+    region: str
+    credentials: Any  # botocore's, which are renewed; None: nothing is signed
+    scheme: str
+
+    def ask(self, key: str, headers: dict[str, str]) -> Any:
+        from botocore.auth import S3SigV4Auth
+        from botocore.awsrequest import AWSRequest
+
+        path = self.base + quote(key, safe="/~")
+        if self.credentials:
+            request = AWSRequest("GET", f"{self.scheme}://{self.host}{path}", headers)
+            S3SigV4Auth(self.credentials.get_frozen_credentials(), "s3", self.region).add_auth(request)
+            headers = dict(request.headers)
+        return self.pool.urlopen(
+            "GET", path, headers=headers, retries=False, redirect=False, preload_content=False, decode_content=False
+        )
+
+
+@cache
+def _direct(bucket: str, server: str, process: int) -> _Direct | None:
+    """Return how to ask for a bucket's objects; None where that is for pyarrow alone: through a proxy."""
+    from botocore.httpsession import get_cert_path
+    from botocore.utils import get_environ_proxies
+    from urllib3 import Timeout, connection_from_url
+
+    session, client = _opened(bucket, server, process)
+    found = urlsplit(client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"}))
+    url = f"{found.scheme}://{found.netloc}"
+    if get_environ_proxies(url).get(found.scheme):
+        return None
+    verified = {"ca_certs": get_cert_path(session.get_config_variable("ca_bundle") or True)}
+    pool = connection_from_url(
+        url,
+        maxsize=CONNECTIONS,
+        timeout=Timeout(connect=CONNECT_TIMEOUT_S, read=ANSWER_TIMEOUT_S),
+        **(verified if found.scheme == "https" else {}),
+    )
+    credentials = None if is_anonymous("s3") else session.get_credentials()
+    return _Direct(pool, found.netloc, found.path.removesuffix("k"), client.meta.region_name, credentials, found.scheme)
 
 
 def etag(address: Address) -> str | None:
@@ -98,11 +184,12 @@ def remove(address: Address) -> None:
 
 
 def _client(address: Address) -> Any:
-    return _opened(address.bucket, endpoint("s3"), os.getpid())
+    return _opened(address.bucket, endpoint("s3"), os.getpid())[1]
 
 
 @cache
-def _opened(bucket: str, server: str, process: int) -> Any:
+def _opened(bucket: str, server: str, process: int) -> tuple[Any, Any]:
+    """Return botocore's session and client."""
     import botocore
     from botocore.config import Config
     from botocore.session import get_session
@@ -112,14 +199,15 @@ def _opened(bucket: str, server: str, process: int) -> Any:
         read_timeout=ANSWER_TIMEOUT_S,
         retries={"mode": "standard", "total_max_attempts": attempts()},
         signature_version=botocore.UNSIGNED if is_anonymous("s3") else None,
-        s3={"addressing_style": "path"} if server else None,
+        s3={"addressing_style": "path" if server else "virtual"},  # "virtual" also names the region's own server
     )
     known = region()
     if not known and not server:
         from pyarrow.fs import resolve_s3_region
 
         known = resolve_s3_region(bucket)
-    return get_session().create_client(
+    session = get_session()
+    return session, session.create_client(
         "s3", region_name=known or "us-east-1", endpoint_url=server or None, config=config
     )
 

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 Read = TypeVar("Read")
 
 SCHEMES = {"s3": "s3://", "gs": "gs://"}
-_ADDRESS = re.compile(r"(s3|gs)://([^/]*)/*(.*)", re.DOTALL | re.IGNORECASE)
+_ADDRESS = re.compile(r"(s3|gs)://([^/]*)/?(.*)", re.DOTALL | re.IGNORECASE)
 _FLATTENED = re.compile(r"(.*/)?(s3|gs):[\\/]+.*", re.DOTALL | re.IGNORECASE)  # also what `Path` makes of an address
 CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 10.0, 30.0
+CONNECTIONS = 32  # to one store, for what is read
 _ATTEMPTS = 6  # with pauses that double, up to 20 s
 _GIVE_UP_S = 60  # for Google's client, which counts seconds
 _SERVERS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}
@@ -35,7 +36,7 @@ _YES = frozenset(["1", "true", "yes", "on"])
 
 _CUT_OFF = "AWS Error NETWORK_CONNECTION during GetObject operation: the answer was cut off"
 _AGAIN = re.compile(r"flush response stream|the answer was cut off")
-_FIRST_PAUSE_S = 0.1
+FIRST_PAUSE_S = 0.1
 
 _AWS = re.compile(r"AWS Error (\w+)(?: \(HTTP status (\d+)\))? during (\w+) operation: (.*)", re.DOTALL)
 _DENIED = re.compile(
@@ -57,7 +58,7 @@ class Address:
 
     scheme: str  # "s3" or "gs"
     bucket: str
-    key: str  # "" for the bucket itself; no "/" at its ends
+    key: str  # "" for the bucket itself; no "/" at its end
 
     @classmethod
     def parse(cls, text: str) -> "Address":
@@ -186,8 +187,14 @@ def explained(address: Address) -> Iterator[None]:
         yield
     except StoreError:
         raise
-    except OSError as error:  # pyarrow has no others for stores
+    except OSError as error:
         raise refusal(address, str(error), error) from error
+    except ValueError as error:
+        from pyarrow import ArrowInvalid
+
+        if not isinstance(error, ArrowInvalid):
+            raise
+        raise StoreError(f"{address}: pyarrow takes no such address ({error})") from error
 
 
 def refusal(address: Address, text: str, error: OSError | None = None) -> StoreError:
@@ -228,7 +235,7 @@ def reading(address: Address, read: Callable[[], Read]) -> Read:
         NoSuchObjectError: it is not there.
         StoreError: it cannot be read.
     """
-    pause_s = _FIRST_PAUSE_S
+    pause_s = FIRST_PAUSE_S
     for left in reversed(range(attempts())):
         try:
             with explained(address):
@@ -239,6 +246,16 @@ def reading(address: Address, read: Callable[[], Read]) -> Read:
         time.sleep(pause_s * random.uniform(0.5, 1.0))
         pause_s *= 2
     raise AssertionError("the last try returns or raises")
+
+
+def is_plain(address: Address) -> bool:
+    """Tell whether pyarrow can ask for an object: not where a part of its key is empty or dots, as in a//b and a/../b.
+
+    Example:
+        >>> is_plain(Address("s3", "bucket", "a/b.jpg")), is_plain(Address("s3", "bucket", "a//b.jpg"))
+        (True, False)
+    """
+    return not {"", ".", ".."} & set(address.key.split("/"))
 
 
 def complete(data: bytes, size: int) -> bytes:

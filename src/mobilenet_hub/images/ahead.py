@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from mobilenet_hub.host.stores import CONNECTIONS
+
 Thing = TypeVar("Thing")
 Made = TypeVar("Made")
 
-CONNECTIONS = 32
 _MAX_BYTES = 1 << 26  # that are under way, or have come and are not yet taken
 
 

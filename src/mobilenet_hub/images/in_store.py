@@ -13,7 +13,7 @@ from functools import cache, partial
 from mobilenet_hub.errors import ImageError
 from mobilenet_hub.host import s3
 from mobilenet_hub.host.object_path import ObjectPath
-from mobilenet_hub.host.stores import Address, NoSuchObjectError, StoreError, complete, explained, reading
+from mobilenet_hub.host.stores import Address, NoSuchObjectError, StoreError, complete, explained, is_plain, reading
 from mobilenet_hub.images.ahead import ahead
 from mobilenet_hub.images.content import HEAD_BYTES, is_picture
 from mobilenet_hub.images.limits import MAX_FILE_BYTES, TOO_LARGE
@@ -22,6 +22,8 @@ from mobilenet_hub.images.names import SYSTEM_FOLDERS, is_in_system_folder, is_p
 UNKNOWN_BYTES = 1 << 20  # what an object is taken for whose size nobody has said
 _LEAST_BYTES = 1 << 12  # of a request: fewer come no sooner
 _MAGIC = re.compile(r"[*?[]")
+_ODD_KEY = "a key with a part that is empty or dots, as a//b.jpg, which pyarrow cannot ask for"
+_NEEDS_CLIENT = "; with pip install 'mobilenet-hub[s3]' it can be read"
 _NO_PICTURE = ("INVALID_OBJECT_STATE", "InvalidObjectState")  # one that was moved to an archive, as Glacier
 
 
@@ -71,6 +73,9 @@ def first_bytes_of(address: Address, count: int) -> bytes:
 
 
 def _whole(address: Address) -> bytes:
+    if s3.has_client(address) and (data := s3.fetch(address, MAX_FILE_BYTES)) is not None:
+        return data
+    _demand_plain(address)
     with address.filesystem().open_input_file(address.path) as stream:
         size = stream.size()
         if size > MAX_FILE_BYTES:
@@ -79,9 +84,17 @@ def _whole(address: Address) -> bytes:
 
 
 def _start(address: Address, count: int) -> bytes:
+    if s3.has_client(address) and (data := s3.fetch(address, MAX_FILE_BYTES, count)) is not None:
+        return data
+    _demand_plain(address)
     with address.filesystem().open_input_file(address.path) as stream:
         size = min(count, stream.size())
         return complete(stream.read_at(size, 0), size)
+
+
+def _demand_plain(address: Address) -> None:
+    if not is_plain(address):
+        raise ImageError(_ODD_KEY + ("" if address.scheme != "s3" or s3.has_client(address) else _NEEDS_CLIENT))
 
 
 def names_one(argument: str) -> bool:
@@ -213,6 +226,8 @@ def _walk(address: Address, folder: str) -> Iterator[tuple[str, int]]:
         selected = FileSelector(there.path, allow_not_found=True, recursive=at_once)
         infos = address.filesystem().get_file_info(selected)
     start = len(address.bucket) + 1
+    if any(info.path.rstrip("/") == there.path for info in infos):  # what lies in it is not told
+        raise StoreError(f"an object in {there} has {_ODD_KEY}{_NEEDS_CLIENT}")
     entries = sorted(
         (info.path[start:] + "/", -1) if info.type == FileType.Directory else (info.path[start:], info.size or 0)
         for info in infos
