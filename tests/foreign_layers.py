@@ -254,6 +254,9 @@ FOREIGN = {
     "pooled_twice": variant(
         pool=pool_of(lambda tf, x: tf.reduce_mean(tf.reduce_mean(x, [1, 2], keepdims=True), [1, 2]))
     ),
+    "pooled_at_each_place": variant(
+        pool=pool_of(lambda tf, x: tf.reduce_mean(tf.nn.avg_pool2d(x, 2, 1, "SAME"), [1, 2]))
+    ),
     "channel_pooling": variant(
         pool=pool_of(lambda tf, x: tf.tile(tf.reduce_mean(x, [1, 2, 3])[:, None], [1, FEATURES]))
     ),

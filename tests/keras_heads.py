@@ -13,19 +13,28 @@ def body(keras, version, alpha=0.35, size=SIZE):
 
 
 def randomized(network, seed=0):
-    """Take the statistics of a network away from where they begin."""
+    """Give a network weights and statistics as training leaves them: what images are reaches its end.
+
+    With Keras's own first weights it does not: all images give nearly the same features, and a wrong scale would pass.
+    """
     random = np.random.default_rng(seed)
+    norms = [layer for layer in network.layers if "BatchNorm" in type(layer).__name__]
     for layer in network.layers:
-        if "BatchNorm" in type(layer).__name__:
-            gamma, beta, mean, variance = layer.get_weights()
-            layer.set_weights(
-                [
-                    random.uniform(0.5, 1.5, gamma.shape),
-                    random.normal(0.5, 0.3, beta.shape),
-                    random.normal(0, 0.1, mean.shape),
-                    random.uniform(0.5, 1.5, variance.shape),
-                ]
-            )
+        kind = type(layer).__name__
+        if layer in norms:
+            gamma, beta, *statistics = layer.get_weights()
+            layer.set_weights([random.uniform(0.5, 1.5, gamma.shape), random.normal(0.2, 0.3, beta.shape), *statistics])
+            layer.momentum, layer.before = 0, layer.momentum
+        elif kind in ("Conv2D", "DepthwiseConv2D"):
+            kernel, *bias = layer.get_weights()
+            inputs = np.prod(kernel.shape[: 2 if "Depthwise" in kind else 3])
+            layer.set_weights([random.normal(0, np.sqrt(2 / inputs), kernel.shape), *bias])
+    network(
+        some_images(8, network.input_shape[1:3]) * 2 - 1, training=True
+    )  # so that the statistics are those of images
+    for layer in norms:
+        layer.momentum = layer.before
+        del layer.before
     return network
 
 
@@ -136,16 +145,25 @@ def sequential(keras, network, before, behind):
 FORMS = {"nested": nested, "flat": flat, "sequential": sequential}
 
 
+def some_images(count=2, size=(SIZE, SIZE)):
+    """Images in [0, 1] of different colours and shapes: of noise alone, a network's features are nearly the same."""
+    random = np.random.default_rng(0)
+    height, width = (-(-side // 4) if side else SIZE // 4 for side in size)
+    coarse = random.random((count, 4, 4, 3)) * random.random((count, 1, 1, 3))
+    images = np.kron(coarse, np.ones((1, height, width, 1)))[:, : size[0], : size[1]]
+    return (0.8 * images + 0.2 * random.random(images.shape)).astype(np.float32)
+
+
 def given(images, how):
     """Images in [0, 1] as a model takes them."""
     return {PIXELS: images * 255, UNIT: images, ONE: images * 2 - 1}[how]
 
 
-def shaken(model, seed=0):
-    """Give the layers behind the network weights that say something, and keep what they say away from 0 and 1."""
+def shaken(model, but=(), seed=0):
+    """Give layers, but for some, weights that say something, and keep what they say away from 0 and 1."""
     random = np.random.default_rng(seed)
     for layer in model.layers:
-        own = type(layer).__name__ == "Conv2D" and not layer.use_bias
+        own = layer in but or (type(layer).__name__ == "Conv2D" and not layer.use_bias)
         if type(layer).__name__ in ("Dense", "Conv2D", "BatchNormalization") and not own:
             layer.set_weights([_some(random, one.shape) for one in layer.get_weights()])
     return model

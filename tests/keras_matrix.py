@@ -15,14 +15,29 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from keras_heads import BEFORE, BEHIND, FORMS, ONE, PIXELS, REFUSED, SIZE, body, given, preprocess, randomized, shaken
+from keras_heads import (
+    BEFORE,
+    BEHIND,
+    FORMS,
+    ONE,
+    PIXELS,
+    REFUSED,
+    SIZE,
+    body,
+    given,
+    preprocess,
+    randomized,
+    shaken,
+    some_images,
+)
 from reference_network import forward
 
 from mobilenet_hub.errors import MobileNetHubError
 from mobilenet_hub.weights.convert import load_source
 
-IMAGES = np.random.default_rng(0).random((2, SIZE, SIZE, 3), np.float32)
+IMAGES = some_images()
 TOLERANCE = 1e-4  # of probabilities and features: float32 sums in another order
+LEAST_SPREAD = 0.003  # of the largest number: how far the answers to two images must be apart
 LOGITS_TOLERANCE = 5e-4  # of the largest logit
 
 
@@ -46,7 +61,7 @@ def _behind(name, form="nested"):
         behind = BEHIND[name](keras) if name in BEHIND else REFUSED[name][0](keras)
         model = FORMS[form](keras, _body(keras, version), before, behind)
         model.build((None, SIZE, SIZE, 3))
-        return shaken(model)
+        return shaken(model, _body(keras, version).layers)
 
     return Case(make, PIXELS if form == "nested" else ONE, REFUSED[name][1] if name in REFUSED else None)
 
@@ -66,7 +81,7 @@ def _whole(**options):
     def make(keras, version):
         build = keras.applications.MobileNetV2 if version == 2 else keras.applications.MobileNet
         model = build((SIZE, SIZE, 3), alpha=0.35 if version == 2 else 0.25, weights=None, **options)
-        return shaken(randomized(model))
+        return shaken(randomized(model), model.layers[:-10])
 
     return Case(make, ONE)
 
@@ -206,6 +221,7 @@ def compare(model, path, name):
     logits = "logit" in name
     if module.config.num_classes and not logits:
         assert 0.01 < np.abs(wanted[:, -1]).max() < 0.999 or wanted.shape[1] == 1000, "these answers say nothing"
+    assert np.ptp(wanted, axis=0).max() > LEAST_SPREAD * np.abs(wanted).max(), "all images get the same answer"
     ours = answers(module, wanted.shape[1], logits)
     allowed = max(TOLERANCE, LOGITS_TOLERANCE * np.abs(wanted).max() if logits else 0)
     difference = float(np.abs(ours - wanted).max())

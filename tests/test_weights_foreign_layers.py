@@ -133,7 +133,9 @@ def test_frozen_graphs(tf, tmp_path, name):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*PLACES, "epsilon_of_one", "hidden", "flattened", "logits_factor"])
+@pytest.mark.parametrize(
+    "name", [*PLACES, "epsilon_of_one", "hidden", "flattened", "logits_factor", "pooled_at_each_place"]
+)
 def test_litert(tf, tmp_path, name):
     check(tf, FOREIGN[name], as_litert, tmp_path, name in FOLDED)
 

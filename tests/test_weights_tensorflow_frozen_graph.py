@@ -21,6 +21,7 @@ from mobilenet_hub.architecture import mobilenet_v1
 from mobilenet_hub.errors import CorruptFileError, InvalidModuleError, MobileNetHubError
 from mobilenet_hub.weights.archive import unpack
 from mobilenet_hub.weights.convert import load_source
+from mobilenet_hub.weights.identify import ASSUMED
 from mobilenet_hub.weights.tensorflow.frozen_graph import read_frozen_graph
 
 WEIGHTS = some_weights(mobilenet_v1(0.25, 3))
@@ -39,6 +40,16 @@ def test_weights_and_size_are_read(file, scope):
     assert source.weights.keys() == WEIGHTS.keys()
     for name, array in WEIGHTS.items():
         np.testing.assert_array_equal(source.weights[name], array)
+
+
+def test_a_first_layer_for_pixels_is_known_by_its_size(file):
+    """A converter that makes `x / 255` a part of the first kernel leaves no trace of it but this."""
+    kernel = mobilenet_v1(0.25, 3).units[0].kernel.name
+    for divisor, entering in ((1, (2, -1)), (127.5, (255, 0)), (255, (255, 0))):
+        file.write_bytes(frozen_graph({**WEIGHTS, kernel: WEIGHTS[kernel] / np.float32(divisor)}, (96, 96)))
+        config = load_source(file).config
+        assert (config.variant.input_scale, config.variant.input_offset) == entering
+        assert any("as small as for these alone" in one for one in config.extra.get(ASSUMED, ())) == (divisor > 1)
 
 
 def test_no_truncation_gives_a_module(file):

@@ -121,7 +121,7 @@ def from_export(source: Source, carried: Carried, wanted: Wanted) -> Module:
             epsilon = variant.batch_norm_epsilon  # a graph has the nearest float32
         variant = replace(variant, batch_norm_epsilon=epsilon, hidden_units=hidden)
     size = source.image_size or known.image_size
-    source = replace(source, variant=variant, image_size=size, labels=known.labels, extra=known.extra)
+    source = replace(source, variant=variant, image_size=size, labels=known.labels, extra=known.extra, assumed=())
     module = to_module(source, replace(wanted, depth_multiplier=wanted.depth_multiplier or known.depth_multiplier))
     found = module.config
     if found.architecture != known.architecture or found.num_classes not in (0, known.num_classes):

@@ -40,6 +40,12 @@ _TENSORFLOW_JS = re.compile(r"dense_Dense\d+|GlobalAveragePooling2D\d+")
 _NESTED = re.compile(r"sequential_\d+_input")
 ASSUMED = "assumed"  # the key of module.json for what a file leaves open
 PIXELS = "images enter as pixels / 127.5 - 1, which the file does not say; else set input_scale and input_offset"
+SMALL = (
+    "images enter as pixels of 0 to 255, which the file does not say: the weights of its first layer are as small as "
+    "for these alone; else set input_scale and input_offset"
+)
+_LEAST_REACH = 0.5  # of images in [-1, 1] in the first layer: 3.4 to 34 in trained networks, 0.02 to 0.14 by 1 / 255
+PIXEL_RANGE = 255.0
 PIXEL_SCALE = 0.1  # what takes 0..255 to about one is below, what takes [0, 1] there above
 _LEAST_SPREAD, _FARTHEST = 0.5, 4.0  # of the numbers that pixels become: wider than any in use
 _RANGES, _NEAR = ((-1.0, 1.0), (0.0, 1.0)), 0.02  # what images in [0, 1] become in the networks of TF Hub and its like
@@ -95,6 +101,7 @@ def to_source(
     """Return what was found as a source, with the scaling that takes images in [0, 1] to what the network takes.
 
     A graph that scales by itself takes pixels of 0 to 255, or images in [0, 1] where its factor is a hub module's.
+    One that has such a factor in its first kernel, where converters put it, is known by how small that is.
     Others take what the tools that made them feed: Teachable Machine x / 127 - 1 (teachablemachine-community,
     libraries/image/src/utils/tf.ts), retrain.py's label_image.py (x - 128) / 128, all others x / 127.5 - 1.
 
@@ -114,6 +121,9 @@ def to_source(
         scale, offset = factor * given[0], factor * given[1] + summand
     elif found.scaling is not None:
         scale, offset = scaling_of_images(*found.scaling)
+    elif _takes_pixels(found):
+        scale, offset = PIXEL_RANGE, 0.0
+        assumed = (*(one for one in assumed if one != PIXELS), SMALL)
     elif _is_teachable_machine(found):
         scale, offset = TEACHABLE_MACHINE_SCALE, INPUT_OFFSET
     elif any(_RETRAIN in name for name in found.names):
@@ -146,6 +156,26 @@ def scaling_of_images(scale: float, offset: float) -> tuple[float, float]:
             f"become {offset:.6g} to {offset + 255 * scale:.6g}, images in [0, 1] {offset:.6g} to {offset + scale:.6g}"
         )
     return factor, offset
+
+
+def _takes_pixels(found: Found) -> bool:
+    """Tell whether images in [-1, 1] could not move the first layer's outputs, as pixels of 0 to 255 do.
+
+    A factor of 1 / 255 before a convolution becomes a part of its kernel in LiteRT files; and batch norm that was
+    trained on pixels divides by deviations as large as theirs.
+    """
+    networks = [name for scope, name in SCOPES.items() if any(key.startswith(f"{scope}/") for key in found.weights)]
+    first = architecture(networks[0], 1.0, 0).units[0] if len(networks) == 1 else None
+    if first is None:
+        return False
+    kernel = found.weights.get(first.kernel.name)
+    gamma, _, _, variance = (found.weights.get(one.name) for one in first.batch_norm)
+    if kernel is None or gamma is None or variance is None or kernel.ndim != 4:
+        return False
+    if not kernel.shape[3] == gamma.size == variance.size or not (variance >= 0).all():
+        return False  # reported where all are checked
+    factor = np.abs(gamma.reshape(-1)) / np.sqrt(variance.reshape(-1) + found.variant.batch_norm_epsilon)
+    return bool((np.abs(kernel).sum((0, 1, 2)) * factor).mean() < _LEAST_REACH)
 
 
 def _is_teachable_machine(found: Found) -> bool:

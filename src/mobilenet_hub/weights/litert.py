@@ -13,7 +13,7 @@ import numpy as np
 from mobilenet_hub.architecture import Variant
 from mobilenet_hub.weights.exported import CUT, read_carried
 from mobilenet_hub.weights.head import Affine, Dense, Step, head_weights
-from mobilenet_hub.weights.identify import PIXEL_SCALE, Found, Source, scaling_of_images, to_source
+from mobilenet_hub.weights.identify import PIXEL_RANGE, PIXEL_SCALE, Found, Source, scaling_of_images, to_source
 from mobilenet_hub.weights.labels import labels_inside
 from mobilenet_hub.weights.litert_graph import LiteRtGraph
 from mobilenet_hub.weights.litert_metadata import entries_of, scaling_of_metadata
@@ -75,11 +75,8 @@ def read_litert(file: Path) -> Source:
         outline = Found(weights, size, labels, Variant(hidden_units=hidden), False, found.scaling, graph.names)
         if carried is not None:
             scaling, outline = (1.0, 0.0), replace(outline, scaling=None)  # ours take [0, 1], or pixels of it
-        elif found.scaling is not None:  # it scales by itself: what it takes are pixels, or [0, 1]
-            scaling_of_images(*found.scaling)
-            scaling = (255.0 if abs(found.scaling[0]) < PIXEL_SCALE else 1.0, 0.0)
         else:
-            scaling = _scaling_of_input(graph, data)
+            scaling = _scaling_of_input(graph, data, found.scaling)
         source = replace(to_source(file, "quantized LiteRT file", outline), model=data, carried=carried)
         if scaling is not None or graph.input_range() != (0.0, 0.0):  # the file itself says how images enter
             source = replace(source, assumed=())
@@ -89,14 +86,20 @@ def read_litert(file: Path) -> Source:
         return source
 
 
-def _scaling_of_input(graph: LiteRtGraph, data: bytes) -> tuple[float, float] | None:
+def _scaling_of_input(
+    graph: LiteRtGraph, data: bytes, scaled: tuple[float, float] | None
+) -> tuple[float, float] | None:
     """Return what takes images in [0, 1] to a quantized file's input; None where that is -1 to 1.
 
-    What metadata say is of floats (TensorFlow Lite's Task Library ignores it for pixels): of integers the range
-    decides, and the metadata where it does not.
+    A file that scales by itself takes pixels, or [0, 1]; of others the range of the input says it. What metadata say is
+    of floats (TensorFlow Lite's Task Library ignores it for pixels): of integers the range decides, and the metadata
+    where it does not.
     """
     if graph.takes_floats and (given := scaling_of_metadata(data)):
         return given
+    if scaled is not None:
+        scaling_of_images(*scaled)
+        return (PIXEL_RANGE if abs(scaled[0]) < PIXEL_SCALE else 1.0), 0.0
     try:
         return of_range(*graph.input_range())
     except Unusable:

@@ -299,6 +299,8 @@ class _Walk:
                 raise Unusable(
                     f"{one.name} averages {list(one.values['window'])} of a map of {list(size)}, not all of it"
                 )
+            if not one.values.get("whole", True):
+                raise Unusable(f"{one.name} averages around each place of the map, not all of it once")
         elif one.kind == "pool" and not one.values.get("whole"):
             raise Unusable(f"{one.name} averages over a part of the map, as far as the file says; give the image size")
         self._features = one.output
