@@ -153,9 +153,13 @@ class Classifier(Model):
 
         return Explainer(self, self.labels)
 
+    def ranked(self, logits: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the indices and scores [n, top] of the likeliest classes for logits [n, num_classes]."""
+        return likeliest(self.engine.scores(logits), top, logits)
+
     def predictions(self, sources: Sequence[str], logits: np.ndarray, top: int) -> list[Prediction]:
         """Return the likeliest classes for logits [n, num_classes] of n named images."""
-        best, scores = likeliest(self.engine.scores(logits), top, logits)
+        best, scores = self.ranked(logits, top)
         return [
             Prediction(source, tuple(self.labels[i] for i in indices), tuple(ranked), tuple(indices))
             for source, ranked, indices in zip(sources, scores.tolist(), best.tolist(), strict=True)

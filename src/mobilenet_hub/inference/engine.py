@@ -104,7 +104,7 @@ class Engine:
         self.engine_name: EngineName = engine_for(asked, arithmetic, installed_engines(), macs_in_bulk=macs)
         self.precision: Arithmetic | Literal["int8"] = "int8" if self._kept else arithmetic
         made = LiteRT(self.job) if self.engine_name == "litert" else OpenVINO(self.job, arithmetic)
-        self._runner = self._kept or made
+        self._runner = made
         self._lock = Lock()
 
     def with_threads(self, threads: int) -> "Engine":
@@ -153,16 +153,36 @@ class Engine:
             >>> engine.run(np.zeros((1, *engine.image_size, 3), np.uint8))["global_pool"].ndim
             4
         """
+        self._check(images)
+        if self._kept:
+            return self._kept.run(images)
+        with self._lock:
+            return self._runner.run(images)
+
+    def run_here(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Compute as `run` does, on one core: for threads that each have images of their own, any number of them.
+
+        A module's kept quantized file is run for one after the other, on all cores.
+
+        Raises:
+            InputError: another shape or dtype.
+
+        Example:
+            >>> from mobilenet_hub.store import resolve
+            >>> engine = Engine(resolve("starter"), ["features"])
+            >>> engine.run_here(np.zeros((2, *engine.image_size, 3), np.uint8))["features"].shape[0]
+            2
+        """
+        self._check(images)
+        return self._kept.run(images) if self._kept else self._runner.run_here(images)
+
+    def _check(self, images: np.ndarray) -> None:
         if images.shape[1:] != self._shape or images.dtype not in _DTYPES:
             height, width = self.image_size
             raise InputError(
                 f"expected images of shape [batch, {height}, {width}, 3], float32 in [0, 1] or uint8, "
                 f"not {list(images.shape)} of {images.dtype}"
             )
-        if self._kept:
-            return self._kept.run(images)
-        with self._lock:
-            return self._runner.run(images)
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
         """Return probabilities [n, classes] in float64 of the "logits" that this engine gave.

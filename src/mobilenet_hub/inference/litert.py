@@ -14,6 +14,7 @@ for each core, each keeps to one: beside other programs that is up to half as fa
 """
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -94,10 +95,9 @@ class LiteRTModel:
         self.threads = threads
         self._count = threads or available_cores()
         self._lock = Lock()
-        self._interpreters: dict[bool, list[_Interpreter]] = {}
-        first = _Interpreter(self._model, self._count)
-        self._interpreters[False] = [first]
-        self.input, self.outputs = first.input, first.outputs
+        self._first = _Interpreter(self._model, self._count)
+        self._single: deque[_Interpreter] = deque()  # of one thread each, those that are free
+        self.input, self.outputs = self._first.input, self._first.outputs
         self._pool: ThreadPoolExecutor | None = None
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -112,39 +112,70 @@ class LiteRTModel:
         Raises:
             InputError: another shape or dtype.
         """
+        self._check(images)
+        if len(images) == 1:
+            with self._lock:
+                return self._first.run_one(images)
+        results = self._room(len(images))
+        with self._lock:
+            if not len(images) or self._count == 1:
+                self._first.run(images, results, range(len(images)))
+            else:
+                self._run_many(images, results)
+        return results
+
+    def run_here(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Compute as `run` does, on the one core of the calling thread; any number of threads may.
+
+        Raises:
+            InputError: another shape or dtype.
+        """
+        self._check(images)
+        with self._one_single() as interpreter:
+            if len(images) == 1:
+                return interpreter.run_one(images)
+            results = self._room(len(images))
+            interpreter.run(images, results, range(len(images)))
+        return results
+
+    def _check(self, images: np.ndarray) -> None:
         if images.shape[1:] != self.input.shape or images.dtype != self.input.dtype:
             raise InputError(
                 f"expected images of shape [n, {', '.join(map(str, self.input.shape))}] of {self.input.dtype}, not "
                 f"{list(images.shape)} of {images.dtype}"
             )
-        if len(images) == 1:
-            with self._lock:
-                return self._interpreters[False][0].run_one(images)
-        results = {port.name: np.empty((len(images), *port.shape), port.dtype) for port in self.outputs}
-        with self._lock:
-            if not len(images) or self._count == 1:
-                self._interpreters[False][0].run(images, results, range(len(images)))
-            else:
-                self._run_many(images, results)
-        return results
+
+    def _room(self, count: int) -> dict[str, np.ndarray]:
+        return {port.name: np.empty((count, *port.shape), port.dtype) for port in self.outputs}
+
+    @contextmanager
+    def _one_single(self) -> "Iterator[_Interpreter]":
+        try:
+            interpreter = self._single.pop()
+        except IndexError:
+            interpreter = _Interpreter(self._model, 1)
+        try:
+            yield interpreter
+        finally:
+            self._single.append(interpreter)
 
     def _run_many(self, images: np.ndarray, results: Mapping[str, np.ndarray]) -> None:
         if self._pool is None:
-            self._interpreters[True] = [_Interpreter(self._model, 1) for _ in range(self._count)]
             cores = own_cores(self._count)
             self._pool = ThreadPoolExecutor(self._count, "litert", initializer=lambda: keep_to(next(cores, None)))
         tasks = iter([range(start, min(start + _TASK, len(images))) for start in range(0, len(images), _TASK)])
         turn = Lock()
 
-        def work(interpreter: "_Interpreter") -> None:
-            while True:
-                with turn:
-                    task = next(tasks, None)
-                if task is None:
-                    return
-                interpreter.run(images, results, task)
+        def work(_: int) -> None:
+            with self._one_single() as interpreter:
+                while True:
+                    with turn:
+                        task = next(tasks, None)
+                    if task is None:
+                        return
+                    interpreter.run(images, results, task)
 
-        list(self._pool.map(work, self._interpreters[True]))
+        list(self._pool.map(work, range(self._count)))
 
 
 class LiteRT:
@@ -153,16 +184,26 @@ class LiteRT:
     def __init__(self, job: Job):
         self._job = job
         self._models: dict[np.dtype, LiteRTModel] = {}
+        self._lock = Lock()
         self._names = {name: signature_name(name) for name in job.outputs}
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the outputs of images [batch, height, width, 3] of the job's size, float32 or uint8."""
-        model = self._models.get(images.dtype)
-        if model is None:
-            written = self._written(cast("InputType", str(images.dtype)))
-            model = self._models[images.dtype] = LiteRTModel(written, threads=self._job.threads)
-        results = model.run(images)
+        return self._named(self._model(images.dtype).run(images))
+
+    def run_here(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Compute as `run` does, on the one core of the calling thread."""
+        return self._named(self._model(images.dtype).run_here(images))
+
+    def _named(self, results: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {name: results[own] for name, own in self._names.items()}
+
+    def _model(self, dtype: np.dtype) -> LiteRTModel:
+        with self._lock:
+            if dtype not in self._models:
+                written = self._written(cast("InputType", str(dtype)))
+                self._models[dtype] = LiteRTModel(written, threads=self._job.threads)
+            return self._models[dtype]
 
     def _written(self, input_type: InputType) -> bytes | Path:
         job = self._job

@@ -3,11 +3,13 @@
 Nothing here opens a connection: no download, no telemetry.
 """
 
+from collections import deque
 from collections.abc import Collection
 from importlib.util import find_spec
 from io import BytesIO
 from math import log2
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -20,7 +22,7 @@ from mobilenet_hub.inference.job import PRECISIONS, Job, Precision
 from mobilenet_hub.inference.openvino_hints import prefer_avx2_kernels, wants_avx2_kernels
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel, Model
+    from openvino import CompiledModel, InferRequest, Model
 
 # The instructions that make bf16 faster than f32. OpenVINO also emulates bf16 on AVX-512, which is slower than f32.
 _BF16_INSTRUCTIONS = frozenset({"amx_bf16", "avx512_bf16"})
@@ -31,20 +33,29 @@ _MAX_CHUNK = 16
 class OpenVINO:
     """A job in OpenVINO: one image over all threads; of several, each thread takes its own chunks.
 
-    Each of the two ways is compiled when it is first needed. For one caller at a time.
+    Each of the two ways is compiled when it is first needed. `run` is for one caller at a time, `run_here` for any
+    number.
     """
 
     def __init__(self, job: Job, precision: Arithmetic):
         self._job = job
         self._precision: Arithmetic = precision
         self._networks: dict[tuple[np.dtype, bool], CompiledNetwork] = {}
+        self._lock = Lock()
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the outputs of images [batch, height, width, 3] of the job's size, float32 or uint8."""
-        key = images.dtype, len(images) > 1
-        if key not in self._networks:
-            self._networks[key] = self._compile(cast("InputType", str(images.dtype)), key[1])
-        return self._networks[key].run(images)
+        return self._network(images.dtype, len(images) > 1).run(images)
+
+    def run_here(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Compute as `run` does, on one core."""
+        return self._network(images.dtype, True).run_here(images)
+
+    def _network(self, dtype: np.dtype, bulk: bool) -> "CompiledNetwork":
+        with self._lock:
+            if (dtype, bulk) not in self._networks:
+                self._networks[dtype, bulk] = self._compile(cast("InputType", str(dtype)), bulk)
+            return self._networks[dtype, bulk]
 
     def graph(self, batch_size: int, input_type: InputType) -> "Model":
         """Build the graph that is compiled for a fixed batch size."""
@@ -120,6 +131,9 @@ def device_settings(precision: str, threads: int | None, bulk: bool) -> dict[str
     return settings
 
 
+_Results = dict[str, np.ndarray]
+
+
 class CompiledNetwork:
     """A compiled model of a fixed batch size, `chunk`, and as many requests as it runs at a time."""
 
@@ -130,31 +144,58 @@ class CompiledNetwork:
         self._shapes = {name: tuple(compiled.outputs[i].shape)[1:] for i, name in enumerate(outputs)}
         count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self._requests = [compiled.create_infer_request() for _ in range(count)]
+        self._free: deque[InferRequest] = deque()  # for whoever runs in a thread of its own
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Run the chunks in turn on the requests; each writes its part of the results, the last chunk filled up."""
-        from openvino import Tensor
-
-        starts = range(0, len(images), self._chunk)
-        rows = len(starts) * self._chunk
-        results = {name: np.empty((rows, *shape), np.float32) for name, shape in self._shapes.items()}
-        images = np.ascontiguousarray(images)
-        for turn, start in enumerate(starts):
+        if len(images) <= self._chunk:
+            # In this very thread: handing over takes a tenth as long as the smallest network.
+            return self._run_on(self._requests[0], images)
+        images, results = np.ascontiguousarray(images), self._room(len(images))
+        for turn, start in enumerate(range(0, len(images), self._chunk)):
             request = self._requests[turn % len(self._requests)]
             request.wait()
-            part = images[start : start + self._chunk]
-            if len(part) < self._chunk:
-                part = np.concatenate([part, np.zeros((self._chunk - len(part), *part.shape[1:]), part.dtype)])
-            request.set_input_tensor(Tensor(part, shared_memory=part.flags.writeable))
-            for index, result in enumerate(results.values()):
-                request.set_output_tensor(index, Tensor(result[start : start + self._chunk], shared_memory=True))
-            if len(starts) == 1:
-                request.infer()  # in this very thread: handing over takes a tenth as long as the smallest network
-            else:
-                request.start_async()
+            held = self._bind(request, images, results, start)  # noqa: F841
+            request.start_async()
         for request in self._requests:
             request.wait()
         return {name: result[: len(images)] for name, result in results.items()}
+
+    def run_here(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Run the chunks one after the other on one core; any number of threads may."""
+        try:
+            request = self._free.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        try:
+            return self._run_on(request, images)
+        finally:
+            self._free.append(request)
+
+    def _run_on(self, request: "InferRequest", images: np.ndarray) -> dict[str, np.ndarray]:
+        images, results = np.ascontiguousarray(images), self._room(len(images))
+        for start in range(0, len(images), self._chunk):
+            held = self._bind(request, images, results, start)  # noqa: F841
+            request.infer()
+        return {name: result[: len(images)] for name, result in results.items()}
+
+    def _room(self, count: int) -> dict[str, np.ndarray]:
+        rows = -(-count // self._chunk) * self._chunk
+        return {name: np.empty((rows, *shape), np.float32) for name, shape in self._shapes.items()}
+
+    def _bind(
+        self, request: "InferRequest", images: np.ndarray, results: dict[str, np.ndarray], start: int
+    ) -> np.ndarray:
+        """Have a request read a chunk and write its results; the chunk, returned, must be held until it has."""
+        from openvino import Tensor
+
+        part = images[start : start + self._chunk]
+        if len(part) < self._chunk:
+            part = np.concatenate([part, np.zeros((self._chunk - len(part), *part.shape[1:]), part.dtype)])
+        request.set_input_tensor(Tensor(part, shared_memory=part.flags.writeable))
+        for index, result in enumerate(results.values()):
+            request.set_output_tensor(index, Tensor(result[start : start + self._chunk], shared_memory=True))
+        return part
 
 
 def chosen_precision(asked: Precision) -> Arithmetic:

@@ -1,30 +1,29 @@
-"""Batches of images out of many requests: whoever finds the engine idle runs it with what is there, and nobody waits.
+"""Batches of images out of many requests: each core's thread takes what is there, and nobody waits.
 
-A picture is decoded by a thread of the pool. The thread that has one ready and finds no engine running runs the engine
-itself, with all that is ready by then, and goes on until nothing is; what arrives meanwhile is decoded by the other
-threads and forms the next batch. So a lone request changes threads once, and one engine runs at a time, whatever the
-number of modules: each uses all cores.
+A thread takes pictures, decodes them, has the network compute them on one core and makes the answers, all by itself: a
+request changes threads on its way in, and its answer on its way out. It takes its share of what waits, several pictures
+at a time where many do. As many threads work as there are cores, whatever the number of modules; a picture that is all
+there is has them all for the network.
 """
 
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
+from typing import Any
 
 import numpy as np
 
 from mobilenet_hub.errors import ImageError
 from mobilenet_hub.host.cpu import available_cores
-from mobilenet_hub.images.batches import BATCH_SIZE
-from mobilenet_hub.serve.served import Outputs, Served
+from mobilenet_hub.serve.served import LOGITS, Outputs, Postponed, Served
 
 Result = dict[str, np.ndarray]
 IMAGES = "images"  # of a result, beside the outputs: what the network saw, [n, height, width, 3]
-# While pictures wait to be decoded, threads go on with those until so many are ready: cores are never idle, and batches
-# of one, which cost more for each image, are for when there is nothing else to do.
-_ENOUGH = 8
+INDICES, SCORES = "indices", "scores"  # of a result, where the likeliest classes are asked for: [n, top]
+_PART = 8  # pictures that a thread takes at a time, at most: the last of them waits for the others
 
 
 class Work:
@@ -33,161 +32,218 @@ class Work:
     Attributes:
         served: the module, as it was when the request came.
         outputs: what to compute.
+        top: how many of the likeliest classes to name beside it, as `INDICES` and `SCORES`; 0: none.
         keep_images: whether what the network saw is kept beside the results, as `IMAGES`.
+        make: called with the work once it is complete, in a thread of the batcher; what it returns or raises is `made`.
         results: for each image (or part of a batch) its outputs [n, ...] by name, or the reason why there are none.
         late: the deadline passed before the network was reached.
         failure: an error of ours.
         decode_s, wait_s, compute_s: where the time went; of several images, the longest.
     """
 
-    def __init__(self, served: Served, outputs: Outputs, count: int, deadline: float, *, keep_images: bool = False):
-        self.served, self.outputs, self.deadline, self.keep_images = served, outputs, deadline, keep_images
-        self.results: list[Result | str] = [""] * count
-        self.left = count
+    def __init__(
+        self,
+        served: Served,
+        outputs: Outputs,
+        *,
+        top: int = 0,
+        keep_images: bool = False,
+        make: "Callable[[Work], Any] | None" = None,
+    ):
+        self.served, self.outputs, self.top, self.keep_images, self.make = served, outputs, top, keep_images, make
+        self.results: list[Result | str] = []
+        self.made: Any = None
+        self.left = 0
+        self.deadline = 0.0
         self.late = False
         self.failure: Exception | None = None
         self.decode_s = self.wait_s = self.compute_s = 0.0
 
     def output(self, name: str) -> np.ndarray:
         """Return one output of all images together, [n, ...] float32, where all are good."""
-        return np.concatenate([result[name] for result in self.results if not isinstance(result, str)])
+        good = [result[name] for result in self.results if not isinstance(result, str)]
+        return good[0] if len(good) == 1 else np.concatenate(good)
 
     def failures(self) -> list[tuple[int, str]]:
         """Return (index, reason) of the images that could not be read."""
         return [(index, result) for index, result in enumerate(self.results) if isinstance(result, str)]
 
+    def expect(self, count: int, deadline: float) -> None:
+        """Have so many results to come, until then."""
+        self.results = [""] * count
+        self.left, self.deadline = count, deadline
+
+    def finish(self) -> None:
+        """Make what is to be made of the results."""
+        if self.make is not None and not self.late and self.failure is None:
+            try:
+                self.made = self.make(self)
+            except Exception as error:  # whoever waits hears of it
+                self.made = error
+
 
 @dataclass(slots=True, eq=False)
-class _Ready:
+class _Task:
     work: Work
     index: int
-    images: np.ndarray  # [n, height, width, 3], uint8 or float32 in [0, 1]
+    source: bytes | np.ndarray  # a picture; or images [n, height, width, 3], float32 in [0, 1]
     since: float
+    is_picture: bool
+    is_settled: bool = False
+    postponed: bool = False
 
 
+_Images = tuple[_Task, np.ndarray]  # [n, height, width, 3], uint8 or float32 in [0, 1]
 # Called in a thread of the batcher: the requests that are done, and the size of the batch that they were done by or 0.
 OnDone = Callable[[list[Work], int], None]
 
 
 class Batcher:
-    """The threads that decode and compute."""
+    """The threads that decode and compute, and beside them those of `pool`, for bodies and answers that take long."""
 
     def __init__(self, on_done: OnDone, threads: int | None = None):
-        # As in bulk: as many decode as there are cores, while one more has the network running.
-        self.pool = ThreadPoolExecutor((threads or available_cores()) + 1, "decode")
+        self.pool = ThreadPoolExecutor(threads or available_cores(), "body")
         self._on_done = on_done
-        self._ready: deque[_Ready] = deque()
+        self._waiting: SimpleQueue[_Task | None] = SimpleQueue()
         self._lock = Lock()
-        self._running = False
-        self._undecoded = 0  # pictures that no thread has begun with
+        self._busy = 0  # threads that have something to do
+        names = [f"compute_{number}" for number in range(threads or available_cores())]
+        self._threads = [Thread(target=self._work, name=name, daemon=True) for name in names]
+        for thread in self._threads:
+            thread.start()
 
-    def pictures(self, work: Work, pictures: Sequence[bytes | np.ndarray]) -> None:
+    def pictures(self, work: Work, pictures: Sequence[bytes | np.ndarray], timeout_s: float) -> None:
         """Take the pictures of a request: bytes of files, or uint8 arrays [h, w, 3]."""
-        with self._lock:
-            self._undecoded += len(pictures)
-        for index, picture in enumerate(pictures):
-            self.pool.submit(self._decode, work, index, picture)
-
-    def batch(self, work: Work, images: np.ndarray) -> None:
-        """Take a float32 batch [n, height, width, 3] in [0, 1] as it is; `work` counts its parts of BATCH_SIZE."""
         now = time.monotonic()
-        for index in range(len(work.results)):
-            part = images[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
-            self._ready.append(_Ready(work, index, part, now))
-        self.pool.submit(self._compute)
+        work.expect(len(pictures), now + timeout_s)
+        for index, picture in enumerate(pictures):
+            self._waiting.put(_Task(work, index, picture, now, is_picture=True))
+
+    def batch(self, work: Work, images: np.ndarray, timeout_s: float) -> None:
+        """Take a float32 batch [n, height, width, 3] in [0, 1] as it is, each thread a part."""
+        now = time.monotonic()
+        size = min(_PART, -(-len(images) // len(self._threads)))
+        parts = [images[start : start + size] for start in range(0, len(images), size)]
+        work.expect(len(parts), now + timeout_s)
+        for index, part in enumerate(parts):
+            self._waiting.put(_Task(work, index, part, now, is_picture=False))
 
     def close(self) -> None:
         """Let the threads finish what they have, and end them."""
+        for _ in self._threads:
+            self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
         self.pool.shutdown(wait=True)
 
-    def _decode(self, work: Work, index: int, picture: bytes | np.ndarray) -> None:
-        start = time.monotonic()
-        with self._lock:
-            self._undecoded -= 1
-        try:
-            if start > work.deadline:
-                self._settle([(work, index, "")], late=True)
-                return
-            images = work.served.load(picture)[np.newaxis]
-            now = time.monotonic()
-            work.decode_s = max(work.decode_s, now - start)
-            self._ready.append(_Ready(work, index, images, now))
-        except ImageError as error:
-            self._settle([(work, index, error.reason)])
-        except Exception as error:  # a picture that trips the decoder must not cost the thread
-            work.failure = error
-            self._settle([(work, index, "")])
-        finally:
-            self._compute()
-
-    def _compute(self) -> None:
-        """Run the engine until nothing is ready, unless another thread does."""
-        while True:
+    def _work(self) -> None:
+        while (first := self._waiting.get()) is not None:
             with self._lock:
-                if self._running or not self._ready or (self._undecoded and len(self._ready) < _ENOUGH):
-                    return
-                self._running = True
-                batch = self._taken()
+                self._busy += 1
+            tasks = [first, *self._more()]
             try:
-                self._run(batch)
+                self._compute(self._decoded(tasks))
+            except Exception as error:  # ours to mend; whoever waits must hear of it, and the thread goes on
+                self._fail([task for task in tasks if not task.is_settled and not task.postponed], error)
             finally:
                 with self._lock:
-                    self._running = False
+                    self._busy -= 1
 
-    def _taken(self) -> list[_Ready]:
-        """Take what is ready and goes with the first: the same module, outputs and type."""
-        first = self._ready[0]
-        key = (first.work.served, first.work.outputs, first.images.dtype)
-        taken: list[_Ready] = []
-        others: list[_Ready] = []
-        room = BATCH_SIZE
-        while self._ready and room > 0:
-            ready = self._ready.popleft()
-            fits = (ready.work.served, ready.work.outputs, ready.images.dtype) == key and len(ready.images) <= room
-            (taken if fits else others).append(ready)
-            room -= len(ready.images) if fits else 0
-        self._ready.extendleft(reversed(others))
-        return taken
+    def _more(self) -> Iterable[_Task]:
+        """Take this thread's share of what waits beside the first."""
+        for _ in range(min(_PART - 1, self._waiting.qsize() // len(self._threads))):
+            try:
+                task = self._waiting.get_nowait()
+            except Empty:
+                return
+            if task is None:  # the end, which comes last
+                self._waiting.put(None)
+                return
+            yield task
 
-    def _run(self, batch: list[_Ready]) -> None:
+    def _decoded(self, tasks: Sequence[_Task]) -> list[_Images]:
+        decoded: list[_Images] = []
+        for task in tasks:
+            work, start = task.work, time.monotonic()
+            work.wait_s = max(work.wait_s, start - task.since)
+            if start > work.deadline:
+                self._settle([(task, "")], late=True)
+                continue
+            if not task.is_picture:
+                decoded.append((task, task.source))  # type: ignore[arg-type]
+                continue
+            try:
+                images = work.served.load(task.source, patient=task.postponed)[np.newaxis]
+            except Postponed:
+                task.postponed = True
+                self._waiting.put(task)
+            except ImageError as error:
+                self._settle([(task, error.reason)])
+            except Exception as error:  # a picture that trips the decoder must not cost the others
+                self._fail([task], error)
+            else:
+                work.decode_s = max(work.decode_s, time.monotonic() - start)
+                decoded.append((task, images))
+        return decoded
+
+    def _compute(self, decoded: Sequence[_Images]) -> None:
+        """Compute what goes together: of the same module, outputs and type."""
+        groups: dict[object, list[_Images]] = {}
+        for task, images in decoded:
+            work = task.work
+            groups.setdefault((work.served, work.outputs, work.top, images.dtype), []).append((task, images))
+        for group in groups.values():
+            self._run(group)
+
+    def _run(self, group: list[_Images]) -> None:
         start = time.monotonic()
-        late = [ready for ready in batch if start > ready.work.deadline]
-        if late:
-            self._settle([(ready.work, ready.index, "") for ready in late], late=True)
-            batch = [ready for ready in batch if ready not in late]
-        if not batch:
+        if late := [(task, "") for task, _ in group if start > task.work.deadline]:
+            self._settle(late, late=True)
+            group = [(task, images) for task, images in group if start <= task.work.deadline]
+        if not group:
             return
-        work = batch[0].work
+        work, images = group[0][0].work, group[0][1]
+        if len(group) > 1:
+            images = np.concatenate([images for _, images in group])
         try:
-            images = batch[0].images if len(batch) == 1 else np.concatenate([ready.images for ready in batch])
-            outputs = work.served.engine(work.outputs).run(images)
+            engine = work.served.engine(work.outputs)
+            alone = self._busy == 1 and self._waiting.empty()
+            outputs = (engine.run if alone else engine.run_here)(images)
+            if work.top:
+                assert work.served.classifier is not None
+                outputs[INDICES], outputs[SCORES] = work.served.classifier.ranked(outputs[LOGITS], work.top)
         except Exception as error:  # of the engine; whoever waits must hear of it
-            for ready in batch:
-                ready.work.failure = error
-            self._settle([(ready.work, ready.index, "") for ready in batch])
+            self._fail([task for task, _ in group], error)
             return
         seconds = time.monotonic() - start
         position, settled = 0, []
-        for ready in batch:
-            rows = slice(position, position + len(ready.images))
+        for task, own in group:
+            rows = slice(position, position + len(own))
             position = rows.stop
-            ready.work.wait_s = max(ready.work.wait_s, start - ready.since)
-            ready.work.compute_s = max(ready.work.compute_s, seconds)
+            task.work.compute_s = max(task.work.compute_s, seconds)
             result = {name: value[rows] for name, value in outputs.items()}
-            if ready.work.keep_images:
-                result[IMAGES] = ready.images
-            settled.append((ready.work, ready.index, result))
+            if task.work.keep_images:
+                result[IMAGES] = own
+            settled.append((task, result))
         self._settle(settled, size=len(images))
 
-    def _settle(self, settled: Sequence[tuple[Work, int, Result | str]], *, late: bool = False, size: int = 0) -> None:
+    def _fail(self, tasks: Sequence[_Task], error: Exception) -> None:
+        for task in tasks:
+            task.work.failure = error
+        self._settle([(task, "") for task in tasks])
+
+    def _settle(self, settled: Sequence[tuple[_Task, Result | str]], *, late: bool = False, size: int = 0) -> None:
         """Note results, and hand on the requests that have all of theirs."""
         done: list[Work] = []
         with self._lock:
-            for work, index, result in settled:
-                work.results[index] = result
+            for task, result in settled:
+                work, task.is_settled = task.work, True
+                work.results[task.index] = result
                 work.late = work.late or late
                 work.left -= 1
                 if work.left == 0:
                     done.append(work)
+        for work in done:
+            work.finish()
         if done or size:
             self._on_done(done, size)

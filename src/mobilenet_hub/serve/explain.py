@@ -12,41 +12,38 @@ from mobilenet_hub.evaluation.page import jpeg
 from mobilenet_hub.inference.explain import Explanation
 from mobilenet_hub.serve.batcher import IMAGES, Work
 from mobilenet_hub.serve.limits import Refusal
-from mobilenet_hub.serve.served import LOGITS, Served
-from mobilenet_hub.serve.state import Call, Picture
+from mobilenet_hub.serve.served import LOGITS, Outputs, Served
+from mobilenet_hub.serve.state import Call
 
 MOST_CLASSES = 5  # of a picture; each is drawn
 MOST_PICTURES = 16  # of a request
 
 
-async def compute(call: Call, served: Served, pictures: Sequence[Picture]) -> Work:
-    """Compute the logits and the last feature maps of pictures, and keep what the network saw.
+async def outputs(call: Call, served: Served, pictures: int) -> Outputs:
+    """Return what must be computed of so many pictures: the logits and the last feature maps.
 
     Raises:
-        Refusal: 422: more pictures than are explained at a time, or a module that cannot be explained; and as
-            `State.pictures` does.
+        Refusal: 422: more pictures than are explained at a time, or a module that cannot be explained.
     """
-    if len(pictures) > MOST_PICTURES:
-        text = f"explain: {len(pictures)} pictures in one request, and at most {MOST_PICTURES} are explained"
+    if pictures > MOST_PICTURES:
+        text = f"explain: {pictures} pictures in one request, and at most {MOST_PICTURES} are explained"
         raise Refusal(422, f"{text}: send fewer at a time")
     try:
         explainer = await call.state.in_thread(served.explainer)
     except InputError as error:
         raise Refusal(422, f"explain: {error}") from None
-    outputs = (LOGITS, explainer.feature_map)
-    return await call.state.pictures(served, outputs, [data for _, data in pictures], keep_images=True)
+    return LOGITS, explainer.feature_map
 
 
-def explanations(served: Served, work: Work, names: Sequence[str], classes: int) -> list[list[dict[str, Any]]]:
+def explanations(work: Work, names: Sequence[str], classes: int) -> list[list[dict[str, Any]]]:
     """Return what spoke for the likeliest classes of each picture that could be read.
 
     Args:
-        served: the module.
-        work: as `compute` gave it; at least one picture could be read.
+        work: of these outputs, done, with the images kept; at least one picture could be read.
         names: of the pictures that could be read.
         classes: how many of each picture.
     """
-    explainer = served.explainer()
+    explainer = work.served.explainer()
     outputs = {name: work.output(name) for name in (LOGITS, explainer.feature_map)}
     found = explainer.explained(names, work.output(IMAGES), outputs, classes)
     return [[_as_json(one, rank) for rank in range(len(one.labels))] for one in found]

@@ -6,6 +6,7 @@ size; BYTES `pictures` [n], files (as base64 where the tensor stands in the JSON
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -88,13 +89,10 @@ async def infer(call: Call) -> Answer:
     asked = await state.in_thread(lambda: _read(served, body, header, state.check_size), quick=len(body) < _QUICK_BYTES)
     call.images = len(asked.images)
     together = tuple(name for name in served.outputs if name in asked.outputs)  # one engine, whatever their order
+    work = Work(served, together, make=partial(_answer, asked))
     if isinstance(asked.images, np.ndarray):
-        work = await state.batch(served, together, asked.images)
-    else:
-        work = await state.pictures(served, together, asked.images)
-    if work.failures():
-        raise Refusal(400, bad_pictures(work.failures()))
-    return await state.answered(len(asked.images), lambda: _answer(served, asked, work))
+        return await state.batch(work, asked.images)
+    return await state.pictures(work, asked.images)
 
 
 def _read(served: Served, body: bytes, header: str | None, check_size: Callable[[int], None]) -> _Asked:
@@ -255,7 +253,9 @@ def _flag(parameters: Any, name: str, owner: str) -> bool:
     return value
 
 
-def _answer(served: Served, asked: _Asked, work: Work) -> Answer:
+def _answer(asked: _Asked, work: Work) -> Answer:
+    if work.failures():
+        raise Refusal(400, bad_pictures(work.failures()))
     tensors, parts = [], []
     for name in asked.outputs:
         values = work.output(name)
@@ -267,7 +267,7 @@ def _answer(served: Served, asked: _Asked, work: Work) -> Answer:
         else:
             tensor["data"] = values.reshape(-1).tolist()
         tensors.append(tensor)
-    about = {"model_name": served.name, "model_version": served.version}
+    about = {"model_name": work.served.name, "model_version": work.served.version}
     if asked.id is not None:
         about["id"] = asked.id
     answer = json_answer({**about, "outputs": tensors})

@@ -1,16 +1,17 @@
 """Our own requests: pictures in, labels or features out."""
 
 from collections.abc import Sequence
+from functools import partial
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 
 from mobilenet_hub.serve import explain
-from mobilenet_hub.serve.batcher import Work
+from mobilenet_hub.serve.batcher import INDICES, SCORES, Work
 from mobilenet_hub.serve.limits import Answer, Refusal, json_answer
-from mobilenet_hub.serve.served import FEATURES, LOGITS, Served
-from mobilenet_hub.serve.state import Call, Picture, whole_number
+from mobilenet_hub.serve.served import FEATURES, LOGITS
+from mobilenet_hub.serve.state import Call, whole_number
 
 DEFAULT_TOP = 5
 MOST_ASKED = 1_000_000  # classes; there are never so many
@@ -28,11 +29,12 @@ async def classify(call: Call) -> Answer:
         raise Refusal(422, f"module {served.name!r} gives feature vectors and has no classifier: use /embed")
     pictures = await call.pictures()
     call.images = len(pictures)
+    names, files = [name for name, _ in pictures], [data for _, data in pictures]
     if explained:
-        work = await explain.compute(call, served, pictures)
-        return await call.state.in_thread(lambda: _labels(served, pictures, work, top, explained))
-    work = await call.state.pictures(served, (LOGITS,), [data for _, data in pictures])
-    return await call.state.answered(len(pictures), lambda: _labels(served, pictures, work, top))
+        outputs = await explain.outputs(call, served, len(pictures))
+        make = partial(_labels, names, explained=explained)
+        return await call.state.pictures(Work(served, outputs, top=top, keep_images=True, make=make), files)
+    return await call.state.pictures(Work(served, (LOGITS,), top=top, make=partial(_labels, names)), files)
 
 
 async def embed(call: Call) -> Answer:
@@ -40,41 +42,44 @@ async def embed(call: Call) -> Answer:
     served = call.served(call.query("module").get("module"))
     pictures = await call.pictures()
     call.images = len(pictures)
-    work = await call.state.pictures(served, (FEATURES,), [data for _, data in pictures])
-    as_array = NPY in call.headers.get("accept", "")
-    return await call.state.answered(len(pictures), lambda: _features(served, pictures, work, as_array))
+    make = partial(_features, [name for name, _ in pictures], NPY in call.headers.get("accept", ""))
+    return await call.state.pictures(Work(served, (FEATURES,), make=make), [data for _, data in pictures])
 
 
-def _labels(served: Served, pictures: Sequence[Picture], work: Work, top: int, explained: int = 0) -> Answer:
-    assert served.classifier is not None
-    good = [name for (name, _), result in zip(pictures, work.results, strict=True) if not isinstance(result, str)]
-    predictions = served.classifier.predictions(good, work.output(LOGITS), top) if good else []
-    rows = [{"name": p.source, "labels": p.labels, "scores": p.scores, "indices": p.indices} for p in predictions]
-    if explained and good:
-        for row, found in zip(rows, explain.explanations(served, work, good, explained), strict=True):
+def _labels(names: Sequence[str], work: Work, explained: int = 0) -> Answer:
+    assert work.served.classifier is not None
+    labels = work.served.classifier.labels
+    rows: list[dict[str, Any]] = []
+    for name, result in zip(names, work.results, strict=True):
+        if not isinstance(result, str):
+            indices, scores = result[INDICES][0].tolist(), result[SCORES][0].tolist()
+            rows.append({"name": name, "labels": [labels[i] for i in indices], "scores": scores, "indices": indices})
+    if explained and rows:
+        good = [row["name"] for row in rows]
+        for row, found in zip(rows, explain.explanations(work, good, explained), strict=True):
             row["explanations"] = found
-    return _answer(served, pictures, work, "predictions", rows)
+    return _answer(names, work, "predictions", rows)
 
 
-def _features(served: Served, pictures: Sequence[Picture], work: Work, as_array: bool) -> Answer:
-    good = len(work.failures()) < len(pictures)
+def _features(names: Sequence[str], as_array: bool, work: Work) -> Answer:
+    served = work.served
+    good = len(work.failures()) < len(names)
     features = work.output(FEATURES) if good else np.empty((0, served.width(FEATURES)), np.float32)
     if as_array and not work.failures():
         stream = BytesIO()
         np.save(stream, features, allow_pickle=False)
         about = {"Mobilenet-Module": _plain(served.name), "Mobilenet-Weights-Sha256": served.weights_sha256}
         return Answer(stream.getvalue(), content_type=NPY, headers=about)
-    return _answer(served, pictures, work, "features", features.tolist())
+    return _answer(names, work, "features", features.tolist())
 
 
-def _answer(served: Served, pictures: Sequence[Picture], work: Work, key: str, rows: list[Any]) -> Answer:
+def _answer(names: Sequence[str], work: Work, key: str, rows: list[Any]) -> Answer:
     """Return the rows of the good pictures; with a bad one among them as an error that holds the others' rows too."""
-    about = {"module": served.name, "weights_sha256": served.weights_sha256}
+    about = {"module": work.served.name, "weights_sha256": work.served.weights_sha256}
     failures = work.failures()
     if not failures:
         return json_answer({**about, key: rows})
-    names = [name for name, _ in pictures]
-    raise Refusal(400, bad_pictures(failures, names), more={**about, **with_gaps(failures, len(pictures), key, rows)})
+    raise Refusal(400, bad_pictures(failures, names), more={**about, **with_gaps(failures, len(names), key, rows)})
 
 
 def with_gaps(failures: Sequence[tuple[int, str]], count: int, key: str, rows: Sequence[Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -25,6 +24,10 @@ LOGITS, FEATURES = "logits", "features"
 MAX_PIXELS = 1 << 26  # held decoded: beyond, a small file fills the memory
 _LARGE_PIXELS = 1 << 22  # from which only one picture is decoded at a time
 _large_picture = Lock()
+
+
+class Postponed(Exception):
+    """A large picture that would have to wait for another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +121,19 @@ class Served:
     def warm_up(self, sizes: Sequence[int] = (1,)) -> None:
         """Compile what most requests need, for batches of these sizes."""
         for size in sizes:
-            self.engine((self.main_output,)).run(self.blank(size))
+            engine = self.engine((self.main_output,))
+            (engine.run if size == 1 else engine.run_here)(self.blank(size))
 
     def blank(self, count: int) -> np.ndarray:
         """Return black images, uint8 [count, height, width, 3]."""
         return np.zeros((count, *self.image_size, 3), np.uint8)
 
-    def load(self, picture: "bytes | np.ndarray") -> np.ndarray:
+    def load(self, picture: "bytes | np.ndarray", *, patient: bool = True) -> np.ndarray:
         """Bring one picture to the network's input, uint8 [height, width, 3].
 
         Raises:
             ImageError: it cannot be read, or has too many pixels.
+            Postponed: it is large, another large one is being decoded, and the caller is not patient.
         """
         least = self.embedder.preprocessing.sufficient_size
         held = held_pixels(picture, least) if isinstance(picture, bytes) else 0
@@ -137,8 +142,14 @@ class Served:
                 f"{held / 1e6:.0f} million pixels would have to be held, and this server's limit is "
                 f"{MAX_PIXELS / 1e6:.0f} million; reduce the picture first"
             )
-        with _large_picture if held is None or held > _LARGE_PIXELS else nullcontext():
+        if held is not None and held <= _LARGE_PIXELS:
             return self.embedder.preprocessing.load(picture)
+        if not _large_picture.acquire(blocking=patient):
+            raise Postponed
+        try:
+            return self.embedder.preprocessing.load(picture)
+        finally:
+            _large_picture.release()
 
 
 @dataclass

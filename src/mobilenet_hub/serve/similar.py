@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mobilenet_hub.inference.engine import Precision
 from mobilenet_hub.search.similar import Searcher
+from mobilenet_hub.serve.batcher import Work
 from mobilenet_hub.serve.limits import Answer, Refusal, json_answer
 from mobilenet_hub.serve.own import MOST_NEIGHBOURS, bad_pictures, with_gaps
 from mobilenet_hub.serve.served import FEATURES, Options, Served
@@ -41,7 +42,8 @@ class Collection:
         k = whole_number(call.query("k").get("k", str(_DEFAULT_K)), "k", MOST_NEIGHBOURS)
         pictures = await call.pictures()
         call.images = len(pictures)
-        work = await call.state.pictures(self._served, (FEATURES,), [data for _, data in pictures])
+        work = Work(self._served, (FEATURES,))
+        await call.state.pictures(work, [data for _, data in pictures])
         failures = work.failures()
         matches = []
         if len(failures) < len(pictures):

@@ -1,22 +1,19 @@
 """What all requests share: the modules, the queue and its bounds, the way from a request to its result."""
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
 
-from mobilenet_hub.images.batches import BATCH_SIZE
 from mobilenet_hub.serve.batcher import Batcher, Work
 from mobilenet_hub.serve.body import Bodies, media_type, multipart_files, unpacked
-from mobilenet_hub.serve.limits import Answer, Limits, Refusal, busy
+from mobilenet_hub.serve.limits import Limits, Refusal, busy
 from mobilenet_hub.serve.metrics import Metrics
-from mobilenet_hub.serve.served import Modules, Outputs, Served
+from mobilenet_hub.serve.served import Modules, Served
 
 _QUICK_BYTES = 1 << 18  # a body that is taken apart at once; a larger one in a thread, so that others do not wait
-_QUICK_IMAGES = 8  # an answer that is put together at once
 
 Picture = tuple[str, bytes]  # its name, its file's bytes
 
@@ -43,40 +40,26 @@ class State:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: dict[Work, asyncio.Future[None]] = {}
 
-    async def pictures(
-        self,
-        served: Served,
-        outputs: Outputs,
-        pictures: Sequence[bytes | np.ndarray],
-        *,
-        keep_images: bool = False,
-    ) -> Work:
-        """Compute outputs of pictures; those that cannot be read are in the work's `failures`.
+    async def pictures(self, work: Work, pictures: Sequence[bytes | np.ndarray]) -> Any:
+        """Do the work with pictures, and return what was to be made; those that cannot be read are its `failures`.
 
         Args:
-            served: the module.
-            outputs: of it.
+            work: what to do.
             pictures: bytes of files, or uint8 arrays [h, w, 3].
-            keep_images: keep what the network saw among the results.
 
         Raises:
             Refusal: 413: more than ever fit; 503: no room now, or not in time.
+            What the work's `make` raises.
         """
-        deadline = time.monotonic() + self.limits.timeout_s
-        work = Work(served, outputs, len(pictures), deadline, keep_images=keep_images)
-        await self._computed(work, len(pictures), lambda: self.batcher.pictures(work, pictures))
-        return work
+        return await self._computed(work, self.batcher.pictures, pictures)
 
-    async def batch(self, served: Served, outputs: Outputs, images: np.ndarray) -> Work:
-        """Compute outputs of a float32 batch [n, height, width, 3] in [0, 1], n at least 1.
+    async def batch(self, work: Work, images: np.ndarray) -> Any:
+        """Do the work with a float32 batch [n, height, width, 3] in [0, 1], n at least 1.
 
         Raises:
             Refusal: as `pictures` does.
         """
-        parts = -(-len(images) // BATCH_SIZE)
-        work = Work(served, outputs, parts, time.monotonic() + self.limits.timeout_s)
-        await self._computed(work, len(images), lambda: self.batcher.batch(work, images))
-        return work
+        return await self._computed(work, self.batcher.batch, images)
 
     def check_size(self, images: int) -> None:
         """Refuse a request of more images than the queue ever holds, before anything is made of them.
@@ -101,26 +84,29 @@ class State:
         if self.occupied + images > self.limits.queue:
             raise busy(f"the queue is full ({self.occupied} of {self.limits.queue} images wait); try again")
 
-    async def _computed(self, work: Work, images: int, start: Callable[[], None]) -> None:
-        self.check_room(images)
+    async def _computed(self, work: Work, start: Callable[[Work, Any, float], None], images: Any) -> Any:
+        count = len(images)
+        self.check_room(count)
         self._loop = asyncio.get_running_loop()
-        future = self._loop.create_future()
-        self._waiting[work] = future
-        self.occupied += images
+        future = self._waiting[work] = self._loop.create_future()
+        self.occupied += count
         try:
-            start()
+            start(work, images, self.limits.timeout_s)
             await future
         finally:
-            self.occupied -= images
+            self.occupied -= count
             self._waiting.pop(work, None)
-        if work.failure:
-            raise work.failure
         if work.late:
             raise busy(f"not computed within {self.limits.timeout_s:g} s; try again")
+        if work.failure:
+            raise work.failure
         self.metrics.stages(work.decode_s, work.wait_s, work.compute_s)
         bad = len(work.failures())
         self.metrics.bad_images += bad
-        self.metrics.images[work.served.name] += images - bad
+        self.metrics.images[work.served.name] += count - bad
+        if isinstance(work.made, Exception):
+            raise work.made
+        return work.made
 
     def _done(self, works: list[Work], batch_size: int) -> None:
         """Take results from a thread of the batcher to the event loop."""
@@ -140,10 +126,6 @@ class State:
         if quick:
             return make()
         return await asyncio.get_running_loop().run_in_executor(self.batcher.pool, make)
-
-    async def answered(self, images: int, make: Callable[[], Answer]) -> Answer:
-        """Put an answer for that many images together, in a thread where that takes long."""
-        return await self.in_thread(make, quick=images <= _QUICK_IMAGES)
 
 
 class Call:

@@ -5,6 +5,7 @@ batch of RGB in [0, 1] of the module's size; a picture is {"b64": "..."}.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -87,11 +88,10 @@ async def predict(call: Call) -> Answer:
         lambda: _read(served, body, state.check_size), quick=len(body) < _QUICK_BYTES
     )
     call.images = len(images)
+    work = Work(served, (output,), make=partial(_predictions, output, rows, len(images)))
     if isinstance(images, np.ndarray):
-        work = await state.batch(served, (output,), images)
-    else:
-        work = await state.pictures(served, (output,), images)
-    return await state.answered(len(images), lambda: _predictions(work, output, rows, len(images)))
+        return await state.batch(work, images)
+    return await state.pictures(work, images)
 
 
 def _read(
@@ -188,7 +188,7 @@ def number_array(value: Any, which: str) -> np.ndarray:
         raise Refusal(400, f"{which} holds a number that is beyond all bounds") from None
 
 
-def _predictions(work: Work, output: str, rows: bool, count: int) -> Answer:
+def _predictions(output: str, rows: bool, count: int, work: Work) -> Answer:
     failures = work.failures()
     values = work.output(output).tolist() if len(failures) < len(work.results) else []
     key = "predictions" if rows else "outputs"
