@@ -14,7 +14,7 @@ from keras_matrix import write_tfjs
 
 from mobilenet_hub.inference.classify import Classifier
 from mobilenet_hub.weights.convert import load_source
-from mobilenet_hub.weights.identify import TEACHABLE_MACHINE_SCALE
+from mobilenet_hub.weights.pixels import TEACHABLE_MACHINE_SCALE
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 DOWNLOADS = ("keras_model.h5", "model.savedmodel", "model_unquant.tflite", "model.json")

@@ -19,6 +19,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="the module folder to make")
     add_image_size(parser, "pixels, for files that do not say it")
     parser.add_argument("--labels", metavar="FILE", help="a text file with one label a line, one for each class")
+    parser.add_argument(
+        "--pixels",
+        metavar="X",
+        help="what the model was trained on, where its file does not say it: pixels x of 0 to 255 as x/127.5-1 (taken "
+        "where nothing is said), x/255 or x",
+    )
     parser.add_argument("--handle", help="the published module that the file is; everything it says is demanded")
     parser.add_argument("--architecture", choices=("mobilenet_v1", "mobilenet_v2"), help="demand this architecture")
     parser.add_argument("--depth-multiplier", type=float, metavar="M", help="demand this depth multiplier")
@@ -32,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from mobilenet_hub.module_folder import read_config
     from mobilenet_hub.weights.convert import convert
     from mobilenet_hub.weights.identify import ASSUMED
+    from mobilenet_hub.weights.pixels import is_open
 
     folder = convert(
         args.source,
@@ -41,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
         image_size=args.image_size,
         num_classes=args.num_classes,
         handle=args.handle,
+        pixels=args.pixels,
         labels=_read_labels(args.labels) if args.labels else None,
         overwrite=args.overwrite,
     )
@@ -65,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"{folder}: {config.architecture} {config.depth_multiplier:g}, {height}x{width}, {classes}")
         for text in assumed if isinstance(assumed, list) else ():
             print(f"  assumed: {text}")
+        if isinstance(assumed, list) and is_open(assumed):
+            print("  where it was trained on others, say on which: --pixels x/255, or --pixels x")
     return 0
 
 

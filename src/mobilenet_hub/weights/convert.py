@@ -27,7 +27,7 @@ from mobilenet_hub.weights.hugging_face import (
     refuse_weights_alone,
 )
 from mobilenet_hub.weights.hugging_face import WEIGHTS_FILE as HF_WEIGHTS
-from mobilenet_hub.weights.identify import Source, Wanted, to_module
+from mobilenet_hub.weights.identify import ASSUMED, Source, Wanted, to_module, without_assumed
 from mobilenet_hub.weights.keras_file import is_keras_config, read_keras_file
 from mobilenet_hub.weights.kinds import (
     ARCHIVE,
@@ -45,6 +45,7 @@ from mobilenet_hub.weights.labels import labels_beside
 from mobilenet_hub.weights.litert import read_litert
 from mobilenet_hub.weights.onnx_file import read_onnx
 from mobilenet_hub.weights.openvino_file import read_openvino
+from mobilenet_hub.weights.pixels import with_pixels
 from mobilenet_hub.weights.tensorflow.checkpoint import read_checkpoint
 from mobilenet_hub.weights.tensorflow.frozen_graph import read_frozen_graph
 from mobilenet_hub.weights.tensorflow.saved_model import HUB1_FILE, MODEL_FILE, VARIABLES_FILE, read_saved_model
@@ -81,6 +82,7 @@ def load_source(
     image_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
     handle: str | None = None,
+    pixels: str | None = None,
 ) -> Module:
     """Read a MobileNet from any supported file, folder or archive; what it is, is found out.
 
@@ -91,6 +93,8 @@ def load_source(
         image_size: side or (height, width) in pixels that the network was trained at, for files that do not say it.
         num_classes: to demand a number; 0 leaves the classifier out.
         handle: the published module that the file is said to be; gives all of the above, which are then demanded.
+        pixels: what the model was trained on, for files that do not say it: pixels x of 0 to 255 as "x/127.5-1" (taken
+            where nothing is said), "x/255" or "x".
 
     Returns:
         The module, its weights float32 by TF-Slim name, exactly those of its architecture. Labels are the file's own,
@@ -107,7 +111,7 @@ def load_source(
         (128, 128)
     """
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    wanted = Wanted(architecture, depth_multiplier, size, num_classes, handle)
+    wanted = Wanted(architecture, depth_multiplier, size, num_classes, handle, pixels)
     if handle is not None:
         wanted = _of_handle(handle, wanted)
     demand_local(path, "a file or folder of weights")
@@ -126,6 +130,7 @@ def convert(
     image_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
     handle: str | None = None,
+    pixels: str | None = None,
     labels: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -139,6 +144,7 @@ def convert(
         image_size: see `load_source`.
         num_classes: see `load_source`.
         handle: see `load_source`.
+        pixels: see `load_source`.
         labels: one for each class, in place of those that the file has.
         overwrite: replace a module folder that is there already.
 
@@ -159,6 +165,7 @@ def convert(
         image_size=image_size,
         num_classes=num_classes,
         handle=handle,
+        pixels=pixels,
     )
     if labels is not None:
         if len(labels) != module.config.num_classes:
@@ -175,6 +182,7 @@ def _of_handle(handle: str, wanted: Wanted) -> Wanted:
         published.image_size,
         published.num_classes,
         published.handle,
+        wanted.pixels,
     )
     for key, value in vars(implied).items():
         given = getattr(wanted, key)
@@ -226,6 +234,7 @@ def _adjusted(module: Module, wanted: Wanted) -> Module:
     config = module.config
     if config.model is not None:
         return _kept(module, wanted)
+    extra, assumed = without_assumed(config.extra)
     source = Source(
         module.path or Path(),
         "module folder",
@@ -234,7 +243,8 @@ def _adjusted(module: Module, wanted: Wanted) -> Module:
         config.labels,
         config.variant,
         config.batch_norm_folded,
-        config.extra,
+        extra,
+        assumed=assumed,
     )
     adjusted = to_module(source, replace(wanted, depth_multiplier=wanted.depth_multiplier or config.depth_multiplier))
     return replace(with_knowledge(adjusted, config, wanted), path=module.path)
@@ -246,7 +256,11 @@ def _kept(module: Module, wanted: Wanted) -> Module:
     for key in ("architecture", "depth_multiplier", "image_size", "num_classes"):
         if getattr(wanted, key) not in (None, getattr(config, key)):
             raise InvalidModuleError(f"{module.path} has {key} {getattr(config, key)}, not {getattr(wanted, key)}")
-    return replace(module, config=replace(config, handle=wanted.handle or config.handle))
+    extra, assumed = without_assumed(config.extra)
+    variant, assumed = with_pixels(config.variant, assumed, wanted.pixels, module.path)
+    extra |= {ASSUMED: list(assumed)} if assumed else {}
+    config = replace(config, handle=wanted.handle or config.handle, variant=variant, extra=extra)
+    return replace(module, config=config)
 
 
 def _read(path: Path, size: tuple[int, int] | None) -> Source:

@@ -18,7 +18,7 @@ from mobilenet_hub.architecture import BATCH_NORM_EPSILON, Architecture, ConvUni
 from mobilenet_hub.errors import InvalidModuleError
 from mobilenet_hub.module import Module, ModuleConfig
 from mobilenet_hub.module_folder import read_stated, stated
-from mobilenet_hub.weights.identify import Source, Wanted, to_module
+from mobilenet_hub.weights.identify import Source, Wanted, to_module, without_assumed
 from mobilenet_hub.weights.kinds import CONVERT_ITS_ORIGIN
 from mobilenet_hub.weights.reading import Unusable, array_from, as_float32
 
@@ -120,8 +120,9 @@ def from_export(source: Source, carried: Carried, wanted: Wanted) -> Module:
         if not source.batch_norm_folded and isclose(epsilon, variant.batch_norm_epsilon, rel_tol=1e-6):
             epsilon = variant.batch_norm_epsilon  # a graph has the nearest float32
         variant = replace(variant, batch_norm_epsilon=epsilon, hidden_units=hidden)
+    extra, assumed = without_assumed(known.extra)
     size = source.image_size or known.image_size
-    source = replace(source, variant=variant, image_size=size, labels=known.labels, extra=known.extra, assumed=())
+    source = replace(source, variant=variant, image_size=size, labels=known.labels, extra=extra, assumed=assumed)
     module = to_module(source, replace(wanted, depth_multiplier=wanted.depth_multiplier or known.depth_multiplier))
     found = module.config
     if found.architecture != known.architecture or found.num_classes not in (0, known.num_classes):

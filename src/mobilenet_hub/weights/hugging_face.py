@@ -22,7 +22,8 @@ from mobilenet_hub.architecture import (
 )
 from mobilenet_hub.errors import InvalidModuleError
 from mobilenet_hub.weights.head import Dense, head_weights
-from mobilenet_hub.weights.identify import PIXELS, Source
+from mobilenet_hub.weights.identify import Source
+from mobilenet_hub.weights.pixels import PIXELS
 from mobilenet_hub.weights.reading import Unusable, array_from, as_float32, reading
 
 CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE = "config.json", "model.safetensors", "pytorch_model.bin"

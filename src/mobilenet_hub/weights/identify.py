@@ -23,7 +23,17 @@ from mobilenet_hub.catalog.labels import imagenet_labels
 from mobilenet_hub.catalog.published import configurations
 from mobilenet_hub.errors import InputError, InvalidModuleError
 from mobilenet_hub.module import MODEL_FILE, Module, ModuleConfig, check_weights
-from mobilenet_hub.weights.reading import Unusable
+from mobilenet_hub.weights.pixels import (
+    PIXEL_RANGE,
+    PIXELS,
+    SMALL,
+    TEACHABLE_MACHINE_SCALE,
+    exactly_usual,
+    is_teachable_machine,
+    scaling_of_images,
+    takes_pixels,
+    with_pixels,
+)
 
 SCOPES = {"MobilenetV1": "mobilenet_v1", "MobilenetV2": "mobilenet_v2"}
 _SLIM = tuple(f"{scope}/" for scope in SCOPES)  # TF-Slim's programs make images -1 to 1
@@ -34,21 +44,8 @@ _NAME = re.compile(r"mobilenet_(v[12])_(\d\.\d+|\d{3})_(\d{2,4})(?!\d)")
 # Kaggle's folders, of /kaggle/input and of kagglehub's cache alike, and its archives' names.
 _KAGGLE = re.compile(r"mobilenet-(v[12])[/-]tensorflow[12][/-](\d{3})-(\d{2,3})-(?:feature-vector|classification)")
 _MAX_DECIMALS = 9
-TEACHABLE_MACHINE_SCALE, _TEACHABLE_MACHINE_HIDDEN = 255 / 127, 100
 _RETRAIN, _RETRAIN_SCALE = "final_training_ops", 255 / 128
-_TENSORFLOW_JS = re.compile(r"dense_Dense\d+|GlobalAveragePooling2D\d+")
-_NESTED = re.compile(r"sequential_\d+_input")
 ASSUMED = "assumed"  # the key of module.json for what a file leaves open
-PIXELS = "images enter as pixels / 127.5 - 1, which the file does not say; else set input_scale and input_offset"
-SMALL = (
-    "images enter as pixels of 0 to 255, which the file does not say: the weights of its first layer are as small as "
-    "for these alone; else set input_scale and input_offset"
-)
-_LEAST_REACH = 0.5  # of images in [-1, 1] in the first layer: 3.4 to 34 in trained networks, 0.02 to 0.14 by 1 / 255
-PIXEL_RANGE = 255.0
-PIXEL_SCALE = 0.1  # what takes 0..255 to about one is below, what takes [0, 1] there above
-_LEAST_SPREAD, _FARTHEST = 0.5, 4.0  # of the numbers that pixels become: wider than any in use
-_RANGES, _NEAR = ((-1.0, 1.0), (0.0, 1.0)), 0.02  # what images in [0, 1] become in the networks of TF Hub and its like
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,7 @@ def to_source(
     elif _takes_pixels(found):
         scale, offset = PIXEL_RANGE, 0.0
         assumed = (*(one for one in assumed if one != PIXELS), SMALL)
-    elif _is_teachable_machine(found):
+    elif is_teachable_machine(found.names, found.variant.hidden_units):
         scale, offset = TEACHABLE_MACHINE_SCALE, INPUT_OFFSET
     elif any(_RETRAIN in name for name in found.names):
         scale, offset = _RETRAIN_SCALE, INPUT_OFFSET
@@ -132,58 +129,18 @@ def to_source(
         scale, offset = INPUT_SCALE, INPUT_OFFSET
         known = PIXELS in assumed or any(scope in name for name in found.names for scope in _SLIM)
         assumed = assumed if known else (*assumed, PIXELS)
-    if isclose(scale, INPUT_SCALE, rel_tol=1e-6):
-        scale = INPUT_SCALE
-    variant = replace(found.variant, input_scale=scale, input_offset=offset)
+    variant = replace(found.variant, input_scale=exactly_usual(scale), input_offset=offset)
     scaled = given is not None or found.scaling is not None
     labels, folded = found.labels, found.batch_norm_folded
     return Source(path, kind, found.weights, found.image_size, labels, variant, folded, scaled=scaled, assumed=assumed)
 
 
-def scaling_of_images(scale: float, offset: float) -> tuple[float, float]:
-    """Return what takes images in [0, 1] to what a graph makes of the images that it is given.
-
-    Raises:
-        Unusable: neither pixels nor images in [0, 1] become numbers such as networks take.
-    """
-    of_pixels = abs(scale) < PIXEL_SCALE
-    factor = scale * 255 if of_pixels else scale
-    low, high = sorted((offset, offset + factor))
-    usual = high - low >= _LEAST_SPREAD and max(-low, high) <= _FARTHEST
-    if factor <= 0 or not (usual if of_pixels else any(np.allclose((low, high), one, atol=_NEAR) for one in _RANGES)):
-        raise Unusable(
-            f"it makes x * {scale:.6g} + {offset:.6g} of its images, and nothing says from which numbers: pixels would "
-            f"become {offset:.6g} to {offset + 255 * scale:.6g}, images in [0, 1] {offset:.6g} to {offset + scale:.6g}"
-        )
-    return factor, offset
-
-
 def _takes_pixels(found: Found) -> bool:
-    """Tell whether images in [-1, 1] could not move the first layer's outputs, as pixels of 0 to 255 do.
-
-    A factor of 1 / 255 before a convolution becomes a part of its kernel in LiteRT files; and batch norm that was
-    trained on pixels divides by deviations as large as theirs.
-    """
     networks = [name for scope, name in SCOPES.items() if any(key.startswith(f"{scope}/") for key in found.weights)]
-    first = architecture(networks[0], 1.0, 0).units[0] if len(networks) == 1 else None
-    if first is None:
+    if len(networks) != 1:
         return False
-    kernel = found.weights.get(first.kernel.name)
-    gamma, _, _, variance = (found.weights.get(one.name) for one in first.batch_norm)
-    if kernel is None or gamma is None or variance is None or kernel.ndim != 4:
-        return False
-    if not kernel.shape[3] == gamma.size == variance.size or not (variance >= 0).all():
-        return False  # reported where all are checked
-    factor = np.abs(gamma.reshape(-1)) / np.sqrt(variance.reshape(-1) + found.variant.batch_norm_epsilon)
-    return bool((np.abs(kernel).sum((0, 1, 2)) * factor).mean() < _LEAST_REACH)
-
-
-def _is_teachable_machine(found: Found) -> bool:
-    """Tell whether layers are named as TensorFlow.js names them, or the head is theirs and its models nested."""
-    if any(_TENSORFLOW_JS.search(name) for name in found.names):
-        return True
-    nested = any(_NESTED.search(name) for name in found.names)
-    return nested and found.variant.hidden_units == (_TEACHABLE_MACHINE_HIDDEN,)
+    first = architecture(networks[0], 1.0, 0).units[0]
+    return takes_pixels(found.weights, first, found.variant.batch_norm_epsilon)
 
 
 @dataclass(frozen=True)
@@ -195,6 +152,7 @@ class Wanted:
     image_size: tuple[int, int] | None = None
     num_classes: int | None = None  # 0 leaves a classifier out
     handle: str | None = None
+    pixels: str | None = None  # one of `pixels.FED`
 
 
 def slim_name(name: str) -> str:
@@ -234,6 +192,7 @@ def to_module(source: Source, wanted: Wanted) -> Module:
         raise InvalidModuleError(f"{source.path} has {has}, not one of {wanted.num_classes}")
     multiplier = wanted.depth_multiplier or fitting_multiplier(weights, name, source.path)
     multiplier = multiplier or _nearest_multiplier(weights, name)
+    variant, assumed = with_pixels(source.variant, source.assumed, wanted.pixels, source.path)
     config = ModuleConfig(
         architecture=name,
         depth_multiplier=multiplier,
@@ -242,14 +201,21 @@ def to_module(source: Source, wanted: Wanted) -> Module:
         labels=_labels(source, num_classes),
         handle=wanted.handle,
         source={"format": source.kind, "file": source.path.name},
-        variant=source.variant,
+        variant=variant,
         batch_norm_folded=source.batch_norm_folded,
         model=MODEL_FILE if source.model is not None else None,
-        extra={**source.extra, **({ASSUMED: list(source.assumed)} if source.assumed and not wanted.handle else {})},
+        extra={**source.extra, **({ASSUMED: list(assumed)} if assumed and not wanted.handle else {})},
     )
     check_weights(config.network, weights, str(source.path))
     module = Module(config, weights) if source.model is None else Module(config, {}, model=source.model)
     return module.without_classifier() if wanted.num_classes == 0 and num_classes else module
+
+
+def without_assumed(extra: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return what a module has besides, and apart from that what was assumed of its file."""
+    assumed = extra.get(ASSUMED, ())
+    others = {key: value for key, value in extra.items() if key != ASSUMED}
+    return others, tuple(map(str, assumed)) if isinstance(assumed, list) else ()
 
 
 def _architecture_of(source: Source) -> str:

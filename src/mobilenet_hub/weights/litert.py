@@ -13,15 +13,17 @@ import numpy as np
 from mobilenet_hub.architecture import Variant
 from mobilenet_hub.weights.exported import CUT, read_carried
 from mobilenet_hub.weights.head import Affine, Dense, Step, head_weights
-from mobilenet_hub.weights.identify import PIXEL_RANGE, PIXEL_SCALE, Found, Source, scaling_of_images, to_source
+from mobilenet_hub.weights.identify import Found, Source, to_source
 from mobilenet_hub.weights.labels import labels_inside
 from mobilenet_hub.weights.litert_graph import LiteRtGraph
 from mobilenet_hub.weights.litert_metadata import entries_of, scaling_of_metadata
 from mobilenet_hub.weights.operations import Recognized, as_found, recognize
+from mobilenet_hub.weights.pixels import PIXEL_RANGE, PIXEL_SCALE, scaling_of_images
 from mobilenet_hub.weights.reading import Unusable, reading
 from mobilenet_hub.weights.tensorflow.graph_def import image_size_of
 
-_NEAR_ONE, _FAR, _MARGIN = 0.7, -10.0, 0.2  # how far a range that was measured may be from that which was meant
+_NEAR_ONE, _SURE, _FAR, _MARGIN = 0.7, 1.4, 10.0, 0.2  # how far a measured range may be from that which was meant
+_EVEN = 0.15  # of the farther end of a range: how much nearer the other may be, where noise was measured for images
 WHAT = "a LiteRT file of a MobileNet"
 
 
@@ -78,7 +80,7 @@ def read_litert(file: Path) -> Source:
         else:
             scaling = _scaling_of_input(graph, data, found.scaling)
         source = replace(to_source(file, "quantized LiteRT file", outline), model=data, carried=carried)
-        if scaling is not None or graph.input_range() != (0.0, 0.0):  # the file itself says how images enter
+        if scaling is not None or 0 < max(map(abs, graph.input_range())) <= _SURE:  # the file says how images enter
             source = replace(source, assumed=())
         if scaling is not None:
             scale, offset = scaling
@@ -114,7 +116,9 @@ def of_range(low: float, high: float) -> tuple[float, float] | None:
     Raises:
         Unusable: they are none that images become.
     """
-    if (_FAR <= low <= -_NEAR_ONE and _NEAR_ONE <= high <= -_FAR) or low == high == 0:
+    far = max(-low, high)
+    even = far <= _SURE or abs(high + low) <= _EVEN * far  # means and deviations of photos are not: -2.1 to 2.6
+    if (_NEAR_ONE <= min(-low, high) and far <= _FAR and even) or low == high == 0:
         return None
     for least, most in ((0.0, 1.0), (0.0, 255.0), (-128.0, 127.0)):
         margin = _MARGIN * (most - least)

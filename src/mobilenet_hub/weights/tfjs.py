@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from mobilenet_hub.weights.identify import TEACHABLE_MACHINE_SCALE, Source, to_source
+from mobilenet_hub.weights.identify import Source, to_source
 from mobilenet_hub.weights.keras_network import read_network
 from mobilenet_hub.weights.keras_weights import Arrays
 from mobilenet_hub.weights.kinds import refuse_stand_in
+from mobilenet_hub.weights.pixels import TEACHABLE_MACHINE_SCALE
 from mobilenet_hub.weights.reading import array_from, reading
 from mobilenet_hub.weights.tfjs_graph import read_graph_model
 
