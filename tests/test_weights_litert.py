@@ -114,7 +114,8 @@ def test_published_quantized_files_are_kept(shared, tmp_path, relative):
     [
         (-1.0, 0.992, None), (-0.95, 0.98, None), (-4.1, 3.9, None), (0.0, 1.0, (1.0, 0.0)), (0.0, 0.97, (1.0, 0.0)),
         (0.0, 255.0, (255.0, 0.0)), (-128.0, 127.0, (255.0, -128.0)),
-        (-2.118, 2.64, Unusable), (0.0, 0.3, Unusable), (-0.5, 0.5, Unusable), (0.0, 6.0, Unusable), (-300.0, 300.0, Unusable),
+        (-2.118, 2.64, Unusable), (0.0, 0.3, Unusable),
+        (-0.5, 0.5, Unusable), (0.0, 6.0, Unusable), (-300.0, 300.0, Unusable),
     ],
 )  # fmt: skip
 def test_the_range_of_a_quantized_input_says_what_images_become(least, most, scaling):

@@ -118,7 +118,7 @@ def of_range(low: float, high: float) -> tuple[float, float] | None:
     """
     far = max(-low, high)
     even = far <= _SURE or abs(high + low) <= _EVEN * far  # means and deviations of photos are not: -2.1 to 2.6
-    if (_NEAR_ONE <= min(-low, high) and far <= _FAR and even) or low == high == 0:
+    if (min(-low, high) >= _NEAR_ONE and far <= _FAR and even) or low == high == 0:
         return None
     for least, most in ((0.0, 1.0), (0.0, 255.0), (-128.0, 127.0)):
         margin = _MARGIN * (most - least)
