@@ -1,10 +1,13 @@
-"""Photos in a bucket against photos on the disk, a Ray worker against a plain run, and memory against their number.
+"""Photos in a bucket against photos on the disk, Ray workers against a plain run, and memory against their number.
 
-    python benchmarks/many_machines.py --photos FOLDER --count 300 --turns 2   # times, sides in turns
-    python benchmarks/many_machines.py --memory 2000 20000                     # peaks, with links to one small photo
+    python benchmarks/many_machines.py --photos FOLDER --count 300 --turns 2              # times, sides in turns
+    python benchmarks/many_machines.py --photos FOLDER --count 3000 --store nginx         # a store that is not Python
+    python benchmarks/many_machines.py --photos FOLDER --count 8192 --ray 1 2 4           # workers of one thread each
+    python benchmarks/many_machines.py --memory 2000 20000                                # peaks, links to small photos
 
-The bucket is moto's server on this machine, in a process of its own whose processor time is not the run's; with two
-cores it takes some of the wall time, too.
+The bucket is moto's server on this machine, or nginx (Debian's nginx-light), which answers with a file for an object
+and with one page of names, and verifies no signature. Its processor time is not the run's; with two cores it takes some
+of the wall time, too. What a run costs before its first photo is measured with few photos, and taken away: "more".
 """
 
 import argparse
@@ -14,11 +17,32 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
+
+NGINX = """
+worker_processes 1; daemon off; pid {work}/pid; error_log {work}/error.log;
+events {{ worker_connections 512; }}
+http {{
+  access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000; default_type application/octet-stream;
+  client_body_temp_path {work}/1; proxy_temp_path {work}/2; fastcgi_temp_path {work}/3; uwsgi_temp_path {work}/4;
+  scgi_temp_path {work}/5;
+  map $args $names {{ default ""; "~list-type=2" 1; }}
+  server {{
+    listen 127.0.0.1:{port} backlog=512; root {work};
+    location = /bucket {{ if ($names) {{ rewrite ^ /names.xml last; }} return 200; }}
+    location / {{ }}
+  }}
+}}
+"""
+PAGE = """<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>bucket</Name>
+<IsTruncated>false</IsTruncated>{}</ListBucketResult>"""
+ENTRY = "<Contents><Key>photos/{}</Key><Size>{}</Size><ETag>&quot;0&quot;</ETag></Contents>"
 
 
 def embed(inputs, output, module, *more, **environment):
@@ -40,45 +64,145 @@ def embed(inputs, output, module, *more, **environment):
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    shutil.rmtree(output)
     return wall, spent, int(done.stderr.splitlines()[-1])
 
 
-def compare(photos, count, turns, module, with_ray):
-    import boto3
-    from object_store import CREDENTIALS, moto
+@contextmanager
+def moto_with(folder):
+    """Serve the photos of a folder with moto."""
+    from object_store import client_of, moto
 
-    from mobilenet_hub.images.names import is_picture_name
+    with moto() as url:
+        client = client_of(url, "bucket")
+        for file in folder.iterdir():
+            client.put_object(Bucket="bucket", Key=f"photos/{file.name}", Body=file.read_bytes())
+        yield url
 
-    files = sorted(path for path in photos.rglob("*") if is_picture_name(path.name))
-    with tempfile.TemporaryDirectory() as name, moto() as url:
-        work, client = (
-            Path(name),
-            boto3.client(
-                "s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="k", aws_secret_access_key="s"
-            ),
+
+@contextmanager
+def nginx_with(folder):
+    """Serve the photos of a folder with nginx."""
+    from object_store import closed_port
+
+    with tempfile.TemporaryDirectory() as name:
+        work, port = Path(name), closed_port()
+        work.chmod(0o755)
+        (work / "bucket").mkdir()
+        (work / "bucket" / "photos").symlink_to(folder)
+        entries = [ENTRY.format(file.name, file.stat().st_size) for file in sorted(folder.iterdir())]
+        (work / "names.xml").write_text(PAGE.format("".join(entries)))
+        (work / "nginx.conf").write_text(NGINX.format(work=work, port=port))
+        with subprocess.Popen(["nginx", "-c", str(work / "nginx.conf")]) as server:
+            time.sleep(1)
+            yield f"http://127.0.0.1:{port}"
+            server.terminate()
+
+
+def least(runs, turns, few, count):
+    """Run each name's function of a number of photos in turns, and print the least that it took.
+
+    What each photo costs is told by runs of few and of all: what both have alike is the start.
+    """
+    best = {}
+    for _ in range(turns):
+        for name, run in runs.items():
+            for photos in (few, count):
+                seen = run(photos)
+                known = best.get((name, photos), seen)
+                best[name, photos] = [min(pair) for pair in zip(seen[:2], known[:2], strict=True)]
+    for name in runs:
+        (wall, spent), begun = best[name, count], best[name, few]
+        each = [1000 * (most - least) / (count - few) for most, least in zip((wall, spent), begun, strict=True)]
+        print(
+            f"{name:<24} {count / wall:7.1f} images/s, {1000 * spent / count:6.2f} ms of processor an image; each more "
+            f"{each[0]:6.2f} ms and {each[1]:6.2f} ms of processor",
+            flush=True,
         )
-        client.create_bucket(Bucket="bucket")
-        (work / "photos").mkdir()
-        for number in range(count):
-            file = files[number % len(files)]
-            shutil.copy(file, work / "photos" / f"{number:06d}{file.suffix}")
-            client.put_object(Bucket="bucket", Key=f"photos/{number:06d}{file.suffix}", Body=file.read_bytes())
+
+
+def compare(photos, count, turns, module, store):
+    from object_store import CREDENTIALS
+
+    with {"moto": moto_with, "nginx": nginx_with}[store](photos) as url, tempfile.TemporaryDirectory() as out:
         there = {**CREDENTIALS, "AWS_ENDPOINT_URL": url}
-        sides = {
-            "disk": (work / "photos", (), {}),
-            "disk, one thread": (work / "photos", ("--threads", "1"), {}),
-            "bucket": ("s3://bucket/photos", (), there),
-            "bucket, one thread": ("s3://bucket/photos", ("--threads", "1"), there),
-            **({"one Ray worker": (work / "photos", ("--ray", "--shard-size", "128"), {})} if with_ray else {}),
-        }
-        best = {}
-        for turn in range(turns):
-            for side, (inputs, more, environment) in sides.items():
-                wall, spent, _ = embed(inputs, work / f"{turn}{side}", module, *more, **environment)
-                least = best.get(side, (wall, spent))
-                best[side] = (min(wall, least[0]), min(spent, least[1]))
-        for side, (wall, spent) in best.items():
-            print(f"{side:<20} {count / wall:7.1f} images/s wall  {1000 * spent / count:7.2f} ms of processor an image")
+        runs = {}
+        for name, inputs, environment in (("disk", photos, {}), ("bucket", "s3://bucket/photos/", there)):
+            for end, more in (("", ()), (", one thread", ("--threads", "1"))):
+
+                def run(limit, inputs=inputs, more=more, environment=environment):
+                    return embed(inputs, f"{out}/f", module, *more, "--limit", str(limit), **environment)
+
+                runs[name + end] = run
+        print(f"the bucket is in {store}")
+        least(runs, turns, min(64, count // 2), count)
+
+
+class Watched:
+    """What the Ray workers below this process have used: processor seconds, and the most memory of one in MiB."""
+
+    def __init__(self):
+        self.seconds, self.peak = {}, 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self):
+        while not self._ended.wait(0.05):
+            parents, used = {}, {}
+            for place in Path("/proc").iterdir():
+                if place.name.isdigit():
+                    try:
+                        fields = (place / "stat").read_text().rsplit(")", 1)[1].split()
+                        parents[int(place.name)] = int(fields[1])
+                        if (place / "cmdline").read_bytes().startswith(b"ray::_compute_shard"):
+                            used[int(place.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+                            peak = (place / "status").read_text().split("VmHWM:")[1].split()[0]
+                            self.peak = max(self.peak, int(peak) // 1024)
+                    except (OSError, IndexError):
+                        continue
+            for process, seconds in used.items():
+                above = process
+                while above > 1 and above != os.getpid():
+                    above = parents.get(above, 0)
+                if above == os.getpid():
+                    self.seconds[process] = seconds
+
+
+def on_ray(photos, count, turns, module, workers):
+    """Compare runs on a cluster with plain ones: one worker of all cores, then some of one thread each."""
+    from ray.cluster_utils import Cluster
+
+    cores = os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as out:
+
+        def run(limit, *more):
+            with Watched() as watched:
+                wall, spent, peak = embed(photos, f"{out}/f", module, *more, "--limit", str(limit))
+            print(f"  {limit} photos {more}: driver {peak} MiB, worker {watched.peak} MiB", file=sys.stderr, flush=True)
+            return wall, spent + sum(watched.seconds.values())
+
+        for number, threads in [(1, cores), *((number, 1) for number in workers)]:
+            cluster = Cluster(
+                initialize_head=True, head_node_args={"num_cpus": number * threads, "include_dashboard": False}
+            )
+            size = max(1, count // number // 4)
+            words = ("--threads", str(threads), "--shard-size", str(size))
+            sides = {
+                f"a plain run of {threads}": lambda limit, words=words: run(limit, *words),
+                f"{number} on Ray of {threads}": lambda limit, words=words, at=cluster.address: run(
+                    limit, *words, "--ray", at
+                ),
+            }
+            least(sides, turns, size * number, count)
+            cluster.shutdown()
 
 
 def memory(counts):
@@ -99,16 +223,28 @@ def memory(counts):
 
 
 def main():
+    from mobilenet_hub.images.names import is_picture_name
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--module", default="starter")
-    parser.add_argument("--ray", action="store_true")
+    parser.add_argument("--store", choices=["moto", "nginx"], default="moto")
+    parser.add_argument("--ray", type=int, nargs="*", metavar="WORKERS")
     parser.add_argument("--memory", type=int, nargs="*", default=())
     args = parser.parse_args()
     if args.photos:
-        compare(args.photos, args.count, args.turns, args.module, args.ray)
+        files = sorted(path for path in args.photos.rglob("*") if is_picture_name(path.name))
+        with tempfile.TemporaryDirectory() as name:
+            Path(name).chmod(0o755)
+            for number in range(args.count):
+                file = files[number % len(files)]
+                (Path(name) / f"{number:06d}{file.suffix}").symlink_to(file.resolve())
+            if args.ray is None:
+                compare(Path(name), args.count, args.turns, args.module, args.store)
+            else:
+                on_ray(Path(name), args.count, args.turns, args.module, args.ray)
     memory(args.memory)
 
 

@@ -228,4 +228,4 @@ def _explained(address: Address) -> Iterator[None]:
             raise refusal(address, said) from error
         except BotoCoreError as error:
             name = "ACCESS_DENIED" if "redential" in str(error) else "NETWORK_CONNECTION"
-            raise refusal(address, f"AWS Error {name} during a request operation: {error}") from error
+            raise refusal(address, f"AWS Error {name} during Request operation: {error}") from error
