@@ -75,9 +75,9 @@ def before(store, monkeypatch, attempts):
 class Faulty(ThreadingHTTPServer):
     """A proxy before a store; `rule(method, path, number)` says what becomes of a request.
 
-    None: it is passed on. A number: that status, and nothing is passed on. "lost": the connection breaks before an
-    answer. "after": the store does it, and the answer is lost. "cut": half of the answer's body comes. "hang": it is
-    taken and never answered. "stall": as "cut", and the connection stays open.
+    None: it is passed on. A number, or a number and a code: that status, and nothing is passed on. "lost": the
+    connection breaks before an answer. "after": the store does it, and the answer is lost. "cut": half of the answer's
+    body comes. "hang": it is taken and never answered. "stall": as "cut", and the connection stays open.
     """
 
     daemon_threads = True
@@ -107,9 +107,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.requests.append((self.command, self.path))
         fault = self.server.rule(self.command, self.path, len(self.server.requests))
         if isinstance(fault, int):
-            code = {503: "SlowDown", 500: "InternalError", 403: "AccessDenied"}[fault]
+            fault = fault, {503: "SlowDown", 500: "InternalError", 403: "AccessDenied"}[fault]
+        if isinstance(fault, tuple):
+            status, code = fault
             text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
-            self._answer(fault, [("Content-Type", "application/xml")], text, len(text))
+            self._answer(status, [("Content-Type", "application/xml")], text, len(text))
         elif fault == "lost":
             self._break()
         elif fault == "hang":

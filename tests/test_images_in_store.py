@@ -16,6 +16,7 @@ from small_photos import jpeg, make_work
 
 from mobilenet_hub.cli.main import main
 from mobilenet_hub.errors import ImageError, InputError
+from mobilenet_hub.host.object_path import ObjectPath
 from mobilenet_hub.host.stores import StoreError
 from mobilenet_hub.images.ahead import ahead
 from mobilenet_hub.images.batches import decode_batches
@@ -208,6 +209,30 @@ def test_names_that_mean_nothing(proxy):
     assert content("none", "none.jpg", "*.none") == {
         "none": "no such object, and no pictures below it", "none.jpg": "no such object", "*.none": "matches no object",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "wanted"),
+    [
+        (400, "ExpiredToken", "AWS_ACCESS_KEY_ID|credentials have expired"),
+        (400, "AuthorizationHeaderMalformed", "set AWS_REGION to the bucket's"),
+        (301, "PermanentRedirect", "set AWS_REGION to the bucket's"),
+        (403, "SignatureDoesNotMatch", "access is denied. Credentials are taken from AWS_ACCESS_KEY_ID"),
+    ],
+)
+def test_what_a_store_refuses_it_says_why(proxy, either, status, code, wanted):
+    """A HEAD is answered without a text: where botocore is there, what is asked first is no HEAD, or asked again."""
+    proxy.rule = lambda method, path, number: (status, code)
+    for ask in (lambda: keys("p"), lambda: content("p/01.jpg"), ObjectPath.parse("s3://photos/out/.lock").tag):
+        with pytest.raises(StoreError, match=wanted) as error:
+            ask()
+        assert not sys.modules.get("botocore") or status == 301 or code in str(error.value)
+
+
+def test_who_may_read_need_not_list(proxy, either):
+    proxy.rule = lambda method, path, number: 403 if "list-type" in path else None
+    assert list(content("t/a.tar").values()) == list(FILES.values())
+    assert content("p/01.jpg") == {"p/01.jpg": FILES["p/01.jpg"]}
 
 
 WORDS = """

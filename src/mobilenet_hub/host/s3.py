@@ -6,6 +6,7 @@ one, a condition becomes a look before the write (host/object_path.py), and an o
 
 import os
 import random
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from mobilenet_hub.host.stores import (
     ANSWER_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
     CONNECTIONS,
+    CREDENTIALS,
     FIRST_PAUSE_S,
     Address,
     StoreError,
@@ -30,6 +32,9 @@ from mobilenet_hub.host.stores import (
     region,
 )
 
+_REFUSED = (400, 401, 403)
+_REFUSAL = re.compile(r"<Code>(\w+)</Code>.*?<Message>(.*?)</Message>", re.DOTALL)
+_REFUSAL_BYTES = 1 << 12
 _DENIED = ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
 
 
@@ -51,8 +56,21 @@ def names(address: Address, prefix: str) -> Iterator[tuple[str, int]]:
     with _explained(address):
         pages = _client(address).get_paginator("list_objects_v2").paginate(Bucket=address.bucket, Prefix=prefix)
         for page in pages:
+            if "IsTruncated" not in page:
+                raise _no_store(address, "its list says not whether it is whole")
             for entry in page.get("Contents", ()):
                 yield entry["Key"], entry["Size"]
+
+
+def is_object(address: Address) -> bool:
+    """Tell whether there is an object of that key. Unlike for a HEAD, a store says why it refuses.
+
+    Raises:
+        StoreError: the store cannot be listed, or has no such bucket.
+    """
+    with _explained(address):
+        found = _client(address).list_objects_v2(Bucket=address.bucket, Prefix=address.key, MaxKeys=1)
+    return any(entry["Key"] == address.key for entry in found.get("Contents", ()))  # it would be the first
 
 
 def fetch(address: Address, most: int, count: int | None = None) -> bytes | None:
@@ -65,6 +83,9 @@ def fetch(address: Address, most: int, count: int | None = None) -> bytes | None
         address: of the object.
         most: None for an object of more bytes.
         count: only so many bytes of its beginning.
+
+    Raises:
+        StoreError: the store refuses it.
     """
     from botocore.exceptions import BotoCoreError
     from urllib3.exceptions import HTTPError
@@ -79,9 +100,13 @@ def fetch(address: Address, most: int, count: int | None = None) -> bytes | None
             data = response.read()  # raises where it is cut off
             response.release_conn()
             return data if count is None else data[:count]
-        response.close()  # what it has to say may be long
+        said = response.read(_REFUSAL_BYTES) if response.status in _REFUSED else b""
+        response.close()  # what else it has to say may be long
     except (HTTPError, BotoCoreError, ValueError):
         return None
+    if found := _REFUSAL.search(said.decode(errors="replace")):  # pyarrow's first request would not be told why
+        code, words = found.groups()
+        raise refusal(address, f"AWS Error {code} (HTTP status {response.status}) during GetObject operation: {words}")
     if response.status >= 500:
         time.sleep(FIRST_PAUSE_S * random.uniform(0.5, 1.0))
     return None
@@ -145,6 +170,7 @@ def etag(address: Address) -> str | None:
         except ClientError as error:
             if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
                 return None
+            is_object(address)  # which is told why, where a HEAD is not
             raise
 
 
@@ -214,18 +240,32 @@ def _opened(bucket: str, server: str, process: int) -> tuple[Any, Any]:
 
 @contextmanager
 def _explained(address: Address) -> Iterator[None]:
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
+    from botocore.parsers import ResponseParserError
 
     with explained(address):
         try:
             yield
+        except StoreError:
+            raise
         except ClientError as error:
             code = error.response["Error"].get("Code", "")
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
-            name = {"NoSuchBucket": "NO_SUCH_BUCKET", "NoSuchKey": "NO_SUCH_KEY"}.get(code, code)
+            name = {"NoSuchBucket": "NO_SUCH_BUCKET", "NoSuchKey": "NO_SUCH_KEY"}.get(code, code) or "UNKNOWN"
             name = "ACCESS_DENIED" if code in _DENIED else name
             said = f"AWS Error {name} (HTTP status {status}) during {error.operation_name} operation: {error}"
             raise refusal(address, said) from error
-        except BotoCoreError as error:
-            name = "ACCESS_DENIED" if "redential" in str(error) else "NETWORK_CONNECTION"
+        except (HTTPClientError, ConnectionError, RecursionError) as error:
+            # Sent to another region that is not named, botocore asks which, and is answered in the same way.
+            name = "PermanentRedirect" if "recursion" in str(error) else "NETWORK_CONNECTION"
             raise refusal(address, f"AWS Error {name} during Request operation: {error}") from error
+        except (ResponseParserError, KeyError) as error:
+            raise _no_store(address, repr(error)) from error
+        except (BotoCoreError, ValueError) as error:  # what was set: a profile, a role, a server's address
+            raise StoreError(f"{address}: {error}. {CREDENTIALS['s3']}") from error
+
+
+def _no_store(address: Address, said: str) -> StoreError:
+    return StoreError(
+        f"{address}: {endpoint('s3') or 'the server'} does not answer as S3 does; is AWS_ENDPOINT_URL right? ({said})"
+    )

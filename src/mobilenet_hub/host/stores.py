@@ -31,6 +31,7 @@ CONNECTIONS = 32  # to one store, for what is read
 _ATTEMPTS = 6  # with pauses that double, up to 20 s
 _GIVE_UP_S = 60  # for Google's client, which counts seconds
 _SERVERS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}
+_PROTOCOLS = {"s3": "https", "gs": "http"}  # where its address names none; an emulator of Google's has no other
 _ANONYMOUS = {"s3": "AWS_NO_SIGN_REQUEST", "gs": "GS_NO_SIGN_REQUEST"}
 _YES = frozenset(["1", "true", "yes", "on"])
 
@@ -40,7 +41,8 @@ FIRST_PAUSE_S = 0.1
 
 _AWS = re.compile(r"AWS Error (\w+)(?: \(HTTP status (\d+)\))? during (\w+) operation: (.*)", re.DOTALL)
 _DENIED = re.compile(
-    r"ACCESS_DENIED|EXPIRED|CREDENTIAL|SIGNATURE|TOKEN|ACCESS_KEY_ID|UNRECOGNIZED_CLIENT|AUTHORIZED|OPT_IN"
+    r"ACCESS_?DENIED|EXPIRED|CREDENTIAL|SIGNATURE|TOKEN|ACCESS_?KEY_?ID|UNRECOGNIZED_CLIENT|AUTHORIZED|OPT_IN",
+    re.IGNORECASE,
 )
 
 
@@ -50,6 +52,10 @@ class StoreError(InputError, OSError):
 
 class NoSuchObjectError(StoreError, FileNotFoundError):
     """An object that is not there."""
+
+
+class DeniedError(StoreError, PermissionError):
+    """What the credentials may not do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +129,8 @@ def demand_local(path: str | os.PathLike[str], purpose: str) -> None:
 
 def endpoint(scheme: str) -> str:
     """Return the address of the server that an environment variable names; "" for Amazon's or Google's own."""
-    return next((found for name in _SERVERS[scheme] if (found := setting(name))), "")
+    found = next((found for name in _SERVERS[scheme] if (found := setting(name))), "")
+    return found if not found or "://" in found else f"{_PROTOCOLS[scheme]}://{found}"
 
 
 def is_anonymous(scheme: str) -> bool:
@@ -157,7 +164,7 @@ def _filesystem(scheme: str, bucket: str, server: str, process: int) -> "FileSys
 
         from pyarrow.fs import GcsFileSystem
 
-        there: dict[str, Any] = {"endpoint_override": host, "scheme": protocol or "http"} if server else {}
+        there: dict[str, Any] = {"endpoint_override": host, "scheme": protocol} if server else {}
         return GcsFileSystem(
             anonymous=is_anonymous("gs") or bool(server), retry_time_limit=timedelta(seconds=_GIVE_UP_S), **there
         )
@@ -207,13 +214,16 @@ def refusal(address: Address, text: str, error: OSError | None = None) -> StoreE
         return StoreError(f"{address}: there is no bucket {address.bucket}; is its name right, and the server's?")
     if isinstance(error, FileNotFoundError) or code in ("NO_SUCH_KEY", "RESOURCE_NOT_FOUND"):
         return NoSuchObjectError(f"{address}: no such object")
-    if status in ("301", "307") or "PermanentRedirect" in text or "AuthorizationHeaderMalformed" in text:
+    untold = status == "400" and "during Head" in text  # whose answers have no text
+    if status in ("301", "307") or "PermanentRedirect" in text or "AuthorizationHeaderMalformed" in text or untold:
+        server = endpoint(address.scheme)
+        other = f"; or {server} is not the address of its server" if server and not untold else ""
         return StoreError(
-            f"{where} is in another region than {region() or 'the one assumed'}: set AWS_REGION to the bucket's "
-            f"({said})"
+            f"{where} is in another region than {region() or 'the one assumed'}: set AWS_REGION to the bucket's"
+            f"{'; or the credentials have expired' if untold else other} ({said})"
         )
     if _DENIED.search(code) or status in ("401", "403") or isinstance(error, PermissionError) or _is_denied(text):
-        return StoreError(f"{address}: access is denied. {_CREDENTIALS[address.scheme]} ({said})")
+        return DeniedError(f"{address}: access is denied. {CREDENTIALS[address.scheme]} ({said})")
     if code == "NETWORK_CONNECTION" or "curl" in text.lower():
         server = endpoint(address.scheme)
         at = f"at {server} " if server else ""
@@ -273,9 +283,9 @@ def _is_denied(text: str) -> bool:
     return any(words in text for words in ("Permission denied", "PERMISSION_DENIED", "UNAUTHENTICATED", "credentials"))
 
 
-_CREDENTIALS = {
+CREDENTIALS = {
     "s3": "Credentials are taken from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE and ~/.aws, or the role "
     "of this machine; none were found, or they may not do this. For a public bucket set AWS_NO_SIGN_REQUEST=yes",
-    "gs": "Credentials are taken from GOOGLE_APPLICATION_CREDENTIALS, `gcloud auth application-default login`, or the "
+    "gs": "Credentials are taken from GOOGLE_APPLICATIONCREDENTIALS, `gcloud auth application-default login`, or the "
     "role of this machine; none were found, or they may not do this. For a public bucket set GS_NO_SIGN_REQUEST=yes",
 }

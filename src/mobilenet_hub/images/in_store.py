@@ -13,7 +13,16 @@ from functools import cache, partial
 from mobilenet_hub.errors import ImageError
 from mobilenet_hub.host import s3
 from mobilenet_hub.host.object_path import ObjectPath
-from mobilenet_hub.host.stores import Address, NoSuchObjectError, StoreError, complete, explained, is_plain, reading
+from mobilenet_hub.host.stores import (
+    Address,
+    DeniedError,
+    NoSuchObjectError,
+    StoreError,
+    complete,
+    explained,
+    is_plain,
+    reading,
+)
 from mobilenet_hub.images.ahead import ahead
 from mobilenet_hub.images.content import HEAD_BYTES, is_picture
 from mobilenet_hub.images.limits import MAX_FILE_BYTES, TOO_LARGE
@@ -107,7 +116,17 @@ def names_one(argument: str) -> bool:
     address = Address.parse(argument)
     if argument.endswith("/") or not address.key:
         return False
-    return (is_picture_name(address.key) and not has_magic(address)) or ObjectPath(address).is_file()
+    if is_picture_name(address.key) and not has_magic(address):
+        return True
+    if not s3.has_client(address):
+        return ObjectPath(address).is_file()
+    try:
+        return s3.is_object(address)
+    except DeniedError as denied:
+        try:
+            return ObjectPath(address).is_file()  # one may read objects without being allowed to list them
+        except StoreError:
+            raise denied from None
 
 
 def has_magic(address: Address) -> bool:
