@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 
 from mobilenet_hub.errors import MobileNetHubError
 from mobilenet_hub.serve import metrics, open_inference, own, tensorflow_serving
 from mobilenet_hub.serve.body import Gone
+from mobilenet_hub.serve.exchange import KEY, Exchange
 from mobilenet_hub.serve.limits import RETRY_AFTER_S, Answer, Refusal, json_answer
 from mobilenet_hub.serve.openapi import describe
 from mobilenet_hub.serve.state import Call, State
@@ -27,7 +27,6 @@ from mobilenet_hub.serve.state import Call, State
 Scope = MutableMapping[str, Any]
 Handler = Callable[[Call], Awaitable[Answer]]
 Check = Callable[[Mapping[str, str]], None]  # of a request's headers; raises a Refusal
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 # An id for whoever sends none: of this server, and counted. Random bytes for each would cost the event loop its turn.
@@ -64,32 +63,37 @@ class App:
         if "{" not in path:
             self._exact[method, path] = endpoint
 
-    async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
         start = time.perf_counter()
-        headers = Headers(scope=scope)
+        exchange: Exchange = scope[KEY]
+        # Of a header that comes twice the first counts.
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
         asked = headers.get("x-request-id", "")
-        request = _Request(asked if _ID.fullmatch(asked) else f"{_STARTED}{next(_numbers):08x}", start)
+        request = _Request(asked if _ID.fullmatch(asked) else f"{_STARTED}{next(_numbers):08x}", start, headers)
         scope["app"], scope["mobilenet"] = self, request  # "app": the router then raises, for us to answer
         try:
-            answer = self._preflight(scope, headers) or await self._answered(scope, headers, receive, send)
+            answer = self._preflight(scope, headers) or await self._answered(scope, request, receive)
         except Gone:
             self._note(scope, request, 499)  # nginx's number for a client that has gone
             return
+        finally:
+            # Each leads to the other: without this, a body would stay until the next collection of garbage.
+            del scope[KEY], scope["mobilenet"]
         head = {
             **answer.headers,
             "X-Request-Id": request.id,
             "X-Content-Type-Options": "nosniff",
             **self._for_other_origins(headers),
         }
-        await _send(send, answer, head)
+        await exchange.answer(answer, head)
         self._note(scope, request, answer.status)
 
-    async def _answered(self, scope: Scope, headers: Headers, receive: Any, send: Send) -> Answer:
+    async def _answered(self, scope: Scope, request: "_Request", receive: Any) -> Answer:
         try:
-            self._check_token(scope["path"], headers)
+            self._check_token(scope["path"], request.headers)
             if self.state.draining and scope["method"] not in _ANSWERED_WHILE_DRAINING:
                 raise Refusal(
                     503,
@@ -97,8 +101,8 @@ class App:
                     headers={"Retry-After": str(RETRY_AFTER_S), "Connection": "close"},
                 )
             endpoint = self._exact.get((scope["method"], scope["path"])) or self._router
-            await endpoint(scope, receive, send)
-            return scope["mobilenet"].answer
+            await endpoint(scope, receive, _unused)
+            return request.answer
         except Refusal as refusal:
             return refusal.answer()
         except HTTPException as error:  # of the router: 404, 405
@@ -111,14 +115,14 @@ class App:
             raise
         except Exception as error:  # ours to mend, and no reason to end
             _log("".join(traceback.format_exception(error)))
-            about = f"unexpected {type(error).__name__}; the server's log has more under {scope['mobilenet'].id}"
+            about = f"unexpected {type(error).__name__}; the server's log has more under {request.id}"
             return json_answer({"error": about}, 500)
 
-    def _check_token(self, path: str, headers: Headers) -> None:
+    def _check_token(self, path: str, headers: Mapping[str, str]) -> None:
         if self._access.token is None or path in _OPEN:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        # Starlette reads the header's bytes as latin-1; a token beyond ASCII comes in UTF-8.
+        # A header's bytes are read as latin-1; a token beyond ASCII comes in UTF-8.
         token = given.strip().encode("latin-1")
         if scheme.lower() == "bearer" and hmac.compare_digest(token, self._access.token.encode()):
             return
@@ -128,14 +132,14 @@ class App:
             headers={"WWW-Authenticate": "Bearer"},
         )
 
-    def _allowed(self, headers: Headers) -> str | None:
+    def _allowed(self, headers: Mapping[str, str]) -> str | None:
         """Return the origin of the asking page if pages of it may read answers."""
         origin = headers.get("origin")
         if origin is None:
             return None
         return origin if origin in self._access.origins or "*" in self._access.origins else None
 
-    def _for_other_origins(self, headers: Headers) -> dict[str, str]:
+    def _for_other_origins(self, headers: Mapping[str, str]) -> dict[str, str]:
         """Return the headers by which a page of another origin may read the answer, where one may."""
         if not self._access.origins:
             return {}
@@ -145,7 +149,7 @@ class App:
         readable = f"{open_inference.HEADER_LENGTH}, Retry-After, X-Request-Id"
         return {"Vary": "Origin", "Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": readable}
 
-    def _preflight(self, scope: Scope, headers: Headers) -> Answer | None:
+    def _preflight(self, scope: Scope, headers: Mapping[str, str]) -> Answer | None:
         if scope["method"] != "OPTIONS" or "access-control-request-method" not in headers:
             return None
         origin = self._allowed(headers)
@@ -189,6 +193,10 @@ def _log(text: str) -> None:
         sys.stderr.flush()
 
 
+async def _unused(message: object) -> None:
+    """Stand for what ASGI sends by; answers go through the exchange."""
+
+
 class _Endpoint:
     """What answers at one address.
 
@@ -198,15 +206,15 @@ class _Endpoint:
     def __init__(self, state: State, path: str, handler: Handler, check: Check | None):
         self._state, self._path, self._handler, self._check = state, path, handler, check
 
-    async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """Answer one request."""
         request: _Request = scope["mobilenet"]
         request.endpoint = self._path
-        headers = Headers(scope=scope)
+        headers = request.headers
         if self._check is not None:
             self._check(headers)
         query = scope.get("query_string", b"").decode("latin-1")
-        call = Call(self._state, scope["method"], scope.get("path_params", {}), query, headers, receive)
+        call = Call(self._state, scope["method"], scope.get("path_params", {}), query, headers, receive, scope[KEY])
         request.call = call
         try:
             request.answer = await self._handler(call)
@@ -217,21 +225,13 @@ class _Endpoint:
 class _Request:
     """What is known of a request by its end."""
 
-    __slots__ = ("answer", "call", "endpoint", "id", "start")
+    __slots__ = ("answer", "call", "endpoint", "headers", "id", "start")
 
-    def __init__(self, id_: str, start: float):
-        self.id, self.start = id_, start
+    def __init__(self, id_: str, start: float, headers: Mapping[str, str]):
+        self.id, self.start, self.headers = id_, start, headers
         self.endpoint = "other"  # no address of ours: not to be counted one by one
         self.call: Call | None = None
         self.answer = Answer(b"", 500)
-
-
-async def _send(send: Send, answer: Answer, headers: Mapping[str, str]) -> None:
-    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-    if answer.status != 204:
-        raw += [(b"content-type", answer.content_type.encode()), (b"content-length", b"%d" % len(answer.body))]
-    await send({"type": "http.response.start", "status": answer.status, "headers": raw})
-    await send({"type": "http.response.body", "body": answer.body})
 
 
 def routes(state: State) -> list[tuple[str, str, Handler]]:

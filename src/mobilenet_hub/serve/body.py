@@ -31,14 +31,29 @@ class Bodies:
         self.limits = limits
         self.held = 0
 
-    async def read(self, receive: Callable[[], Awaitable[Any]], headers: Mapping[str, str]) -> bytes:
+    async def read(
+        self,
+        receive: Callable[[], Awaitable[Any]],
+        headers: Mapping[str, str],
+        whole: Callable[[], bytes | None],
+    ) -> bytes:
         """Read a request's body; the bytes count as held until `release` gives them back.
+
+        Args:
+            receive: waits for the next part, as ASGI has it.
+            headers: of the request.
+            whole: the body, if all of it has come already: then there is nothing to wait for, and no clock to set.
 
         Raises:
             Refusal: 411, 413: no length, too long; 408: too slow; 503: no room.
             Gone: the client has hung up.
         """
         self._check_length(headers)
+        body = whole()
+        if body is not None:
+            self._check_room(len(body), self.held + len(body))
+            self.held += len(body)
+            return body
         parts: list[bytes] = []
         size = 0
         limit_s = self.limits.timeout_s
@@ -55,7 +70,7 @@ class Bodies:
                     size += len(part)
                     self.held += len(part)
                     parts.append(part)
-                    self._check_room(size)
+                    self._check_room(size, self.held)
                     if more:
                         clock.reschedule(start + limit_s + size / LEAST_BYTES_PER_S)
         except BaseException as error:
@@ -82,10 +97,10 @@ class Bodies:
         if self.held + int(length or 0) > self.limits.held_bytes:
             raise busy("the server holds as many bytes of requests as it may; try again")
 
-    def _check_room(self, size: int) -> None:
+    def _check_room(self, size: int, held: int) -> None:
         if size > self.limits.max_body:
             raise self._too_long(f"more than {self.limits.max_body} bytes")
-        if self.held > self.limits.held_bytes:
+        if held > self.limits.held_bytes:
             raise busy("the server holds as many bytes of requests as it may; try again")
 
     def _too_long(self, received: str) -> Refusal:

@@ -13,6 +13,7 @@ from uvicorn import Config, Server
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from mobilenet_hub.serve.app import App
+from mobilenet_hub.serve.exchange import KEY, Exchange
 from mobilenet_hub.serve.limits import KEEP_ALIVE_S, LEAST_BYTES_PER_S, MAX_HEAD_BYTES, RETRY_AFTER_S
 from mobilenet_hub.serve.state import State
 
@@ -140,6 +141,7 @@ class Connection(HttpToolsProtocol):
             self._without_offer = self._head_without_offer()
         else:
             super().on_headers_complete()
+            self.scope[KEY] = Exchange(self.cycle)  # type: ignore[typeddict-unknown-key]
 
     def _head_without_offer(self) -> bytes:
         assert self.parser is not None

@@ -11,6 +11,8 @@ MAX_HEAD_BYTES = 64 * 1024  # of a request's line and headers together
 RETRY_AFTER_S = 1
 _BODIES_HELD = 8  # of the largest size that is allowed; of usual size many more
 
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -67,5 +69,4 @@ def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None
         >>> json_answer({"ready": True}).body
         b'{"ready":true}'
     """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Answer(text.encode("utf-8", "backslashreplace"), status, headers=headers or {})
+    return Answer(_JSON.encode(value).encode("utf-8", "backslashreplace"), status, headers=headers or {})

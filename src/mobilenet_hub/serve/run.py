@@ -1,6 +1,7 @@
 """A server from its options: modules opened, the port bound, requests answered until a signal."""
 
 import asyncio
+import gc
 import logging
 import socket
 import sys
@@ -80,6 +81,9 @@ def serve(settings: Settings, on_ready: Callable[[str], object]) -> None:
                 await asyncio.sleep(0)
             if not task.done():
                 on_ready(f"serving {', '.join(state.modules.by_name)} on {address}")
+                # What was imported and opened stays: no collection of garbage needs to look at it again.
+                gc.collect()
+                gc.freeze()
                 threading.Thread(target=_warm_up, args=(state.modules,), daemon=True).start()
             await task
 

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -13,7 +14,12 @@ from mobilenet_hub.serve.limits import Limits, Refusal, busy
 from mobilenet_hub.serve.metrics import Metrics
 from mobilenet_hub.serve.served import Modules, Served
 
+if TYPE_CHECKING:
+    from mobilenet_hub.serve.exchange import Exchange
+
 _QUICK_BYTES = 1 << 18  # a body that is taken apart at once; a larger one in a thread, so that others do not wait
+
+_SHORT = 200  # an address's parameters that are kept in mind
 
 Picture = tuple[str, bytes]  # its name, its file's bytes
 
@@ -141,14 +147,21 @@ class Call:
     """
 
     def __init__(
-        self, state: State, method: str, path: Mapping[str, str], query: str, headers: Mapping[str, str], receive: Any
+        self,
+        state: State,
+        method: str,
+        path: Mapping[str, str],
+        query: str,
+        headers: Mapping[str, str],
+        receive: Any,
+        exchange: "Exchange",
     ):
         self.state, self.method, self.path, self.headers = state, method, path, headers
-        self._query, self._receive = query, receive
+        self._query, self._receive, self._exchange = query, receive, exchange
         self._held = 0
         self.module, self.images = "", 0
 
-    def query(self, *known: str) -> dict[str, str]:
+    def query(self, *known: str) -> Mapping[str, str]:
         """Return the parameters of the address.
 
         Raises:
@@ -156,14 +169,8 @@ class Call:
         """
         if not self._query:
             return {}
-        found: dict[str, str] = {}
-        for name, value in parse_qsl(self._query, keep_blank_values=True, errors="replace"):
-            if name not in known:
-                raise Refusal(422, f"there is no parameter {name[:80]!r} here; known: {', '.join(known) or 'none'}")
-            if name in found:
-                raise Refusal(422, f"the parameter {name!r} is given twice")
-            found[name] = value
-        return found
+        # Most requests ask the same as others before them.
+        return (_parameters if len(self._query) <= _SHORT else _parameters.__wrapped__)(self._query, known)
 
     def served(self, name: str | None, version: str | None = None) -> Served:
         """Return a module by its name; None: the first.
@@ -188,7 +195,7 @@ class Call:
         """
         state = self.state
         state.check_room()
-        data = await state.bodies.read(self._receive, self.headers)
+        data = await state.bodies.read(self._receive, self.headers, self._exchange.whole_body)
         self._held += len(data)
         encoding = self.headers.get("content-encoding", "")
         if encoding:
@@ -221,6 +228,18 @@ class Call:
         """Give back what the body held."""
         self.state.bodies.release(self._held)
         self._held = 0
+
+
+@lru_cache(maxsize=256)
+def _parameters(query: str, known: tuple[str, ...]) -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True, errors="replace"):
+        if name not in known:
+            raise Refusal(422, f"there is no parameter {name[:80]!r} here; known: {', '.join(known) or 'none'}")
+        if name in found:
+            raise Refusal(422, f"the parameter {name!r} is given twice")
+        found[name] = value
+    return found
 
 
 def whole_number(text: str, name: str, most: int) -> int:
