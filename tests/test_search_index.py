@@ -14,7 +14,7 @@ import pytest
 from feature_folders import clustered, write_features
 
 from mobilenet_hub.search import codes, similar
-from mobilenet_hub.search.codes import Basis, Codes, largest
+from mobilenet_hub.search.codes import OFFSET, SCALE, Basis, Codes, largest
 from mobilenet_hub.search.features import Features, directions
 from mobilenet_hub.search.index import INDEX_FILE, open_index
 from mobilenet_hub.search.similar import Searcher
@@ -53,18 +53,27 @@ def test_recall(tmp_path, vectors, half, backend, monkeypatch):
     assert names(indexed, queries) == found
 
 
-def test_backends_see_the_same_bits(vectors):
+def test_backends_see_the_same_bits(vectors, monkeypatch):
     simsimd = pytest.importorskip("simsimd", reason="needs the extra mobilenet-hub[search]")
     basis = Basis.of(directions(vectors))
     made = Codes(*basis.encode(vectors))
-    query = basis.encode(vectors[:1])[0]
-    expected = made._float_products(query)[0]
-    assert np.array_equal(made._integer_products(simsimd, query[0]), expected)
-    assert np.array_equal(expected, made.codes.astype(np.int64) @ query[0].astype(np.int64))
+    query = directions(vectors[:3])
+
+    def best():
+        return [(numbers.tolist(), scores.tolist()) for numbers, scores in made.best(basis, query, len(vectors))]
+
+    monkeypatch.setattr(codes, "import_simsimd", lambda: None)
+    expected = best()
+    code, row = (values[0] for values in basis.encode(query))
+    whole = (made.codes.astype(np.int64) @ code.astype(np.int64)).astype(np.float32)
+    estimates = whole * (row[SCALE] * made.rows[:, SCALE]) + made.rows[:, OFFSET] + np.float32(query[0] @ basis.mean)
+    assert expected[0][1] == estimates[expected[0][0]].tolist()
+    monkeypatch.undo()
+    assert best() == expected
     for name in ("turin", "sapphire", "genoa", "ice", "skylake"):  # what is left is AVX2
         simsimd.disable_capability(name)
     try:
-        assert np.array_equal(made._integer_products(simsimd, query[0]), expected)
+        assert best() == expected
     finally:
         for name in ("skylake", "ice", "genoa", "turin"):
             simsimd.enable_capability(name)

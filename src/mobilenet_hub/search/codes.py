@@ -8,7 +8,7 @@ The products are whole numbers below 2**24, so NumPy in float32 and simsimd's in
 and the same order, on any CPU.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -91,46 +91,36 @@ class Codes:
         At most `count` of them, of equal ones the first; in no order.
         """
         codes, rows = basis.encode(queries)
-        offsets = np.ascontiguousarray(self.rows[:, OFFSET])
+        along_mean = np.array([query @ basis.mean for query in queries], np.float32)  # to the bit, however many
         found = []
-        scales = np.ascontiguousarray(self.rows[:, SCALE])
-        for query, (products, row) in enumerate(zip(self._products(codes), rows, strict=True)):
-            scores = products * (scales * row[SCALE])
-            scores += offsets
-            scores += float(queries[query] @ basis.mean)
-            numbers = largest(scores, count)
-            found.append((numbers, scores[numbers]))
+        for start in range(0, len(queries), _MANY_QUERIES):
+            some = slice(start, start + _MANY_QUERIES)
+            for scores in self._scores(codes[some], rows[some, SCALE], along_mean[some]):
+                numbers = largest(scores, count)
+                found.append((numbers, scores[numbers]))
         return found
 
-    def _products(self, queries: np.ndarray) -> Iterable[np.ndarray]:
-        """Yield for each query's code its products with all rows, float32 [n]."""
-        simsimd = import_simsimd()
-        if simsimd is not None and len(queries) <= _FEW_QUERIES:
-            yield from (self._integer_products(simsimd, query) for query in queries)
-            return
-        for start in range(0, len(queries), _MANY_QUERIES):
-            yield from self._float_products(queries[start : start + _MANY_QUERIES])
-
-    def _integer_products(self, simsimd: Any, query: np.ndarray) -> np.ndarray:
-        products = np.empty(len(self), np.float32)
+    def _scores(self, codes: np.ndarray, scales: np.ndarray, along_mean: np.ndarray) -> np.ndarray:
+        """Return for queries, as their codes, the estimates of all rows, float32 [q, n]."""
+        simsimd = import_simsimd() if len(codes) <= _FEW_QUERIES else None
+        wide = codes.astype(np.float32)
+        scores = np.empty((len(codes), len(self)), np.float32)
 
         def part(start: int) -> None:
-            rows = self.codes[start : start + _SCAN_ROWS]
-            products[start : start + _SCAN_ROWS] = np.asarray(simsimd.dot(query[np.newaxis], rows)).reshape(-1)
+            """Compute what stays in the cache meanwhile."""
+            own = slice(start, start + _SCAN_ROWS)
+            mine = scores[:, own]
+            if simsimd is None:
+                np.matmul(wide, self.codes[own].astype(np.float32).T, out=mine)
+            else:
+                for query, code in enumerate(codes):
+                    mine[query] = np.asarray(simsimd.dot(code[np.newaxis], self.codes[own])).reshape(-1)
+            mine *= scales[:, np.newaxis] * self.rows[own, SCALE]
+            mine += self.rows[own, OFFSET]
+            mine += along_mean[:, np.newaxis]
 
         _in_threads(part, range(0, len(self), _SCAN_ROWS))
-        return products
-
-    def _float_products(self, queries: np.ndarray) -> np.ndarray:
-        wide = np.ascontiguousarray(queries.T, np.float32)
-        products = np.empty((len(self), len(queries)), np.float32)
-
-        def part(start: int) -> None:
-            rows = self.codes[start : start + _SCAN_ROWS].astype(np.float32)
-            products[start : start + _SCAN_ROWS] = rows @ wide
-
-        _in_threads(part, range(0, len(self), _SCAN_ROWS))
-        return products.T
+        return scores
 
 
 def largest(scores: np.ndarray, count: int) -> np.ndarray:
@@ -159,12 +149,19 @@ def import_simsimd() -> Any:
     return simsimd
 
 
-def _in_threads(part: Any, starts: range) -> None:
-    threads = min(available_cores(), len(starts))
-    if threads < 2:
-        for start in starts:
+def _in_threads(part: Callable[[int], None], starts: range) -> None:
+    tasks = iter(starts)
+
+    def work() -> None:
+        for start in tasks:  # each takes the next one
             part(start)
+
+    others = min(available_cores(), len(starts)) - 1
+    if others < 1:
+        work()
         return
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(part, start) for start in starts]:
-            done.result()
+    with ThreadPoolExecutor(others) as pool:
+        running = [pool.submit(work) for _ in range(others)]
+        work()
+        for one in running:
+            one.result()

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,9 @@ class Shard:
         return plain_runs(self.file, _COLUMN)
 
     @cached_property
-    def firsts(self) -> np.ndarray:
+    def firsts(self) -> Sequence[int]:
         """The numbers of the runs' first values."""
-        return np.array([run.first for run in self.runs or ()], np.int64)
+        return [run.first for run in self.runs or ()]
 
 
 class Features:
@@ -101,18 +102,20 @@ class Features:
         for shard in self.shards if shards is None else shards:
             for start in range(0, shard.rows, size):
                 rows = np.arange(start, min(start + size, shard.rows))
-                yield shard.start + start, self._read(shard, rows)
+                yield shard.start + start, as_float32(self._read(shard, rows))
 
     def rows_of(self, numbers: np.ndarray) -> np.ndarray:
         """Return the vectors of some rows, float32 [n, num_features], in the order of `numbers`."""
-        found = np.empty((len(numbers), self.num_features), np.float32)
-        starts = np.array([shard.start for shard in self.shards], np.int64)
-        owner = np.searchsorted(starts, numbers, "right") - 1
-        for index in np.unique(owner):
-            mine = np.flatnonzero(owner == index)
-            shard = self.shards[index]
-            found[mine] = self._read(shard, numbers[mine] - shard.start)
-        return found
+        found = np.empty((len(numbers), self.num_features), self.dtype)
+        order = np.argsort(numbers, kind="stable")
+        ends = np.searchsorted(numbers[order], [shard.start + shard.rows for shard in self.shards])
+        first = 0
+        for shard, end in zip(self.shards, ends, strict=True):
+            if first < end:
+                mine = order[first:end]
+                found[mine] = self._read(shard, numbers[mine] - shard.start)
+            first = end
+        return as_float32(found)
 
     def paths_of(self, numbers: np.ndarray) -> list[str]:
         """Return the paths of some rows."""
@@ -182,21 +185,21 @@ class Features:
         return tuple(shards)
 
     def _read(self, shard: Shard, rows: np.ndarray) -> np.ndarray:
-        """Read rows of a shard, numbered within it; stretches of neighbours at once."""
+        """Read rows of a shard, numbered within it, in their own dtype; stretches of neighbours at once."""
         from pyarrow import ArrowException
 
-        raw = np.empty((len(rows), self.num_features), self.dtype)
         try:
             if shard.runs is None:
-                return as_float32(_decoded(shard.file, rows, self.num_features))
+                return _decoded(shard.file, rows, self.num_features)
+            raw = np.empty((len(rows), self.num_features), self.dtype)
+            firsts = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
             with shard.file.open("rb", buffering=0) as file:
-                cuts = np.flatnonzero(np.diff(rows) != 1) + 1
-                for part in np.split(np.arange(len(rows)), cuts) if len(rows) else []:
-                    start = int(rows[part[0]]) * self.num_features
-                    read_values(file, shard.runs, shard.firsts, start, raw[part[0] : part[-1] + 1].reshape(-1))
+                for first, end in pairwise(firsts if len(rows) else []):
+                    start = int(rows[first]) * self.num_features
+                    read_values(file, shard.runs, shard.firsts, start, raw[first:end].reshape(-1))
         except (ArrowException, OSError, IndexError) as error:
             raise CorruptFileError(f"{shard.file} cannot be read: {error}; embed again") from None
-        return as_float32(raw)
+        return raw
 
 
 def as_float32(values: np.ndarray) -> np.ndarray:

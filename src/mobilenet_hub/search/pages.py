@@ -4,10 +4,12 @@
 The page headers are Thrift's compact protocol (parquet.thrift, PageHeader); four of their numbers are wanted.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import IO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -56,12 +58,12 @@ def plain_runs(path: Path, column: str) -> tuple[Run, ...] | None:
     return tuple(runs)
 
 
-def _chunk_runs(file: IO[bytes], chunk: object, first: int) -> list[Run] | None:
+def _chunk_runs(file: BinaryIO, chunk: Any, first: int) -> list[Run] | None:
     size = {"FIXED_LEN_BYTE_ARRAY": 2, "FLOAT": 4}.get(getattr(chunk, "physical_type", ""))
     if size is None:
         return None
-    position = chunk.data_page_offset  # type: ignore[attr-defined]
-    end = position + chunk.total_compressed_size  # type: ignore[attr-defined]
+    position = chunk.data_page_offset
+    end = position + chunk.total_compressed_size
     runs: list[Run] = []
     while position < end:
         file.seek(position)
@@ -124,18 +126,20 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return value, at
 
 
-def read_values(file: IO[bytes], runs: Sequence[Run], firsts: np.ndarray, start: int, out: np.ndarray) -> None:
-    """Fill `out` with the values from number `start` on; `firsts` are the runs' first numbers, as an array."""
-    index = int(np.searchsorted(firsts, start, "right")) - 1
+def read_values(file: FileIO, runs: Sequence[Run], firsts: Sequence[int], start: int, out: np.ndarray) -> None:
+    """Fill `out` with the values from number `start` on; `firsts` are the runs' first numbers."""
+    index = bisect_right(firsts, start) - 1
     filled = 0
     while filled < len(out):
         run = runs[index]
         skipped = start + filled - run.first
         count = min(run.count - skipped, len(out) - filled)
         file.seek(run.offset + skipped * out.itemsize)
-        data = file.read(count * out.itemsize)
-        if len(data) != count * out.itemsize:
-            raise CorruptFileError(f"{file.name} is shorter than it was")
-        out[filled : filled + count] = np.frombuffer(data, out.dtype)
+        wanted = out[filled : filled + count].view(np.uint8).data
+        while wanted:
+            read = file.readinto(wanted)
+            if not read:
+                raise CorruptFileError(f"{file.name} is shorter than it was")
+            wanted = wanted[read:]
         filled += count
         index += 1
