@@ -260,6 +260,20 @@ def test_a_flat_picture_is_like_nothing():
     assert not (signs(np.zeros(2, np.uint64)) @ signs(np.zeros(2, np.uint64)).T).any()
 
 
+def test_the_threshold_is_measured_near_where_it_lies(tmp_path):
+    """A tenth of the photos are much alike: far pairs say nothing of how near theirs are (three times as many)."""
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((8000, 12)).astype(np.float32)
+    vectors[random.random(8000) < 0.1, 4:] = 0
+    turned = vectors @ np.linalg.qr(random.standard_normal((64, 64)))[0][:12].astype(np.float32)
+    features = Features(write_features(tmp_path / "f", turned, half=False, shard_size=4096))
+    cosine = measure_threshold(features, 1e-4).cosine
+    rows = directions(turned)
+    near = np.count_nonzero(np.triu(rows @ rows.T >= cosine, 1))
+    allowed = 1e-4 * 8000 * 7999 / 2
+    assert 0.3 * allowed < near < 1.5 * allowed
+
+
 PROMISE = {"imagenette_small.zip": 3}  # times what is expected: Poisson, and a few that really are near
 
 

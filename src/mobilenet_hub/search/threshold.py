@@ -2,7 +2,8 @@
 
 Of different photos the share of pairs within a distance d = 1 - cosine of each other grows as a power of d, over many
 decades, whatever the module (docs/search.md). The power is fitted where pairs are many, on a sample from which obvious
-copies are taken out, and followed down to the share of false pairs that is allowed.
+copies are taken out, and followed down to the share of false pairs that is allowed. In a large collection that is far:
+some rows are compared with all, the power is fitted among the nearest of them, too, and the stricter of the two holds.
 
 Different photos of one subject are as near as changed copies, but their light and dark lie elsewhere: of 1,750 pairs
 of Tiny ImageNet's photos above the threshold one in twenty had hashes as alike as copies have (docs/search.md). So
@@ -23,6 +24,8 @@ _SAMPLE = 4096
 _OBVIOUS = 0.97  # copies of this cosine, or whose hashes differ in no more than _OBVIOUS_BITS, are left out
 _OBVIOUS_BITS = 4
 _FITTED = (0.1, 0.01)  # shares of pairs between which the power is fitted
+_DEEP_SAMPLE = 512  # rows that are compared with all of a large collection
+_DEEPLY_FITTED = (1e-3, 1e-5)  # among those
 _LEAST_PAIRS = 1000  # of different photos; with fewer nothing is measured
 _UNMEASURED, _UNMEASURED_ALIKE = 0.97, 0.9  # of few pairs none is so near by chance; the latter where hashes are alike
 _LEAST, _MOST = 0.5, 0.9995
@@ -69,15 +72,19 @@ def measure_threshold(
         if given is not None:
             return Threshold(given, given, None, "given")
         return Threshold(_UNMEASURED, _LEAST, None, "too few photos to measure", (_UNMEASURED_ALIKE, _UNMEASURED))
-    power, start = _fit(similarities)
+    fits = [_fit(similarities, len(similarities), _FITTED)]
+    if features.rows > _SAMPLE:
+        nearest, pairs = _nearest_foreign(features, hashes, float(similarities[int(_FITTED[1] * len(similarities))]))
+        fits += [_fit(nearest, pairs, _DEEPLY_FITTED)] if len(nearest) > _DEEPLY_FITTED[0] * pairs else []
     loose = float(similarities[int(min(_LOOSE_SHARE, _LOOSE_PHOTOS / features.rows) * len(similarities))])
     if given is not None:
-        share = float(np.exp((np.log(max(1 - given, 1e-6)) - start) / power))
+        share = max(float(np.exp((np.log(max(1 - given, 1e-6)) - start) / power)) for power, start in fits)
         return Threshold(given, min(loose, given), share, "given")
     wanted = false_pairs or min(DEFAULT_FALSE_PAIRS, 2 * _FALSE_PHOTOS / features.rows)
 
     def reached_by(share: float) -> float:
-        return float(np.clip(1 - np.exp(start + power * np.log(share)), _LEAST, _MOST))
+        distance = min(np.exp(start + power * np.log(share)) for power, start in fits)
+        return float(np.clip(1 - distance, _LEAST, _MOST))
 
     cosine, alike, unlike = (reached_by(wanted * times) for times in (1, _HASH_TELLS, 1 / _HASH_TELLS))
     return Threshold(cosine, min(loose, alike), wanted, "measured", (alike, unlike))
@@ -102,10 +109,35 @@ def _foreign(features: Features, hashes: np.ndarray | None) -> np.ndarray:
     return np.sort(similarities[np.triu_indices(len(similarities), 1)])[::-1]
 
 
-def _fit(similarities: np.ndarray) -> tuple[float, float]:
-    """Return power and constant of log distance = constant + power * log share."""
-    count = len(similarities)
-    ranks = np.unique(np.geomspace(_FITTED[0] * count, max(_FITTED[1] * count, 1), 50).astype(np.int64))
+def _nearest_foreign(features: Features, hashes: np.ndarray | None, least: float) -> tuple[np.ndarray, int]:
+    """Compare some rows with all; return the similarities of different photos above `least`, and the number of pairs.
+
+    The largest come first. A pair of obvious copies is left out.
+    """
+    chosen = np.linspace(0, features.rows - 1, _DEEP_SAMPLE).astype(np.int64)
+    sample = directions(features.rows_of(chosen))
+    found = []
+    for start, block in features.blocks():
+        scores = sample @ directions(block).T
+        some, others = np.nonzero((scores > least) & (scores < _OBVIOUS))
+        kept = chosen[some] != others + start
+        if hashes is not None:
+            first, second = (signs(hashes[rows, 0]) for rows in (chosen[some], others + start))
+            kept &= np.einsum("ij,ij->i", first, second) < 64 - 2 * _OBVIOUS_BITS
+        found.append(scores[some[kept], others[kept]])
+    return np.sort(np.concatenate(found))[::-1], _DEEP_SAMPLE * (features.rows - 1)
+
+
+def _fit(similarities: np.ndarray, pairs: int, shares: tuple[float, float]) -> tuple[float, float]:
+    """Return power and constant of log distance = constant + power * log share, between two shares of all pairs.
+
+    Args:
+        similarities: the largest ones, the largest first.
+        pairs: of how many.
+        shares: the larger first.
+    """
+    largest, least = shares
+    ranks = np.unique(np.geomspace(largest * pairs, max(least * pairs, 1), 50).astype(np.int64))
     distances = np.maximum(1 - similarities[ranks].astype(np.float64), 1e-9)
-    power, start = np.polyfit(np.log(ranks / count), np.log(distances), 1)
+    power, start = np.polyfit(np.log(ranks / pairs), np.log(distances), 1)
     return max(float(power), 1e-3), float(start)
