@@ -175,6 +175,22 @@ def test_a_store_that_goes_away_at_any_moment(proxy, client, tmp_path, capsys, m
         assert stored(client, "out") == on_disk(tmp_path / "out")
 
 
+def test_a_full_temporary_folder_is_named(proxy, client, tmp_path, capsys, monkeypatch):
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", small], check=False).returncode:
+        pytest.skip("needs to mount a small disk")
+    try:
+        monkeypatch.setattr("tempfile.tempdir", str(small))
+        for output in ("s3://bucket/out", "s3://bucket/f.parquet"):
+            assert main(words(output)) == 2
+            assert f"no space left in {small}" in capsys.readouterr().err
+        assert not [name for name in stored(client, "") if "part-" in name or name == "f.parquet"]
+        monkeypatch.undo()
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment(proxy, client, tmp_path):
     run(tmp_path / "out")

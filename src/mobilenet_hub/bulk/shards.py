@@ -32,7 +32,7 @@ from mobilenet_hub.bulk.skipped_list import SkippedList
 from mobilenet_hub.errors import InputError, OutputError
 from mobilenet_hub.host.files import PARTIAL, replacing, sha256_of
 from mobilenet_hub.host.locks import LOCK_FILE, claimed
-from mobilenet_hub.host.object_path import ObjectPath, Place, make_folder
+from mobilenet_hub.host.object_path import ObjectPath, Place, make_folder, where_full
 from mobilenet_hub.host.ownership import note_kept
 from mobilenet_hub.host.stores import StoreError
 from mobilenet_hub.images.skipped import Skipped
@@ -351,6 +351,8 @@ class _explained:
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if not isinstance(error, OSError) or isinstance(error, OutputError | InputError):
             return
+        if isinstance(self._path, ObjectPath):
+            error = where_full(error)
         kept = f"; the {self._rows} rows of finished shards are kept: run the same command again to go on"
         raise OutputError(
             f"{self._path} cannot be written: {error.strerror or error}{kept if self._rows else ''}"

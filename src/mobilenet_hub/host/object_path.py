@@ -232,13 +232,23 @@ def replacing_object(path: ObjectPath) -> Iterator[BinaryIO]:
             yield file  # type: ignore[misc]
             file.flush()
         except OSError as error:
-            if error.errno == errno.ENOSPC:
-                place = tempfile.gettempdir()
-                raise OSError(
-                    errno.ENOSPC, f"no space left in {place}, where it is complete before it is sent"
-                ) from error
+            if (full := where_full(error)) is not error:
+                raise full from error
             raise
         path.write(file)
+
+
+def where_full(error: OSError) -> OSError:
+    """Return an error of writing a file that is to be sent; where a disk is full, with which it is: no store is.
+
+    Example:
+        >>> print(where_full(OSError(errno.EIO, "input/output error")))
+        [Errno 5] input/output error
+    """
+    if error.errno != errno.ENOSPC:
+        return error
+    place = tempfile.gettempdir()
+    return OSError(errno.ENOSPC, f"no space left in {place}, where it is complete before it is sent")
 
 
 def object_path(name: object) -> ObjectPath | None:
