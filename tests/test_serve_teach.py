@@ -1,12 +1,15 @@
 """Teaching over HTTP, a module that is replaced while it is asked, and similar photos."""
 
+import http.client
 import io
+import json
 import shutil
 import subprocess
 import sys
 import threading
 import time
 import zipfile
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -251,3 +254,25 @@ def test_similar_photos(tmp_path):
         assert server.post("/similar", b"x", JPEG)[0] == 400
         status, answer, _ = server.post("/similar", files[0], {**JPEG, "Host": "evil.example"})  # names of photos here
         assert (status, "matches" in answer) == (403, False)
+
+
+def test_a_request_that_lacks_files_is_told_to_come_again(tmp_path):
+    resource = pytest.importorskip("resource", reason="files are not counted here")
+    if not hasattr(resource, "prlimit") or not Path("/proc/self/fd").is_dir():
+        pytest.skip("another process's limit cannot be set here")
+    with running("--teach", str(tmp_path)) as server:
+        assert server.post("/teach/classes?name=sky", b"")[0] == 200
+        with closing(http.client.HTTPConnection(server.host, server.port, timeout=30)) as connection:
+            connection.request("GET", "/teach")
+            assert connection.getresponse().read()
+            before = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+            # A new file gets the lowest number that is free, which may lie below any other limit.
+            resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (0, before[1]))
+            connection.request("GET", "/teach")
+            answer = connection.getresponse()
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "1"), answer.read()
+            assert "files" in json.loads(answer.read())["error"]
+            resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, before)
+            connection.request("GET", "/teach")
+            answer = connection.getresponse()
+            assert (answer.status, json.loads(answer.read())["classes"]) == (200, [{"name": "sky", "photos": 0}])

@@ -20,7 +20,7 @@ from mobilenet_hub.errors import MobileNetHubError
 from mobilenet_hub.serve import metrics, open_inference, own, tensorflow_serving
 from mobilenet_hub.serve.body import Gone
 from mobilenet_hub.serve.exchange import KEY, Exchange
-from mobilenet_hub.serve.limits import RETRY_AFTER_S, Answer, Refusal, json_answer
+from mobilenet_hub.serve.limits import RETRY_AFTER_S, Answer, Refusal, busy, json_answer, lacks_files
 from mobilenet_hub.serve.openapi import describe
 from mobilenet_hub.serve.state import Call, State
 
@@ -109,11 +109,14 @@ class App:
             known = {404: f"there is nothing at {scope['path'][:200]!r}; GET /openapi.json lists what there is"}
             text = known.get(error.status_code, f"{scope['method']} is not for {scope['path'][:200]!r}")
             return json_answer({"error": text}, error.status_code, error.headers)
-        except MobileNetHubError as error:
-            return json_answer({"error": str(error)}, 400)
         except Gone:
             raise
-        except Exception as error:  # ours to mend, and no reason to end
+        except Exception as error:
+            if lacks_files(error):
+                return busy("no more files can be open here now; try again").answer()
+            if isinstance(error, MobileNetHubError):
+                return json_answer({"error": str(error)}, 400)
+            # Ours to mend, and no reason to end.
             _log("".join(traceback.format_exception(error)))
             about = f"unexpected {type(error).__name__}; the server's log has more under {request.id}"
             return json_answer({"error": about}, 500)

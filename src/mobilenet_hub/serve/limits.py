@@ -1,5 +1,6 @@
 """What bounds the server, and the answers that it gives: whole ones, and refusals with their reason."""
 
+import errno
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ KEEP_ALIVE_S = 75.0  # longer than the 60 s after which proxies drop an idle con
 LEAST_BYTES_PER_S = 64 * 1024  # what an upload beyond `timeout_s` must keep up: faster than any phone, slower than none
 MAX_HEAD_BYTES = 64 * 1024  # of a request's line and headers together
 RETRY_AFTER_S = 1
+_NO_MORE_FILES = frozenset([errno.EMFILE, errno.ENFILE])  # of this process, of the system
 _BODIES_HELD = 8  # of the largest size that is allowed; of usual size many more
 
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -60,6 +62,20 @@ def busy(text: str) -> Refusal:
         {'Retry-After': '1'}
     """
     return Refusal(503, text, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+def lacks_files(error: BaseException) -> bool:
+    """Tell whether it happened because no more files can be open: that passes as others are closed.
+
+    Example:
+        >>> lacks_files(OSError(errno.EMFILE, "Too many open files")), lacks_files(OSError(errno.ENOSPC, "full"))
+        (True, False)
+    """
+    while error.__cause__ or error.__context__:  # what it was taken for on its way
+        if isinstance(error, OSError) and error.errno in _NO_MORE_FILES:
+            return True
+        error = error.__cause__ or error.__context__ or error
+    return isinstance(error, OSError) and error.errno in _NO_MORE_FILES
 
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:

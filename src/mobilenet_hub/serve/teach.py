@@ -21,7 +21,7 @@ from typing import Any
 from mobilenet_hub.errors import ImageError, InputError, MobileNetHubError, OutputError
 from mobilenet_hub.exporting.output import size_of
 from mobilenet_hub.host.files import replacing
-from mobilenet_hub.serve.limits import Answer, Refusal, json_answer
+from mobilenet_hub.serve.limits import Answer, Refusal, json_answer, lacks_files
 from mobilenet_hub.serve.own import bad_pictures
 from mobilenet_hub.serve.served import Options, Served
 from mobilenet_hub.serve.state import Call, State
@@ -60,6 +60,7 @@ class Teacher:
         self._state, self._options = state, options
         self._photos, self._module = folder / "photos", folder / "module"
         self._exports: tempfile.TemporaryDirectory[str] | None = None  # of the module that is there, once it is asked
+        self._exporting = threading.Lock()
         self._base = str(state.modules.first.folder)
         self._stage, self._done, self._total = "", 0, 0
         self._error = ""
@@ -286,20 +287,22 @@ class Teacher:
         self._state.modules.by_name[TAUGHT] = served
 
     def _forget_exports(self) -> None:
-        if self._exports is not None:
-            self._exports.cleanup()
-            self._exports = None
+        with self._exporting:
+            if self._exports is not None:
+                self._exports.cleanup()
+                self._exports = None
 
     def _exported(self, form: str, name: str) -> bytes:
-        if self._exports is None:
-            self._exports = tempfile.TemporaryDirectory(prefix="mobilenet-exports-")
-        file = Path(self._exports.name) / name
-        if not file.is_file():
-            try:
-                self._run(export_in_process, self._module, form, file)
-            except OutputError as error:
-                raise Refusal(501, str(error)) from None
-        return file.read_bytes()
+        with self._exporting:  # one at a time, and none while the module that it is of is forgotten
+            if self._exports is None:
+                self._exports = tempfile.TemporaryDirectory(prefix="mobilenet-exports-")
+            file = Path(self._exports.name) / name
+            if not file.is_file():
+                try:
+                    self._run(export_in_process, self._module, form, file)
+                except OutputError as error:
+                    raise Refusal(501, str(error)) from None
+            return file.read_bytes()
 
 
 @contextmanager
@@ -312,6 +315,8 @@ def _on_disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if lacks_files(error):
+            raise
         raise Refusal(507, f"the teaching folder cannot be used: {error.strerror or error}") from None
 
 

@@ -4,6 +4,8 @@ const HELD_MS = 150; // between photos while the camera button is held
 const thumbs = new Map(); // class -> the last photos that this page gave it
 let holding = false;
 let polling = 0;
+let asked = 0; // requests that were sent
+let latest = 0; // the one whose answer is drawn
 
 function show(teach) {
   $("classify").hidden = teach;
@@ -16,9 +18,19 @@ function show(teach) {
   if (teach) refresh();
 }
 
+// Draws the answer, unless that to a later request is drawn: an older one may come after it.
+async function drawn(path, options, before = () => {}) {
+  const turn = ++asked;
+  const state = await (await ask(path, options)).json();
+  before();
+  if (turn < latest) return;
+  latest = turn;
+  draw(state);
+}
+
 async function teachAsk(path, options) {
   try {
-    draw(await (await ask(path, options)).json());
+    await drawn(path, options);
     return true;
   } catch (error) {
     say(error.message, "teach-status");
@@ -32,11 +44,10 @@ async function give(name, files) {
   let kept = 0;
   for (const file of files) {
     try {
-      const answer = await ask(`/teach/photos?class=${encodeURIComponent(name)}`, asBody(file));
-      const url = URL.createObjectURL(file);
-      thumbs.set(name, [...(thumbs.get(name) || []), url].slice(-8));
-      kept++;
-      draw(await answer.json());
+      await drawn(`/teach/photos?class=${encodeURIComponent(name)}`, asBody(file), () => {
+        thumbs.set(name, [...(thumbs.get(name) || []), URL.createObjectURL(file)].slice(-8));
+        kept++;
+      });
       say(`${kept} of ${files.length} photos added to ${name}`, "teach-status");
     } catch (error) { say(`${file.name || "photo"}: ${error.message}`, "teach-status"); }
   }
