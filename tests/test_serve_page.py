@@ -378,3 +378,24 @@ def test_classes_are_taught_by_the_keyboard_alone(page, tmp_path):
     assert page.evaluate("document.activeElement.id") == "class-name"
     page.click("#to-classify")
     until(page, "stream === null")  # the camera does not go on where nobody sees it
+
+
+def test_an_answer_that_comes_late_changes_nothing(browser, tmp_path):
+    with running("--teach", str(tmp_path)) as server, opened(browser, server.url) as page:
+        page.evaluate(
+            """() => {
+              const real = window.fetch;
+              window.fetch = async (path, options) => {
+                const answer = await real(path, options);
+                if (path === "/teach" && !window.letGo) await new Promise((go) => { window.letGo = go; });
+                return answer;
+              };
+            }"""
+        )
+        page.click("#to-teach")  # asks what there is, and the answer is held back
+        until(page, "!!window.letGo")
+        page.fill("#class-name", "newer")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#classes h3")
+        page.evaluate("async () => { window.letGo(); await new Promise((done) => setTimeout(done, 200)); }")
+        assert page.locator("#classes h3").all_inner_texts() == ["newer"]
