@@ -54,7 +54,6 @@ from mobilenet_hub.weights.tfjs import MODEL_FILE as TFJS_FILE
 from mobilenet_hub.weights.tfjs import is_tfjs, read_tfjs
 
 _FOLDER_READERS = {
-    MODEL_FILE: read_saved_model,
     HF_CONFIG: read_hugging_face,
     HF_WEIGHTS: read_hugging_face,
     PICKLE_FILE: read_hugging_face,
@@ -278,8 +277,9 @@ def _read(path: Path, size: tuple[int, int] | None) -> Source:
 
 def _read_file(file: Path, size: tuple[int, int] | None) -> Source | None:
     """Read a file that by its content, or its name, is one that can be read; None where it is not."""
-    if file.name in _FOLDER_READERS:
-        return _FOLDER_READERS[file.name](file.parent)
+    if file.name == MODEL_FILE or file.name in _FOLDER_READERS:
+        whole = file.parent
+        return read_saved_model(whole, size) if file.name == MODEL_FILE else _FOLDER_READERS[file.name](whole)
     kind = kind_of(file)
     if kind is None and file.suffix == _TFJS_WEIGHTS and is_tfjs(file.with_name(TFJS_FILE)):
         file, kind = file.with_name(TFJS_FILE), JSON
@@ -294,15 +294,15 @@ def _read_file(file: Path, size: tuple[int, int] | None) -> Source | None:
     if kind in (OPENVINO, OPENVINO_WEIGHTS):
         return read_openvino(file.with_suffix(".xml"))
     if kind in (LITERT, ONNX):
-        return read_litert(file) if kind == LITERT else read_onnx(file)
-    return read_frozen_graph(file) if kind == GRAPH else None
+        return read_litert(file, size) if kind == LITERT else read_onnx(file)
+    return read_frozen_graph(file, size) if kind == GRAPH else None
 
 
 def _read_folder(folder: Path, size: tuple[int, int] | None) -> Source:
     """Read what a folder holds; TF-Slim's have several forms of one network, of which the checkpoint is the first."""
     for _ in range(_MAX_NESTING):
         if (folder / MODEL_FILE).is_file():
-            return read_saved_model(folder)
+            return read_saved_model(folder, size)
         if prefix := find_prefix(folder):
             return read_checkpoint(prefix)
         if is_file(folder / VARIABLES_FILE) or is_file(folder / HUB1_FILE):

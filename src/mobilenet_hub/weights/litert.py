@@ -41,8 +41,12 @@ class QuantizedFile:
         return data[: self.output_at] + tensor.to_bytes(4, "little") + data[self.output_at + 4 :]
 
 
-def read_litert(file: Path) -> Source:
+def read_litert(file: Path, given: tuple[int, int] | None = None) -> Source:
     """Read a .tflite file.
+
+    Args:
+        file: the file.
+        given: (height, width) of the images, where the caller says it; it matters where the file does not.
 
     Returns:
         A network whose batch norm is folded, for inference only; or a quantized file, and what it is.
@@ -55,22 +59,22 @@ def read_litert(file: Path) -> Source:
         data = file.read_bytes()
         carried = read_carried(metadata_of(data), file)
         try:
-            graph, found = _recognized(data, ours=carried is not None)
+            graph, found = _recognized(data, given, ours=carried is not None)
         except Unusable as error:
             raise Unusable(f"{error}: {CUT}" if carried else str(error)) from None
-        size = image_size_of(graph.shape(graph.input))
+        size = image_size_of(graph.image_shape)
         classes = _classes(found)
         labels = labels_inside(data, max(classes, 2)) if classes else None  # one unit makes two classes
         if not graph.quantized:
             if carried:
                 found = _as_exported(found, carried.config.variant)
             whole = as_found(found, size, graph.names)
-            given = None if carried else scaling_of_metadata(data)
-            source = to_source(file, "LiteRT file", replace(whole, labels=labels), given)
+            fed = None if carried else scaling_of_metadata(data)
+            source = to_source(file, "LiteRT file", replace(whole, labels=labels), fed)
             return replace(source, carried=carried)
-        shape = graph.shape(graph.input)
-        if size is None or shape[0] != 1:
-            raise Unusable(f"its images have the shape {list(shape)}, and a quantized file is run on one at a time")
+        if size is None or graph.shape(graph.input)[0] != 1:
+            shape = list(graph.image_shape)
+            raise Unusable(f"its images have the shape {shape}, and a quantized file is run on one at a time, as it is")
         if graph.outputs != 1:
             raise Unusable(f"it has {graph.outputs} outputs, and a quantized file is run as it is, with one")
         weights, hidden = _outline(found)
@@ -184,10 +188,13 @@ def _outline(found: Recognized) -> tuple[dict[str, np.ndarray], tuple[int, ...]]
     return {**found.weights, **head}, hidden
 
 
-def _recognized(data: bytes, *, ours: bool = False) -> tuple[LiteRtGraph, Recognized]:
+def _recognized(
+    data: bytes, given: tuple[int, int] | None = None, *, ours: bool = False
+) -> tuple[LiteRtGraph, Recognized]:
     graph = LiteRtGraph(data, any_output=ours)
-    shape = graph.shape(graph.input)
+    shape = graph.image_shape
     if len(shape) != 4 or shape[3] != 3:
         what = "gray images" if len(shape) == 4 and shape[3] == 1 else f"the shape {list(shape)}"
         raise Unusable(f"its input is {what}, where a module takes images in colour")
-    return graph, recognize(graph.operations(), graph.input, graph.output, image_size_of(shape), kept=graph.quantized)
+    size = image_size_of(shape) or given
+    return graph, recognize(graph.operations(), graph.input, graph.output, size, kept=graph.quantized)

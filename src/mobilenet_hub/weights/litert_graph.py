@@ -150,6 +150,11 @@ class LiteRtGraph:
         """Return a tensor's shape."""
         return tuple(self._tensors[tensor].numbers(0))
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape of the images, -1 where the file leaves it open (and has 1 in its place elsewhere)."""
+        return tuple(self._tensors[self.input].numbers(7)) or self.shape(self.input)
+
     def name(self, tensor: int) -> str:
         """Return a tensor's name."""
         return str(self._tensors[tensor].bytes(3)[:_MAX_NAME], "utf-8", "replace")

@@ -6,7 +6,10 @@ from mobilenet_hub.architecture import Architecture, ConvUnit, Padding, output_s
 from mobilenet_hub.weights.reading import Unusable
 
 Pads = tuple[tuple[int, int], tuple[int, int]]  # ((top, bottom), (left, right))
-SAME, _BOTTOM_RIGHT = "same", ((0, 1), (0, 1))
+SAME = "same"
+_FIXED: dict[Padding, Pads | str] = {  # what each rule is called in files of no image size, at stride 2
+    "same": SAME, "bottom_right": ((0, 1), (0, 1)), "symmetric": ((1, 1), (1, 1)),
+}  # fmt: skip
 _PREFERRED: dict[str, tuple[Padding, ...]] = {  # of those that fit at one size, which to honour at others
     "mobilenet_v1": ("bottom_right", "same", "symmetric"),
     "mobilenet_v2": ("same", "bottom_right", "symmetric"),
@@ -32,12 +35,10 @@ def padding_rule(network: Architecture, pads: Sequence[Pads | str], size: tuple[
     Raises:
         Unusable: no rule pads so.
     """
-    strided = [one for one, unit in zip(pads, network.units, strict=True) if unit.stride > 1]
     if all(one == SAME for one in pads):
         return "same"
     if size is None:
-        explicit = {one for one in strided if one != SAME}
-        return "same" if not explicit else "bottom_right" if explicit == {_BOTTOM_RIGHT} else "symmetric"
+        return _rule_at_any_size(network, pads)
     for padding in _PREFERRED[network.name]:
         height, width = size
         for unit, one in zip(network.units, pads, strict=True):
@@ -48,6 +49,24 @@ def padding_rule(network: Architecture, pads: Sequence[Pads | str], size: tuple[
         else:
             return padding
     raise Unusable(f"it pads images of {size[0]}x{size[1]} in a way that a module cannot record")
+
+
+def _rule_at_any_size(network: Architecture, pads: Sequence[Pads | str]) -> Padding:
+    """Return the rule of all strided convolutions; of others none may change the size of its map."""
+    strided: set[Pads | str] = set()
+    for unit, one in zip(network.units, pads, strict=True):
+        around = ((unit.kernel_size // 2,) * 2,) * 2
+        if unit.stride > 1:
+            strided.add(one)
+        elif one not in (SAME, around):
+            raise Unusable(f"{unit.scope} is padded by {one}, where a MobileNet keeps the size of its map")
+    rules: list[Padding] = [rule for rule, fixed in _FIXED.items() if strided == {fixed}]
+    if not rules:
+        raise Unusable(
+            "its strided convolutions pad in several ways, which are no rule of a module for every image size; give "
+            "the image size, e.g. image_size=224"
+        )
+    return rules[0]
 
 
 def _pads_of(unit: ConvUnit, height: int, width: int, padding: Padding) -> Pads:

@@ -45,7 +45,7 @@ def read_tfjs(file: Path, size: tuple[int, int] | None = None) -> Source:
             raise ValueError("it has no modelTopology")
         weights = _read_weights(model.get("weightsManifest"), file.parent)
         if model.get("format") == "graph-model" or "node" in topology:
-            return to_source(file, "TensorFlow.js graph model", read_graph_model(model, weights))
+            return to_source(file, "TensorFlow.js graph model", read_graph_model(model, weights, size))
         found = read_network(_by_layer(weights), topology.get("model_config", topology), size)
         source = to_source(file, "TensorFlow.js layers model", found)
     labels = _read_metadata(file.with_name(METADATA_FILE))

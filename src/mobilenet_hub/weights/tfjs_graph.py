@@ -85,12 +85,15 @@ class _JsonNode(Node):
         return self._json.get(name, {}).get(kind, empty.get(kind, {}))
 
 
-def read_graph_model(model: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> Found:
+def read_graph_model(
+    model: Mapping[str, Any], weights: Mapping[str, np.ndarray], given: tuple[int, int] | None = None
+) -> Found:
     """Find the network in a graph model.
 
     Args:
         model: the content of model.json.
         weights: the constants by the names of their nodes.
+        given: (height, width) of the images, where the caller says it; it matters where the file does not.
 
     Raises:
         Unusable: another network, or an operation that a module cannot have; names it.
@@ -113,7 +116,7 @@ def read_graph_model(model: Mapping[str, Any], weights: Mapping[str, np.ndarray]
     end = graph.tensor(str(ends[0]) if ends else output_of(nodes))
     operations = graph.operations(end)
     start, size = input_of(graph, operations)
-    found = recognize(operations, start, end, size)
+    found = recognize(operations, start, end, size or given)
     return as_found(found, size, tuple(one.name for one in operations))
 
 

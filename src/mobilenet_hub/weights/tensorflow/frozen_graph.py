@@ -21,8 +21,12 @@ _NODE = 1  # GraphDef.node; behind it stand library, version and versions (tenso
 _NO_OUTPUTS = ("Const", "NoOp", "Placeholder", "Assert", "VarHandleOp", "VariableV2")
 
 
-def read_frozen_graph(file: Path) -> Source:
+def read_frozen_graph(file: Path, given: tuple[int, int] | None = None) -> Source:
     """Read the network of a frozen graph (.pb).
+
+    Args:
+        file: the file.
+        given: (height, width) of the images, where the caller says it; it matters where the file does not.
 
     Raises:
         CorruptFileError: the file is damaged, cut off, or no frozen graph; says where.
@@ -42,7 +46,7 @@ def read_frozen_graph(file: Path) -> Source:
             # Optimized graphs have nothing behind their nodes; one cut off between two may be a smaller network.
             raise ValueError("it ends with a node, and not with classes: it was cut off")
         start, size = input_of(graph, operations)
-        found = recognize(operations, start, end, size)
+        found = recognize(operations, start, end, size or given)
         return to_source(file, "frozen graph", as_found(found, size, tuple(one.name for one in operations)))
 
 

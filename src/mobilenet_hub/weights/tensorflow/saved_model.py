@@ -42,8 +42,12 @@ _MAX_DEPTH = 20
 _SIGNATURES = ("serving_default", "default", "serve", "predict")
 
 
-def read_saved_model(folder: Path) -> Source:
+def read_saved_model(folder: Path, given: tuple[int, int] | None = None) -> Source:
     """Read a TF1 hub module or a TF2 SavedModel.
+
+    Args:
+        folder: the folder.
+        given: (height, width) of the images, where the caller says it; it matters where the file does not.
 
     Raises:
         CorruptFileError: a file is missing, damaged, cut off, or belongs to another model; names it and the tensor.
@@ -77,11 +81,12 @@ def read_saved_model(folder: Path) -> Source:
     kind = "TF1 hub module" if is_hub1 else "TF2 SavedModel" if objects else "SavedModel"
     size = stated_size or (sizes.pop() if len(sizes) == 1 else None)
     with reading(folder, "a SavedModel of a MobileNet"):
-        found = _followed(graphs, variables, bundle, size) or _called(graphs, bundle, size)
+        found = _followed(graphs, variables, bundle, size or given) or _called(graphs, bundle, size or given)
         if found:
             # What a hub module, or an export of ours, takes is written in its description: images in [0, 1].
-            given = (1.0, 0.0) if is_hub1 or stated_size is not None else None
-            return replace(to_source(folder, kind, replace(found, labels=labels), given), carried=carried)
+            fed = (1.0, 0.0) if is_hub1 or stated_size is not None else None
+            found = replace(found, labels=labels, image_size=size)
+            return replace(to_source(folder, kind, found, fed), carried=carried)
         if OBJECT_GRAPH in bundle and not objects:
             raise CorruptFileError(f"{file} has no objects, as the weights beside it demand")
         if any(node.op in CONVOLUTIONS for node in nodes):
