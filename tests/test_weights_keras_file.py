@@ -103,6 +103,14 @@ def test_the_size_is_asked_for_where_weights_are_alone(models, tmp_path):
         load_source(tmp_path / "net.weights.h5", image_size=97)
 
 
+def test_an_unpacked_file_is_read_by_any_of_its_parts(models, tmp_path):
+    """Its config.json is called as that of a Hugging Face model is."""
+    with zipfile.ZipFile(saved(models["mobilenet_v1", 0.25, 96, True], tmp_path, ".keras")) as archive:
+        archive.extractall(tmp_path / "net")
+    for path in (tmp_path / "net", tmp_path / "net" / "config.json", tmp_path / "net" / "model.weights.h5"):
+        assert load_source(path).config.image_size == (96, 96)
+
+
 @pytest.mark.parametrize("form", [".keras", ".weights.h5"])
 def test_a_model_with_another_head(models, tmp_path, form):
     backbone = models["mobilenet_v2", 0.35, 96, True]

@@ -33,6 +33,23 @@ def test_v2_takes_the_moving_averages(tmp_path):
         np.testing.assert_array_equal(read[name], array, err_msg=name)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "layer_with_weights-0/layer_with_weights-3/kernel",
+        "model/layer_with_weights-0/kernel",
+        "model/_operations/2/_kernel",
+    ],
+)
+def test_a_checkpoint_of_keras_says_what_to_do(tmp_path, name):
+    """As save_weights, ModelCheckpoint and tf.train.Checkpoint(model=...) write: Keras 2 and 3."""
+    write_bundle(tmp_path / "cp.ckpt", {f"{name}/.ATTRIBUTES/VARIABLE_VALUE": np.ones((3, 3, 3, 8), np.float32)})
+    with pytest.raises(
+        InvalidModuleError, match=r"weights of a Keras model .* save the whole model, as \.keras or \.h5"
+    ):
+        load_source(tmp_path)
+
+
 def test_v1_takes_the_variables_themselves(tmp_path):
     weights, tensors = shadowed(V1)
     read = read_checkpoint(write_bundle(tmp_path / "model.ckpt", tensors)).weights

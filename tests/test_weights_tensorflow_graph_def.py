@@ -97,6 +97,10 @@ def test_constants_in_every_encoding():
     np.testing.assert_array_equal(constant_of(head + blob(5, array.tobytes())), array)
     ones = constant_of(number(1, 1) + blob(2, shape((4,))) + fixed32(5, 0x3F800000))
     np.testing.assert_array_equal(ones, np.ones(4))
+    colours = constant_of(number(1, 1) + blob(2, shape((1, 1, 1, 3))) + fixed32(5, 0x3F800000))
+    np.testing.assert_array_equal(colours, np.ones((1, 1, 1, 3)))
+    repeated = constant_of(number(1, 1) + blob(2, shape((4,))) + fixed32(5, 0) + fixed32(5, 0x3F800000))
+    np.testing.assert_array_equal(repeated, [0, 1, 1, 1])
     np.testing.assert_array_equal(constant_of(number(1, 19) + blob(2, shape((1,))) + blob(4, b"\0\x3c")), [1])
 
 

@@ -277,7 +277,7 @@ def _read(path: Path, size: tuple[int, int] | None) -> Source:
 
 def _read_file(file: Path, size: tuple[int, int] | None) -> Source | None:
     """Read a file that by its content, or its name, is one that can be read; None where it is not."""
-    if file.name == MODEL_FILE or file.name in _FOLDER_READERS:
+    if file.name == MODEL_FILE or (file.name in _FOLDER_READERS and not is_keras_config(file)):
         whole = file.parent
         return read_saved_model(whole, size) if file.name == MODEL_FILE else _FOLDER_READERS[file.name](whole)
     kind = kind_of(file)

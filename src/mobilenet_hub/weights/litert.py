@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilenet_hub.architecture import Variant
+from mobilenet_hub.architecture import INPUT_CHANNELS, Variant
 from mobilenet_hub.weights.exported import CUT, read_carried
 from mobilenet_hub.weights.head import Affine, Dense, Step, head_weights
 from mobilenet_hub.weights.identify import Found, Source, to_source
@@ -193,8 +193,10 @@ def _recognized(
 ) -> tuple[LiteRtGraph, Recognized]:
     graph = LiteRtGraph(data, any_output=ours)
     shape = graph.image_shape
-    if len(shape) != 4 or shape[3] != 3:
-        what = "gray images" if len(shape) == 4 and shape[3] == 1 else f"the shape {list(shape)}"
+    if len(shape) != 4 or shape[3] != INPUT_CHANNELS:
+        what = "gray images" if len(shape) == 4 and shape[3] == 1 else f"of the shape {list(shape)}"
+        if len(shape) == 4 and shape[1] == INPUT_CHANNELS:
+            what = f"images with their channels first, {list(shape)}, as converters from PyTorch leave them"
         raise Unusable(f"its input is {what}, where a module takes images in colour")
     size = image_size_of(shape) or given
     return graph, recognize(graph.operations(), graph.input, graph.output, size, kept=graph.quantized)

@@ -52,6 +52,7 @@ _FLOATS, _INT16 = (0, 1, 10), 7
 _INTEGERS = {3: (0, 255), 9: (-128, 127)}
 _OUTPUTS = ("logits", "Logits", "probabilities", "Predictions", "features")  # as our exports call them
 _EDGE_TPU = b"edgetpu-custom-op"
+_NAMED = 5  # tensors in an error
 _MAX_OPERATORS, _MAX_INPUTS, _MAX_NAME = 1000, 256, 2048
 _SHARED = 4  # how many times its own size a file's constants may be: some stand for several tensors
 _CLAMPED = 6.1  # where quantization ends that stands for ReLU6: a step above 6 at most
@@ -105,10 +106,12 @@ class LiteRtGraph:
         self._constants: dict[int, np.ndarray | None] = {}
         self._left = _SHARED * len(data)
         self._tensors = graphs[0].tables(0)
-        self.input = self._one(graphs[0].numbers(1))
+        self.input = self._one(graphs[0].numbers(1), "inputs")
         outputs = graphs[0].numbers(2)
         named = _signature_outputs(model) if any_output and len(outputs) > 1 else {}
-        self.output = self._one([named[name] for name in _OUTPUTS if named.get(name) in outputs][:1] or outputs)
+        self.output = self._one(
+            [named[name] for name in _OUTPUTS if named.get(name) in outputs][:1] or outputs, "outputs"
+        )
         self.outputs = len(outputs)
         self.output_at = graphs[0].place(2)
         operators = graphs[0].tables(3)
@@ -122,9 +125,10 @@ class LiteRtGraph:
             one.code in (_CONV, _DEPTHWISE) and self._type(one.output) not in _FLOATS for one in self._operators
         )
 
-    def _one(self, tensors: list[int]) -> int:
+    def _one(self, tensors: list[int], which: str) -> int:
         if len(tensors) != 1:
-            raise Unusable(f"it has {len(tensors)} inputs or outputs where a MobileNet has one")
+            names = ", ".join(self.name(self._checked(one)) for one in tensors[:_NAMED] if one >= 0)
+            raise Unusable(f"it has {len(tensors)} {which} ({names or 'none'}), where a module has one")
         if self._checked(tensors[0]) < 0:
             raise ValueError("an output is absent")
         return tensors[0]
@@ -141,7 +145,7 @@ class LiteRtGraph:
         inputs = [self._checked(tensor) for tensor in table.numbers(1)]
         if len(inputs) > _MAX_INPUTS:
             raise ValueError(f"an operator has {len(inputs)} inputs")
-        return _Operator(codes[code], inputs, self._one(table.numbers(2)), table.table(4))
+        return _Operator(codes[code], inputs, self._one(table.numbers(2), "outputs of one operator"), table.table(4))
 
     def _type(self, tensor: int) -> int:
         return self._tensors[tensor].number(1, "b")

@@ -21,7 +21,7 @@ from mobilenet_hub.weights.tensorflow.protobuf import Message
 from mobilenet_hub.weights.tensorflow.tensor_bundle import read_bundle
 
 _KIND = "TF-Slim checkpoint"
-_KERAS_LAYER = "layer_with_weights-"
+_KERAS_LAYER = re.compile(r"(^|/)(layer_with_weights-\d+|_layers/\d+|_operations/\d+|keras_api)/")
 _AVERAGE = "/ExponentialMovingAverage"
 _SLOT = re.compile(  # what TensorFlow's optimizers keep beside each variable
     r"(ExponentialMovingAverage|RMSProp|Momentum|Adam\w*|AMSGrad|Adagrad|Adadelta|Ftrl|Lamb|LARS|Yogi|Nadam|"
@@ -45,10 +45,11 @@ def read_checkpoint(prefix: Path) -> Source:
     """
     tensors = {name: value for name, value in read_bundle(prefix).items() if isinstance(value, np.ndarray)}
     with reading(prefix, "a checkpoint of MobileNet weights"):
-        if any(name.startswith(_KERAS_LAYER) for name in tensors):
+        if any(_KERAS_LAYER.search(name) for name in tensors):
             raise Unusable(
-                "it holds the weights of a Keras model (Keras 2's save_weights or ModelCheckpoint), which only the "
-                "program that built the model can read; load them there and save the whole model, as .keras or .h5"
+                "it holds the weights of a Keras model (save_weights or ModelCheckpoint of Keras 2, "
+                "tf.train.Checkpoint), which only the program that built the model can read; load them there and save "
+                "the whole model, as .keras or .h5"
             )
         weights = network_weights(tensors, prefix)
     assumed = assumed_of_weights("TF-Slim's", pixels=False)

@@ -201,6 +201,8 @@ def _tensor(proto: Message, name: str) -> np.ndarray:
     if kind != 1:
         return np.zeros(0, dtype)  # doubles listed one by one are nobody's weights
     data = b"".join(proto.all_bytes(5))
-    if len(data) == dtype.itemsize and len(shape) <= 1 and prod(shape) <= _MAX_SPLAT:
-        return np.broadcast_to(np.frombuffer(data, dtype)[0], shape)
+    missing = prod(shape) - len(data) // dtype.itemsize
+    along_one = sum(size != 1 for size in shape) <= 1 and prod(shape) <= _MAX_SPLAT
+    if data and missing > 0 and along_one:  # TensorFlow leaves out what repeats the last value
+        data += data[-dtype.itemsize :] * missing
     return array_from(data, dtype, shape, name)

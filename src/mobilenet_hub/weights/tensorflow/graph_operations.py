@@ -68,7 +68,7 @@ class _Reading:
         before = takewhile(lambda one: one.node.op not in CONVOLUTIONS, self._placed.values())
         if chance := next((one.node.name for one in before if "Random" in one.node.op), None):
             raise Unusable(
-                f"it changes its images at random whenever it answers ({chance}): Keras 3 exports augmentation as in "
+                f"it changes its images at random whenever it answers ({chance}): Keras exports augmentation as in "
                 "training; save the model as .keras, or export it without its augmentation"
             )
         for key, one in self._placed.items():
