@@ -123,6 +123,27 @@ def test_a_model_with_another_head(models, tmp_path, form):
     same_outputs(model, module, "logits")
 
 
+def test_bfloat16_is_widened_and_quantized_layers_are_refused(models, tmp_path):
+    backbone = models["mobilenet_v1", 0.5, 64, False]
+    model = keras.Sequential([backbone, keras.layers.Dense(4, dtype="bfloat16")])
+    module = load_source(saved(model, tmp_path, ".keras"))
+    kernel, bias = (np.asarray(keras.ops.cast(one, "float32")) for one in model.layers[-1].weights)
+    scope = "MobilenetV1/Logits/Conv2d_1c_1x1"
+    np.testing.assert_array_equal(module.weights[f"{scope}/weights"][0, 0], kernel)
+    np.testing.assert_array_equal(module.weights[f"{scope}/biases"], bias)
+    with pytest.raises(InvalidModuleError, match="as bfloat16 is; save it as float32"):
+        load_source(saved(model, tmp_path, ".h5"))
+    model = keras.Sequential([backbone, keras.layers.Dense(4)])
+    model.layers[-1].quantize("int8")
+    for form, words in (
+        (".keras", "is quantized"),
+        (".weights.h5", "as of a quantized layer"),
+        (".h5", "kernel_scale"),
+    ):
+        with pytest.raises(InvalidModuleError, match=words):
+            load_source(saved(model, tmp_path, form), image_size=64)
+
+
 def test_a_hidden_layer(models, tmp_path):
     backbone = models["mobilenet_v2", 0.5, 97, False]
     head = [keras.layers.Dense(7, activation="relu"), keras.layers.Dense(2, use_bias=False)]

@@ -164,7 +164,12 @@ class _Budget:
         self._left -= dataset.nbytes
         if self._left < 0 or dataset.is_virtual or dataset.external:
             raise ValueError(f"{dataset.name} announces {dataset.nbytes} bytes that the file does not have")
-        return np.asarray(dataset[()])
+        array = np.asarray(dataset[()])
+        if array.dtype.kind != "V":
+            return array
+        if array.dtype.itemsize == 2 and dataset.attrs.get("dtype") == "bfloat16":
+            return (array.view("<u2").astype(np.uint32) << 16).view(np.float32)  # its upper half
+        raise Unusable(f"{dataset.name} is stored as no number that HDF5 knows, as bfloat16 is; save it as float32")
 
 
 def _inner(group: "h5py.Group", path: str) -> Any:
@@ -222,6 +227,8 @@ def _described_layers(
             yield "/".join((*path, name)), arrays
         elif leaves := _leaves(layer):
             stored = _inner(group, f"{place}/vars")
+            if "Quantized" in str(layer["config"].get("dtype")):
+                raise Unusable(f"its layer {name} is quantized; save the model before it is")
             if len(stored) != len(leaves):
                 raise ValueError(f"its layer {name} has {len(stored)} weights, not {', '.join(leaves)}")
             arrays = {leaf: budget.read(_inner(stored, str(at))) for at, leaf in enumerate(leaves)}
@@ -259,6 +266,8 @@ def _numbered_layers(root: "h5py.Group", budget: _Budget) -> dict[str, Arrays]:
     for parent, kind, number, group in found:
         arrays = [budget.read(_inner(group, f"vars/{at}")) for at in range(len(_inner(group, "vars")))]
         leaves = BATCH_NORM_LEAVES if kind == "batch_normalization" else ("kernel", "bias")
+        if len(arrays) > len(leaves):
+            raise Unusable(f"its {kind}_{number} has {len(arrays)} weights, as of a quantized layer, not {len(leaves)}")
         layers[f"{parent}/{kind}_{number}"] = dict(zip(leaves, arrays, strict=kind == "batch_normalization"))
     return layers
 

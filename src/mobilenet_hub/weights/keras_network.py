@@ -255,8 +255,10 @@ def _without_weights(layer: Layer) -> tuple[str, dict[str, Any]]:  # noqa: PLR09
     last = config.get("data_format", "channels_last") == "channels_last"
     if kind == "GlobalAveragePooling2D" and last:
         return "mean", {}
-    if kind == "AveragePooling2D" and config.get("padding") == "valid" and last:
-        return "pool", {"window": tuple(config["pool_size"])}
+    if kind == "AveragePooling2D" and last:
+        window, strides = (tuple(config.get(key) or config["pool_size"]) for key in ("pool_size", "strides"))
+        if config.get("padding") == "valid" or strides == window:  # nothing is padded where all of the map is taken
+            return "pool", {"window": window}
     if kind in ("Flatten", "Reshape"):
         return RESHAPE, {"shape": (-1, *(config["target_shape"] if kind == "Reshape" else (-1,)))}
     return f"a {kind} layer", {}
