@@ -33,29 +33,32 @@ _MAX_CHUNK = 16
 class OpenVINO:
     """A job in OpenVINO: one image over all threads; of several, each thread takes its own chunks.
 
-    Each of the two ways is compiled when it is first needed. `run` is for one caller at a time, `run_here` for any
+    Each of these ways is compiled when it is first needed. `run` is for one caller at a time, `run_here` for any
     number.
     """
 
     def __init__(self, job: Job, precision: Arithmetic):
         self._job = job
         self._precision: Arithmetic = precision
-        self._networks: dict[tuple[np.dtype, bool], CompiledNetwork] = {}
+        self._networks: dict[tuple[np.dtype, bool, int], CompiledNetwork] = {}
         self._lock = Lock()
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the outputs of images [batch, height, width, 3] of the job's size, float32 or uint8."""
-        return self._network(images.dtype, len(images) > 1).run(images)
+        bulk = len(images) > 1
+        return self._network(images.dtype, bulk, self.chunk if bulk else 1).run(images)
 
     def run_here(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Compute as `run` does, on one core."""
-        return self._network(images.dtype, True).run_here(images)
+        # One by one: of a larger chunk, who has few images would compute most for nothing.
+        return self._network(images.dtype, True, 1).run_here(images)
 
-    def _network(self, dtype: np.dtype, bulk: bool) -> "CompiledNetwork":
+    def _network(self, dtype: np.dtype, bulk: bool, chunk: int) -> "CompiledNetwork":
+        key = dtype, bulk, chunk
         with self._lock:
-            if (dtype, bulk) not in self._networks:
-                self._networks[dtype, bulk] = self._compile(cast("InputType", str(dtype)), bulk)
-            return self._networks[dtype, bulk]
+            if key not in self._networks:
+                self._networks[key] = self._compile(cast("InputType", str(dtype)), bulk, chunk)
+            return self._networks[key]
 
     def graph(self, batch_size: int, input_type: InputType) -> "Model":
         """Build the graph that is compiled for a fixed batch size."""
@@ -70,10 +73,9 @@ class OpenVINO:
             precision=self._precision,
         )
 
-    def _compile(self, input_type: InputType, bulk: bool) -> "CompiledNetwork":
+    def _compile(self, input_type: InputType, bulk: bool, chunk: int) -> "CompiledNetwork":
         job = self._job
         settings = device_settings(self._precision, job.threads, bulk)
-        chunk = self.chunk if bulk else 1
         core = import_openvino().Core()
 
         def build() -> "tuple[CompiledModel, bool]":

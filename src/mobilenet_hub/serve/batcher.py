@@ -23,7 +23,7 @@ from mobilenet_hub.serve.served import LOGITS, Outputs, Postponed, Served
 Result = dict[str, np.ndarray]
 IMAGES = "images"  # of a result, beside the outputs: what the network saw, [n, height, width, 3]
 INDICES, SCORES = "indices", "scores"  # of a result, where the likeliest classes are asked for: [n, top]
-_PART = 8  # pictures that a thread takes at a time, at most: the last of them waits for the others
+_PART = 4  # pictures that a thread takes at a time, at most: the last of them waits for the others
 
 
 class Work:
