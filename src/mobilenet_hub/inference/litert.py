@@ -95,6 +95,8 @@ class LiteRTModel:
         self.threads = threads
         self._count = threads or available_cores()
         self._lock = Lock()
+        self._reading = Lock()
+        self._content: bytes | None = None  # the model's bytes, once several interpreters need them
         self._first = _Interpreter(self._model, self._count)
         self._single: deque[_Interpreter] = deque()  # of one thread each, those that are free
         self.input, self.outputs = self._first.input, self._first.outputs
@@ -148,12 +150,19 @@ class LiteRTModel:
     def _room(self, count: int) -> dict[str, np.ndarray]:
         return {port.name: np.empty((count, *port.shape), port.dtype) for port in self.outputs}
 
+    def _shared(self) -> bytes:
+        """Return the model's bytes: all interpreters have these in common, while each would map a file for itself."""
+        with self._reading:
+            if self._content is None:
+                self._content = self._model if isinstance(self._model, bytes) else self._model.read_bytes()
+            return self._content
+
     @contextmanager
     def _one_single(self) -> "Iterator[_Interpreter]":
         try:
             interpreter = self._single.pop()
         except IndexError:
-            interpreter = _Interpreter(self._model, 1)
+            interpreter = _Interpreter(self._shared(), 1)
         try:
             yield interpreter
         finally:
