@@ -50,6 +50,13 @@ def test_a_checkpoint_of_keras_says_what_to_do(tmp_path, name):
         load_source(tmp_path)
 
 
+def test_one_class_is_the_same_for_every_photo(tmp_path):
+    write_bundle(tmp_path / "model.ckpt", some_weights(mobilenet_v1(0.25, 1)))
+    with pytest.raises(InvalidModuleError, match="a classifier of one class, whose softmax is 1 for every photo"):
+        load_source(tmp_path, image_size=96)
+    assert load_source(tmp_path, image_size=96, num_classes=0).config.num_classes == 0
+
+
 def test_v1_takes_the_variables_themselves(tmp_path):
     weights, tensors = shadowed(V1)
     read = read_checkpoint(write_bundle(tmp_path / "model.ckpt", tensors)).weights

@@ -244,6 +244,7 @@ def _adjusted(module: Module, wanted: Wanted) -> Module:
         config.batch_norm_folded,
         extra,
         assumed=assumed,
+        module=True,
     )
     adjusted = to_module(source, replace(wanted, depth_multiplier=wanted.depth_multiplier or config.depth_multiplier))
     return replace(with_knowledge(adjusted, config, wanted), path=module.path)

@@ -122,7 +122,8 @@ def from_export(source: Source, carried: Carried, wanted: Wanted) -> Module:
         variant = replace(variant, batch_norm_epsilon=epsilon, hidden_units=hidden)
     extra, assumed = without_assumed(known.extra)
     size = source.image_size or known.image_size
-    source = replace(source, variant=variant, image_size=size, labels=known.labels, extra=extra, assumed=assumed)
+    source = replace(source, variant=variant, image_size=size, labels=known.labels, extra=extra)
+    source = replace(source, assumed=assumed, module=True)
     module = to_module(source, replace(wanted, depth_multiplier=wanted.depth_multiplier or known.depth_multiplier))
     found = module.config
     if found.architecture != known.architecture or found.num_classes not in (0, known.num_classes):

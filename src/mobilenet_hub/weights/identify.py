@@ -64,6 +64,7 @@ class Source:
     model: bytes | None = None  # a file that the module keeps and runs as it is; the weights then only say what it is
     assumed: tuple[str, ...] = ()  # what the file leaves open, and what was taken for it
     carried: Any = None  # `exported.Carried`: what an export of ours carries of its module
+    module: bool = False  # it was a module already: a folder, or an export that carries it
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,11 @@ def to_module(source: Source, wanted: Wanted) -> Module:
     if wanted.architecture not in (None, name):
         raise InvalidModuleError(f"{source.path} holds {name}, not {wanted.architecture}")
     weights = source.weights
+    if num_classes == 1 and wanted.num_classes != 0 and not source.module:
+        raise InvalidModuleError(
+            f"{source.path} has a classifier of one class, whose softmax is 1 for every photo; num_classes=0 leaves it "
+            "out"
+        )
     if wanted.num_classes not in (None, 0, num_classes):
         has = f"a classifier of {num_classes} classes" if num_classes else "no classifier"
         raise InvalidModuleError(f"{source.path} has {has}, not one of {wanted.num_classes}")
