@@ -163,17 +163,17 @@ class Watched:
                         fields = (place / "stat").read_text().rsplit(")", 1)[1].split()
                         parents[int(place.name)] = int(fields[1])
                         if (place / "cmdline").read_bytes().startswith(b"ray::_compute_shard"):
-                            used[int(place.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+                            seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
                             peak = (place / "status").read_text().split("VmHWM:")[1].split()[0]
-                            self.peak = max(self.peak, int(peak) // 1024)
+                            used[int(place.name)] = seconds, int(peak) // 1024
                     except (OSError, IndexError):
                         continue
-            for process, seconds in used.items():
+            for process, (seconds, peak) in used.items():
                 above = process
                 while above > 1 and above != os.getpid():
                     above = parents.get(above, 0)
                 if above == os.getpid():
-                    self.seconds[process] = seconds
+                    self.seconds[process], self.peak = seconds, max(self.peak, peak)
 
 
 def on_ray(photos, count, turns, module, workers):

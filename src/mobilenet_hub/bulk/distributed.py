@@ -111,7 +111,8 @@ def _connected(address: str) -> Any:
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"no Ray cluster answers at {address} ({str(error).splitlines()[0]}): start one with `ray start --head`, "
-            "or leave the address out to use this machine alone"
+            "or leave the address out to use this machine alone; one that demands a token is joined with "
+            "RAY_AUTH_MODE=token"
         ) from None
     return ray
 
