@@ -127,6 +127,39 @@ def test_killed_workers_nodes_and_drivers_cost_nothing(work, cluster, attempt):
     assert contents(work / output) == contents(work / "one")
 
 
+def test_a_node_that_falls_silent_costs_its_shard(work):
+    """Its connections stay open, as where its network is cut: Ray knows it dead, and would wait for its answers."""
+    from ray.cluster_utils import Cluster
+
+    often = {"period_ms": 1000, "timeout_ms": 2000, "failure_threshold": 5, "initial_delay_ms": 0}
+    config = {f"health_check_{name}": value for name, value in often.items()}
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "_system_config": config}
+    )
+    raylet = cluster.add_node(num_cpus=1).all_processes["raylet"][0].process.pid
+    process = run(work, "silent", "--ray", cluster.address)
+
+    def children():
+        listed = subprocess.run(["ps", "-o", "pid,args", "--ppid", str(raylet)], capture_output=True, text=True).stdout
+        return {int(line.split()[0]): line for line in listed.splitlines()[1:]}
+
+    try:
+        deadline = time.monotonic() + 120
+        while "ray::_compute_shard" not in str(children()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        silent = [raylet, *children()]
+        for pid in silent:
+            os.kill(pid, signal.SIGSTOP)
+        error = process.communicate(timeout=240)[1]
+        assert process.returncode == 1, error
+        assert contents(work / "silent") == contents(work / "one")
+    finally:
+        process.kill()
+        for pid in [raylet, *children()]:
+            os.kill(pid, signal.SIGKILL)
+        cluster.shutdown()
+
+
 def test_no_cluster_there_is_said(work):
     process = run(work, "nowhere", "--ray", "127.0.0.1:9")
     error = process.communicate(timeout=120)[1]

@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 LOCAL = "local"  # a cluster of this machine alone, for this run
 _AHEAD = 2  # shards under way for each that can be computed at once: one waits while another is computed
+_LOOK_S = 5.0  # until it is asked whether a node has died
 _KNOCK_S = 10.0  # for a cluster's address to answer
 _MAX_HELD_BYTES = 1 << 30  # of pictures that no worker can read by itself
 
@@ -84,8 +85,9 @@ def on_cluster(items: Iterable[Item], job: Job, shard_size: int, address: str = 
             portable = [_portable(item) for item in group]
             roots = {item.root for item in group if item.root is not None}
             held = sum(item.held for item in portable)
-            pending.append(_Pending(task.remote(shared, portable), roots, held))
+            submit = partial(task.remote, shared, ray.put(portable))
             del portable
+            pending.append(_Pending(submit(), submit, _alive(ray), roots, held))
             while len(pending) > _AHEAD * room or sum(one.held for one in pending) > _MAX_HELD_BYTES:
                 yield _result(ray, pending.popleft())
         while pending:
@@ -122,6 +124,10 @@ def _knock(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), _KNOCK_S).close()
+
+
+def _alive(ray: Any) -> frozenset[str]:
+    return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])
 
 
 def _nodes(ray: Any) -> list[int]:
@@ -162,13 +168,20 @@ class _Pending:
     """A shard under way."""
 
     reference: Any
+    submit: Callable[[], Any]  # hands it out once more
+    nodes: frozenset[str]  # that were alive when it was handed out
     roots: set[Root]  # the folders that its inputs were found in
     held: int  # bytes that were handed out with it
 
 
 def _result(ray: Any, pending: _Pending) -> Finished:
+    reference, nodes = pending.reference, pending.nodes
     try:
-        finished = ray.get(pending.reference)
+        # A node whose network is cut says nothing: Ray declares it dead, and waits minutes for what it was computing.
+        while not ray.wait([reference], timeout=_LOOK_S)[0]:
+            if nodes - (alive := _alive(ray)):
+                reference, nodes = pending.submit(), alive
+        finished = ray.get(reference)
         if finished.skipped:  # only here is known which folder it was
             for root in pending.roots:
                 root.demand()
