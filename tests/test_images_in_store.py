@@ -1,6 +1,9 @@
 """Pictures in an object store: the same as on a disk, in the order of their keys, whatever fails on the way."""
 
 import io
+import shutil
+import ssl
+import subprocess
 import sys
 import tarfile
 import time
@@ -10,12 +13,13 @@ from pathlib import Path
 
 import pyarrow as pa  # noqa: TID253
 import pytest
-from object_store import FAULTS, before, client_of, moto
+from object_store import FAULTS, Faulty, before, client_of, moto
 from pyarrow import parquet  # noqa: TID253
 from small_photos import jpeg, make_work
 
 from mobilenet_hub.cli.main import main
 from mobilenet_hub.errors import ImageError, InputError
+from mobilenet_hub.host import s3, stores
 from mobilenet_hub.host.object_path import ObjectPath
 from mobilenet_hub.host.stores import StoreError
 from mobilenet_hub.images.ahead import ahead
@@ -227,6 +231,32 @@ def test_what_a_store_refuses_it_says_why(proxy, either, status, code, wanted):
         with pytest.raises(StoreError, match=wanted) as error:
             ask()
         assert not sys.modules.get("botocore") or status == 301 or code in str(error.value)
+
+
+def test_a_server_with_a_certificate_of_ones_own(proxy, either, tmp_path, monkeypatch):
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 -keyout"
+    made = [*words.split(), tmp_path / "key.pem", "-out", tmp_path / "own.pem"]
+    subprocess.run(["openssl", *made], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "own.pem", tmp_path / "key.pem")
+    secure = Faulty(f"http://{proxy.store}")
+    secure.socket = context.wrap_socket(secure.socket, server_side=True)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", secure.url.replace("http:", "https:"))
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(StoreError, match="does not answer"):
+        content("p/01.jpg")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "own.pem"))
+    stores._filesystem.cache_clear()  # a process reads the variable once
+    s3._direct.cache_clear()
+    s3._opened.cache_clear()
+    try:
+        assert content("p/01.jpg", "t/a.zip")["p/01.jpg"] == FILES["p/01.jpg"]
+        assert ObjectPath.parse("s3://photos/out/.lock").tag() is None
+    finally:
+        secure.shutdown()
+        secure.server_close()
 
 
 def test_who_may_read_need_not_list(proxy, either):

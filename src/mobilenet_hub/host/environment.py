@@ -23,6 +23,7 @@ VARIABLES: dict[str, str] = {
     "docs/many_machines.md)",
     "AWS_DEFAULT_REGION": "the same",
     "AWS_NO_SIGN_REQUEST": "`yes`: `s3://` addresses are read without credentials, as public buckets can be",
+    "AWS_CA_BUNDLE": "a file of the certificates that vouch for such a server, where they are your own",
     "AWS_MAX_ATTEMPTS": "how often a request to a store is tried, with pauses that grow (default: 6)",
     "STORAGE_EMULATOR_HOST": "the server that `gs://` addresses are of, where it is not Google's",
     "GS_NO_SIGN_REQUEST": "`yes`: `gs://` addresses are read without credentials",

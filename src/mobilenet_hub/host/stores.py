@@ -140,7 +140,14 @@ def is_anonymous(scheme: str) -> bool:
 
 def where_stores_are() -> dict[str, str]:
     """Return the variables that say so and are set, for processes elsewhere; credentials, which are secret, are not."""
-    names = (*_SERVERS["s3"], *_SERVERS["gs"], *_ANONYMOUS.values(), "AWS_REGION", "AWS_DEFAULT_REGION")
+    names = (
+        *_SERVERS["s3"],
+        *_SERVERS["gs"],
+        *_ANONYMOUS.values(),
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+        "AWS_CA_BUNDLE",
+    )
     return {name: value for name in names if (value := setting(name))}
 
 
@@ -173,6 +180,8 @@ def _filesystem(scheme: str, bucket: str, server: str, process: int) -> "FileSys
     there = {"endpoint_override": host, "scheme": protocol or "https", "region": region()}
     if not server:
         there = {"region": resolve_s3_region(bucket)}  # asked without credentials; also tells that there is no bucket
+    if own := setting("AWS_CA_BUNDLE"):
+        there["tls_ca_file_path"] = own
     return S3FileSystem(
         anonymous=is_anonymous("s3"),
         connect_timeout=CONNECT_TIMEOUT_S,
