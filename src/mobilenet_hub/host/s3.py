@@ -140,14 +140,15 @@ class _Direct:
 @cache
 def _direct(bucket: str, server: str, process: int) -> _Direct | None:
     """Return how to ask for a bucket's objects; None where that is for pyarrow alone: through a proxy."""
+    from urllib.request import getproxies, proxy_bypass
+
     from botocore.httpsession import get_cert_path
-    from botocore.utils import get_environ_proxies
     from urllib3 import Timeout, connection_from_url
 
     session, client = _opened(bucket, server, process)
     found = urlsplit(client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"}))
     url = f"{found.scheme}://{found.netloc}"
-    if get_environ_proxies(url).get(found.scheme):
+    if found.scheme in getproxies() and not proxy_bypass(found.netloc):
         return None
     verified = {"ca_certs": get_cert_path(session.get_config_variable("ca_bundle") or True)}
     pool = connection_from_url(
