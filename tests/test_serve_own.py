@@ -91,6 +91,19 @@ def test_a_form_may_hold_any_number_of_files(server, classifier):
         np.testing.assert_allclose(prediction["scores"], expected.scores, atol=NEAR)
 
 
+def test_large_pictures_among_small_ones_are_all_answered_in_their_order(server, classifier):
+    """Only one large picture is decoded at a time, and the others are put behind what else waits."""
+    with Image.open(CAT) as cat:
+        stream = io.BytesIO()
+        cat.convert("RGB").resize((2300, 2000)).save(stream, "PNG", compress_level=1)
+    files = [stream.getvalue() if number % 3 == 0 else data for number, data in enumerate(photos(9))]
+    status, answer, _ = server.post("/classify?top=2", *form([(f"{n}", data) for n, data in enumerate(files)]))
+    assert status == 200, answer
+    for found, expected in zip(answer["predictions"], classifier.classify(files, top=2), strict=True):
+        assert found["labels"][0] == expected.labels[0] or expected.scores[0] - expected.scores[1] < NEAR
+        np.testing.assert_allclose(found["scores"], expected.scores, atol=NEAR)
+
+
 def test_a_name_as_older_clients_write_it(server):
     """urllib3 before 2 sent names beyond ASCII as filename* alone."""
     start = b"--aa\r\nContent-Disposition: form-data; name=\"file\"; filename*=utf-8''k%C3%A4tze.jpg\r\n\r\n"
