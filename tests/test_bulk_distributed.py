@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 from object_store import CREDENTIALS, client_of, moto
@@ -156,7 +157,8 @@ def test_a_node_that_falls_silent_costs_its_shard(work):
     finally:
         process.kill()
         for pid in [raylet, *children()]:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         cluster.shutdown()
 
 
