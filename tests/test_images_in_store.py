@@ -203,6 +203,16 @@ def test_a_store_that_fails_is_no_bad_picture(proxy, monkeypatch, fault, name):
             list(decode_batches(items([f"s3://photos/{name}"]), Preprocessing(32)))
 
 
+@pytest.mark.parametrize("fault", ["hang", "stall"])
+def test_a_store_that_never_answers_ends_a_run(proxy, either, monkeypatch, fault):
+    for module in (stores, s3):
+        monkeypatch.setattr(module, "ANSWER_TIMEOUT_S", 1.0)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    proxy.rule = lambda method, path, number: fault if method == "GET" and "p/03" in path else None
+    with pytest.raises(StoreError, match="does not answer, or the connection breaks"):
+        content("p")
+
+
 def test_names_that_mean_nothing(proxy):
     for name, error in (("s3://", "names no bucket"), ("s3:///x", "names no bucket")):
         with pytest.raises(InputError, match=error):
