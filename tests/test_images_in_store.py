@@ -243,6 +243,13 @@ def test_what_a_store_refuses_it_says_why(proxy, either, status, code, wanted):
         assert not sys.modules.get("botocore") or status == 301 or code in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("address", "name"), [("s3://b/k", "AWS_SECRET_ACCESS_KEY"), ("gs://b/k", "GOOGLE_APPLICATION_CREDENTIALS")]
+)
+def test_credentials_are_asked_for_by_their_name(address, name):
+    assert f" {name}" in str(stores.refusal(stores.Address.parse(address), "PERMISSION_DENIED"))
+
+
 def test_a_server_with_a_certificate_of_ones_own(proxy, either, tmp_path, monkeypatch):
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl to make a certificate")

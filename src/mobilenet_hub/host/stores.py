@@ -295,6 +295,6 @@ def _is_denied(text: str) -> bool:
 CREDENTIALS = {
     "s3": "Credentials are taken from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE and ~/.aws, or the role "
     "of this machine; none were found, or they may not do this. For a public bucket set AWS_NO_SIGN_REQUEST=yes",
-    "gs": "Credentials are taken from GOOGLE_APPLICATIONCREDENTIALS, `gcloud auth application-default login`, or the "
+    "gs": "Credentials are taken from GOOGLE_APPLICATION_CREDENTIALS, `gcloud auth application-default login`, or the "
     "role of this machine; none were found, or they may not do this. For a public bucket set GS_NO_SIGN_REQUEST=yes",
 }
