@@ -44,7 +44,7 @@ def read_object(address: Address) -> bytes:
         StoreError: the store cannot be read; that is no fault of the picture.
     """
     try:
-        return reading(address, partial(_whole, address))
+        return reading(address, partial(_content, address))
     except NoSuchObjectError:
         demand_bucket(address.scheme, address.bucket)
         raise ImageError("no such object") from None
@@ -76,34 +76,24 @@ def first_bytes_of(address: Address, count: int) -> bytes:
         StoreError: the store cannot be read.
     """
     try:
-        return reading(address, partial(_start, address, max(count, _LEAST_BYTES)))[:count]
+        return reading(address, partial(_content, address, max(count, _LEAST_BYTES)))[:count]
     except NoSuchObjectError:
         return b""
 
 
-def _whole(address: Address) -> bytes:
-    if s3.has_client(address) and (data := s3.fetch(address, MAX_FILE_BYTES)) is not None:
+def _content(address: Address, count: int | None = None) -> bytes:
+    """Read an object, or only so many bytes of its beginning: by one request where that can be."""
+    has_client = s3.has_client(address)
+    if has_client and (data := s3.fetch(address, MAX_FILE_BYTES, count)) is not None:
         return data
-    _demand_plain(address)
+    if not is_plain(address):
+        raise ImageError(_ODD_KEY + ("" if address.scheme != "s3" or has_client else _NEEDS_CLIENT))
     with address.filesystem().open_input_file(address.path) as stream:
         size = stream.size()
-        if size > MAX_FILE_BYTES:
+        if count is None and size > MAX_FILE_BYTES:
             raise ImageError(TOO_LARGE)
-        return complete(stream.read(), size)
-
-
-def _start(address: Address, count: int) -> bytes:
-    if s3.has_client(address) and (data := s3.fetch(address, MAX_FILE_BYTES, count)) is not None:
-        return data
-    _demand_plain(address)
-    with address.filesystem().open_input_file(address.path) as stream:
-        size = min(count, stream.size())
-        return complete(stream.read_at(size, 0), size)
-
-
-def _demand_plain(address: Address) -> None:
-    if not is_plain(address):
-        raise ImageError(_ODD_KEY + ("" if address.scheme != "s3" or s3.has_client(address) else _NEEDS_CLIENT))
+        wanted = size if count is None else min(count, size)
+        return complete(stream.read(wanted), wanted)
 
 
 def names_one(argument: str) -> bool:

@@ -103,8 +103,7 @@ class Engine:
         macs = None if few else self.config.network.macs(*self.image_size)
         self.engine_name: EngineName = engine_for(asked, arithmetic, installed_engines(), macs_in_bulk=macs)
         self.precision: Arithmetic | Literal["int8"] = "int8" if self._kept else arithmetic
-        made = LiteRT(self.job) if self.engine_name == "litert" else OpenVINO(self.job, arithmetic)
-        self._runner = made
+        self._runner = LiteRT(self.job) if self.engine_name == "litert" else OpenVINO(self.job, arithmetic)
         self._lock = Lock()
 
     def with_threads(self, threads: int) -> "Engine":

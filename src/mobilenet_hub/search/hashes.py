@@ -37,6 +37,16 @@ def hashes_of(pictures: np.ndarray) -> np.ndarray:
     return found
 
 
+def product_of_signs(bits: int) -> int:
+    """Return the product of the `signs` of two hashes that differ in so many bits.
+
+    Example:
+        >>> product_of_signs(0), product_of_signs(64)
+        (64, -64)
+    """
+    return 64 - 2 * bits
+
+
 def signs(hashes: np.ndarray) -> np.ndarray:
     """Return the bits of hashes, uint64 [n], as -1 and 1, float32 [n, 64], all 0 where there is no hash.
 

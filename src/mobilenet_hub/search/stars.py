@@ -14,7 +14,7 @@ import numpy as np
 from mobilenet_hub.host.progress import OnProgress, Stage, silent
 from mobilenet_hub.search.codes import SCALE
 from mobilenet_hub.search.features import Features, directions
-from mobilenet_hub.search.hashes import signs
+from mobilenet_hub.search.hashes import product_of_signs, signs
 from mobilenet_hub.search.index import Index, open_index
 from mobilenet_hub.search.threshold import Threshold
 
@@ -157,9 +157,9 @@ def _compared(head: _Compared, rows: _Compared, threshold: Threshold) -> tuple[n
     hashes_alike, unlike = threshold.with_hashes or (threshold.cosine, threshold.cosine)
     alike = near >= unlike - _ROUNDING
     agree = np.maximum(head[1] @ rows[1].T, head[2] @ rows[1].T)  # 64 less twice the bits that differ
-    alike |= (agree >= 64 - 2 * _ALIKE_BITS) & (near >= hashes_alike - _ROUNDING)
-    alike |= (agree >= 64 - 2 * HASH_BITS) & (near >= threshold.loose)
-    alike |= agree >= 64 - 2 * _SURE_BITS
+    alike |= (agree >= product_of_signs(_ALIKE_BITS)) & (near >= hashes_alike - _ROUNDING)
+    alike |= (agree >= product_of_signs(HASH_BITS)) & (near >= threshold.loose)
+    alike |= agree >= product_of_signs(_SURE_BITS)
     return near, alike
 
 

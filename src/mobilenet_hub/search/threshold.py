@@ -16,7 +16,7 @@ import numpy as np
 
 from mobilenet_hub.errors import InputError
 from mobilenet_hub.search.features import Features, directions
-from mobilenet_hub.search.hashes import signs
+from mobilenet_hub.search.hashes import product_of_signs, signs
 
 DEFAULT_FALSE_PAIRS = 1e-6
 _FALSE_PHOTOS = 0.001  # without a wish: in a large collection no more false pairs than this share of its photos
@@ -100,7 +100,7 @@ def _foreign(features: Features, hashes: np.ndarray | None) -> np.ndarray:
     similarities = rows @ rows.T
     copies = similarities >= _OBVIOUS
     if bits is not None:
-        copies |= bits @ bits.T >= 64 - 2 * _OBVIOUS_BITS
+        copies |= bits @ bits.T >= product_of_signs(_OBVIOUS_BITS)
     kept = np.ones(len(rows), bool)
     for row in range(len(rows)):
         if kept[row]:
@@ -123,7 +123,7 @@ def _nearest_foreign(features: Features, hashes: np.ndarray | None, least: float
         kept = chosen[some] != others + start
         if hashes is not None:
             first, second = (signs(hashes[rows, 0]) for rows in (chosen[some], others + start))
-            kept &= np.einsum("ij,ij->i", first, second) < 64 - 2 * _OBVIOUS_BITS
+            kept &= np.einsum("ij,ij->i", first, second) < product_of_signs(_OBVIOUS_BITS)
         found.append(scores[some[kept], others[kept]])
     return np.sort(np.concatenate(found))[::-1], _DEEP_SAMPLE * (features.rows - 1)
 

@@ -71,11 +71,12 @@ def lacks_files(error: BaseException) -> bool:
         >>> lacks_files(OSError(errno.EMFILE, "Too many open files")), lacks_files(OSError(errno.ENOSPC, "full"))
         (True, False)
     """
-    while error.__cause__ or error.__context__:  # what it was taken for on its way
-        if isinstance(error, OSError) and error.errno in _NO_MORE_FILES:
+    at: BaseException | None = error
+    while at is not None:  # and not only what it was taken for on its way
+        if isinstance(at, OSError) and at.errno in _NO_MORE_FILES:
             return True
-        error = error.__cause__ or error.__context__ or error
-    return isinstance(error, OSError) and error.errno in _NO_MORE_FILES
+        at = at.__cause__ or at.__context__
+    return False
 
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:

@@ -120,8 +120,8 @@ class Served:
 
     def warm_up(self, sizes: Sequence[int] = (1,)) -> None:
         """Compile what most requests need, for batches of these sizes."""
+        engine = self.engine((self.main_output,))
         for size in sizes:
-            engine = self.engine((self.main_output,))
             (engine.run if size == 1 else engine.run_here)(self.blank(size))
 
     def blank(self, count: int) -> np.ndarray:

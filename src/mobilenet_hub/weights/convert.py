@@ -53,11 +53,7 @@ from mobilenet_hub.weights.tensorflow.tensor_bundle import find_prefix
 from mobilenet_hub.weights.tfjs import MODEL_FILE as TFJS_FILE
 from mobilenet_hub.weights.tfjs import is_tfjs, read_tfjs
 
-_FOLDER_READERS = {
-    HF_CONFIG: read_hugging_face,
-    HF_WEIGHTS: read_hugging_face,
-    PICKLE_FILE: read_hugging_face,
-}
+_HF_FILES = (HF_CONFIG, HF_WEIGHTS, PICKLE_FILE)  # each stands for its folder
 # Which of a folder's files is meant, where it has several forms of one network.
 _ORDER = (GRAPH, KERAS, LITERT, ONNX, OPENVINO, SAFETENSORS)
 _ARCHIVE_SUFFIX = re.compile(r"\.(tgz|tar|tar\.gz|zip)$", re.IGNORECASE)
@@ -276,11 +272,12 @@ def _read(path: Path, size: tuple[int, int] | None) -> Source:
     raise InputError(f"{path} is none of the files that can be converted: {FORMATS}")
 
 
-def _read_file(file: Path, size: tuple[int, int] | None) -> Source | None:
+def _read_file(file: Path, size: tuple[int, int] | None) -> Source | None:  # noqa: PLR0911 (one for each kind)
     """Read a file that by its content, or its name, is one that can be read; None where it is not."""
-    if file.name == MODEL_FILE or (file.name in _FOLDER_READERS and not is_keras_config(file)):
-        whole = file.parent
-        return read_saved_model(whole, size) if file.name == MODEL_FILE else _FOLDER_READERS[file.name](whole)
+    if file.name == MODEL_FILE:
+        return read_saved_model(file.parent, size)
+    if file.name in _HF_FILES and not is_keras_config(file):
+        return read_hugging_face(file.parent)
     kind = kind_of(file)
     if kind is None and file.suffix == _TFJS_WEIGHTS and is_tfjs(file.with_name(TFJS_FILE)):
         file, kind = file.with_name(TFJS_FILE), JSON

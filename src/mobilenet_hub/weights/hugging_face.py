@@ -24,7 +24,7 @@ from mobilenet_hub.errors import InvalidModuleError
 from mobilenet_hub.weights.head import Dense, head_weights
 from mobilenet_hub.weights.identify import Source
 from mobilenet_hub.weights.pixels import PIXELS
-from mobilenet_hub.weights.reading import Unusable, array_from, as_float32, reading
+from mobilenet_hub.weights.reading import Unusable, array_from, as_float32, from_bfloat16, reading
 
 CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE = "config.json", "model.safetensors", "pytorch_model.bin"
 _NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
@@ -38,7 +38,7 @@ _ALSO = {"problem_type": "single_label_classification"}
 _PREPARED = {  # x / 255, then less the mean, by the deviation; the colours stay in their order
     "do_rescale": True, "do_normalize": True, "rescale_offset": False, "do_flip_channel_order": False,
 }  # fmt: skip
-_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # of safetensors; bfloat16 is the upper half of F32
+_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # of safetensors; of bfloat16 the bits
 
 
 def read_hugging_face(folder: Path) -> Source:
@@ -181,7 +181,7 @@ def _tensors(file: Path) -> Iterator[tuple[str, np.ndarray]]:
         if kind not in _TYPES:
             raise Unusable(f"{name} is stored as {kind}, not floating point")
         array = array_from(memoryview(one["data"]), np.dtype(_TYPES[kind]), shape, name)
-        yield name, (array.astype(np.uint32) << 16).view(np.float32) if kind == "BF16" else array
+        yield name, from_bfloat16(array) if kind == "BF16" else array
 
 
 def _renamed(stored: Mapping[str, np.ndarray], network: Architecture) -> Iterator[tuple[str, np.ndarray]]:

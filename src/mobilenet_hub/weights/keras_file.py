@@ -25,7 +25,7 @@ from mobilenet_hub.weights.identify import Source, assumed_of_weights, to_source
 from mobilenet_hub.weights.keras_graph import CONTAINERS
 from mobilenet_hub.weights.keras_network import read_network
 from mobilenet_hub.weights.keras_weights import Arrays
-from mobilenet_hub.weights.reading import Unusable, as_float32, reading
+from mobilenet_hub.weights.reading import Unusable, as_float32, from_bfloat16, reading
 
 if TYPE_CHECKING:
     import h5py
@@ -168,7 +168,7 @@ class _Budget:
         if array.dtype.kind != "V":
             return array
         if array.dtype.itemsize == 2 and dataset.attrs.get("dtype") == "bfloat16":
-            return (array.view("<u2").astype(np.uint32) << 16).view(np.float32)  # its upper half
+            return from_bfloat16(array.view("<u2"))
         raise Unusable(f"{dataset.name} is stored as no number that HDF5 knows, as bfloat16 is; save it as float32")
 
 

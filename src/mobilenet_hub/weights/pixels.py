@@ -12,9 +12,10 @@ from mobilenet_hub.architecture import INPUT_OFFSET, INPUT_SCALE, ConvUnit, Vari
 from mobilenet_hub.errors import InputError, InvalidModuleError
 from mobilenet_hub.weights.reading import Unusable
 
+PIXEL_RANGE = 255.0
 # What programs make of pixels x of 0 to 255, and the scale and offset that do the same to images in [0, 1].
-FED = {"x/127.5-1": (INPUT_SCALE, INPUT_OFFSET), "x/255": (1.0, 0.0), "x": (255.0, 0.0)}
-TEACHABLE_MACHINE_SCALE, _TEACHABLE_MACHINE_HIDDEN = 255 / 127, 100
+FED = {"x/127.5-1": (INPUT_SCALE, INPUT_OFFSET), "x/255": (1.0, 0.0), "x": (PIXEL_RANGE, 0.0)}
+TEACHABLE_MACHINE_SCALE, _TEACHABLE_MACHINE_HIDDEN = PIXEL_RANGE / 127, 100
 _TENSORFLOW_JS = re.compile(r"dense_Dense\d+|GlobalAveragePooling2D\d+")
 _NESTED = re.compile(r"sequential_\d+_input")
 PIXELS = "images enter as pixels / 127.5 - 1, which the file does not say; else set input_scale and input_offset"
@@ -24,7 +25,6 @@ SMALL = (
 )
 _OPEN = "which the file does not say"
 _LEAST_REACH = 0.5  # of images in [-1, 1] in the first layer: 3.4 to 34 in trained networks, 0.02 to 0.14 by 1 / 255
-PIXEL_RANGE = 255.0
 PIXEL_SCALE = 0.1  # what takes 0..255 to about one is below, what takes [0, 1] there above
 _LEAST_SPREAD, _FARTHEST = 0.5, 4.0  # of the numbers that pixels become: wider than any in use
 _RANGES, _NEAR = ((-1.0, 1.0), (0.0, 1.0)), 0.02  # what images in [0, 1] become in the networks of TF Hub and its like
@@ -83,7 +83,8 @@ def scaling_of_images(scale: float, offset: float) -> tuple[float, float]:
     if factor <= 0 or not (usual if of_pixels else any(np.allclose((low, high), one, atol=_NEAR) for one in _RANGES)):
         raise Unusable(
             f"it makes x * {scale:.6g} + {offset:.6g} of its images, and nothing says from which numbers: pixels would "
-            f"become {offset:.6g} to {offset + 255 * scale:.6g}, images in [0, 1] {offset:.6g} to {offset + scale:.6g}"
+            f"become {offset:.6g} to {offset + PIXEL_RANGE * scale:.6g}, images in [0, 1] {offset:.6g} to "
+            f"{offset + scale:.6g}"
         )
     return factor, offset
 

@@ -62,6 +62,16 @@ def array_from(data: bytes | memoryview, dtype: np.dtype, shape: tuple[int, ...]
     return np.frombuffer(data, dtype).reshape(shape)
 
 
+def from_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """Return as float32 the bfloat16 numbers whose bits are given, uint16: they are float32's upper halves.
+
+    Example:
+        >>> from_bfloat16(np.array([0x3FC0], np.uint16)).tolist()
+        [1.5]
+    """
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
 def as_float32(array: np.ndarray, name: str) -> np.ndarray:
     """Return weights as float32; integers and the like are refused.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mobilenet_hub.errors import CorruptFileError
-from mobilenet_hub.weights.reading import array_from, reading
+from mobilenet_hub.weights.reading import array_from, from_bfloat16, reading
 from mobilenet_hub.weights.tensorflow.protobuf import Message, read_varint
 from mobilenet_hub.weights.tensorflow.sstable import masked_crc32c, read_table
 
@@ -126,8 +126,7 @@ def _read_tensor(data: bytes, entry: _Entry) -> np.ndarray | tuple[bytes, ...] |
     if strings is not None:
         return strings
     if entry.dtype == _BFLOAT16:
-        high = array_from(data, np.dtype("<u2"), entry.shape, entry.name).astype("<u4") << 16
-        return high.view("<f4")
+        return from_bfloat16(array_from(data, np.dtype("<u2"), entry.shape, entry.name))
     if entry.dtype not in _DTYPES:
         return None
     return array_from(data, np.dtype(_DTYPES[entry.dtype]), entry.shape, entry.name)
