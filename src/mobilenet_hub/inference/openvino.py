@@ -10,7 +10,7 @@ from io import BytesIO
 from math import log2
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -28,37 +28,44 @@ if TYPE_CHECKING:
 _BF16_INSTRUCTIONS = frozenset({"amx_bf16", "avx512_bf16"})
 _CHUNK_MACS = 64e6  # work per request in bulk: enough to hide what a request costs, little enough to waste
 _MAX_CHUNK = 16
+_Way = Literal["alone", "bulk", "here"]  # one image over all threads; many; any number in the thread that asks
 
 
 class OpenVINO:
-    """A job in OpenVINO: one image over all threads; of several, each thread takes its own chunks.
+    """A job in OpenVINO: one image over all threads; of several, each thread takes its own chunks; or all in one thread.
 
     Each of these ways is compiled when it is first needed. `run` is for one caller at a time, `run_here` for any
-    number.
+    number: each has a network of its own meanwhile.
     """
 
     def __init__(self, job: Job, precision: Arithmetic):
         self._job = job
         self._precision: Arithmetic = precision
-        self._networks: dict[tuple[np.dtype, bool, int], CompiledNetwork] = {}
+        self._networks: dict[tuple[np.dtype, int], CompiledNetwork] = {}  # by type and chunk, 0: for one image
+        self._here: dict[np.dtype, deque[CompiledNetwork]] = {}  # those that nobody runs
         self._lock = Lock()
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the outputs of images [batch, height, width, 3] of the job's size, float32 or uint8."""
-        bulk = len(images) > 1
-        return self._network(images.dtype, bulk, self.chunk if bulk else 1).run(images)
+        chunk = self.chunk if len(images) > 1 else 0
+        with self._lock:
+            if (images.dtype, chunk) not in self._networks:
+                way: _Way = "bulk" if chunk else "alone"
+                self._networks[images.dtype, chunk] = self._compile(images.dtype, way, chunk or 1)
+        return self._networks[images.dtype, chunk].run(images)
 
     def run_here(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Compute as `run` does, on one core."""
-        # One by one: of a larger chunk, who has few images would compute most for nothing.
-        return self._network(images.dtype, True, 1).run_here(images)
-
-    def _network(self, dtype: np.dtype, bulk: bool, chunk: int) -> "CompiledNetwork":
-        key = dtype, bulk, chunk
-        with self._lock:
-            if key not in self._networks:
-                self._networks[key] = self._compile(cast("InputType", str(dtype)), bulk, chunk)
-            return self._networks[key]
+        """Compute as `run` does, in the calling thread, one image after the other."""
+        free = self._here.setdefault(images.dtype, deque())
+        try:
+            network = free.pop()
+        except IndexError:
+            with self._lock:
+                network = self._compile(images.dtype, "here", 1)
+        try:
+            return network.run(images)
+        finally:
+            free.append(network)
 
     def graph(self, batch_size: int, input_type: InputType) -> "Model":
         """Build the graph that is compiled for a fixed batch size."""
@@ -73,9 +80,9 @@ class OpenVINO:
             precision=self._precision,
         )
 
-    def _compile(self, input_type: InputType, bulk: bool, chunk: int) -> "CompiledNetwork":
-        job = self._job
-        settings = device_settings(self._precision, job.threads, bulk)
+    def _compile(self, dtype: np.dtype, way: _Way, chunk: int) -> "CompiledNetwork":
+        job, input_type = self._job, cast("InputType", str(dtype))
+        settings = _device_settings(self._precision, job.threads, way)
         core = import_openvino().Core()
 
         def build() -> "tuple[CompiledModel, bool]":
@@ -122,14 +129,14 @@ def _imported(file: Path, settings: dict[str, Any]) -> "CompiledModel | None":
         return None
 
 
-def device_settings(precision: str, threads: int | None, bulk: bool) -> dict[str, Any]:
-    """Return OpenVINO's settings for one image at a time or, in bulk, for many."""
-    settings: dict[str, Any] = {
-        "PERFORMANCE_HINT": "THROUGHPUT" if bulk else "LATENCY",
-        "INFERENCE_PRECISION_HINT": precision,
-    }
+def _device_settings(precision: str, threads: int | None, way: _Way) -> dict[str, Any]:
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision}
+    if way == "here":
+        # Without streams there are no threads to hand over to; waking one takes a tenth as long as a small network.
+        return settings | {"NUM_STREAMS": 0, "INFERENCE_NUM_THREADS": 1}
+    settings["PERFORMANCE_HINT"] = "THROUGHPUT" if way == "bulk" else "LATENCY"
     if threads is not None:
-        settings |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads if bulk else 1}
+        settings |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads if way == "bulk" else 1}
     return settings
 
 
@@ -146,39 +153,23 @@ class CompiledNetwork:
         self._shapes = {name: tuple(compiled.outputs[i].shape)[1:] for i, name in enumerate(outputs)}
         count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self._requests = [compiled.create_infer_request() for _ in range(count)]
-        self._free: deque[InferRequest] = deque()  # for whoever runs in a thread of its own
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Run the chunks in turn on the requests; each writes its part of the results, the last chunk filled up."""
-        if len(images) <= self._chunk:
-            # In this very thread: handing over takes a tenth as long as the smallest network.
-            return self._run_on(self._requests[0], images)
         images, results = np.ascontiguousarray(images), self._room(len(images))
-        for turn, start in enumerate(range(0, len(images), self._chunk)):
-            request = self._requests[turn % len(self._requests)]
-            request.wait()
-            held = self._bind(request, images, results, start)  # noqa: F841
-            request.start_async()
-        for request in self._requests:
-            request.wait()
-        return {name: result[: len(images)] for name, result in results.items()}
-
-    def run_here(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Run the chunks one after the other on one core; any number of threads may."""
-        try:
-            request = self._free.pop()
-        except IndexError:
-            request = self._compiled.create_infer_request()
-        try:
-            return self._run_on(request, images)
-        finally:
-            self._free.append(request)
-
-    def _run_on(self, request: "InferRequest", images: np.ndarray) -> dict[str, np.ndarray]:
-        images, results = np.ascontiguousarray(images), self._room(len(images))
-        for start in range(0, len(images), self._chunk):
-            held = self._bind(request, images, results, start)  # noqa: F841
-            request.infer()
+        starts, requests = range(0, len(images), self._chunk), self._requests
+        if len(starts) == 1 or len(requests) == 1:
+            for start in starts:
+                held = self._bind(requests[0], images, results, start)
+                requests[0].infer()  # in this very thread: handing over takes a tenth as long as the smallest network
+        else:
+            for turn, start in enumerate(starts):
+                request = requests[turn % len(requests)]
+                request.wait()
+                held = self._bind(request, images, results, start)  # noqa: F841
+                request.start_async()
+            for request in requests:
+                request.wait()
         return {name: result[: len(images)] for name, result in results.items()}
 
     def _room(self, count: int) -> dict[str, np.ndarray]:

@@ -81,6 +81,19 @@ class Work:
             except Exception as error:  # whoever waits hears of it
                 self.made = error
 
+    def outcome(self) -> Any:
+        """Return what was made, or raise what went wrong; once."""
+        error = self.failure or self.made
+        if not isinstance(error, Exception):
+            return self.made
+        # An error holds the frames that it came through, with all that they know: pictures, this work. Held by those in
+        # turn, they would stay until the next collection of garbage.
+        self.failure = self.made = None
+        try:
+            raise error
+        finally:
+            del error
+
 
 @dataclass(slots=True, eq=False)
 class _Task:
@@ -207,7 +220,7 @@ class Batcher:
             images = np.concatenate([images for _, images in group])
         try:
             engine = work.served.engine(work.outputs)
-            alone = self._busy == 1 and self._waiting.empty()
+            alone = len(images) == 1 and self._busy == 1 and self._waiting.empty()
             outputs = (engine.run if alone else engine.run_here)(images)
             if work.top:
                 assert work.served.classifier is not None

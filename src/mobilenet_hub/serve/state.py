@@ -104,15 +104,12 @@ class State:
             self._waiting.pop(work, None)
         if work.late:
             raise busy(f"not computed within {self.limits.timeout_s:g} s; try again")
-        if work.failure:
-            raise work.failure
-        self.metrics.stages(work.decode_s, work.wait_s, work.compute_s)
-        bad = len(work.failures())
-        self.metrics.bad_images += bad
-        self.metrics.images[work.served.name] += count - bad
-        if isinstance(work.made, Exception):
-            raise work.made
-        return work.made
+        if work.failure is None:
+            self.metrics.stages(work.decode_s, work.wait_s, work.compute_s)
+            bad = len(work.failures())
+            self.metrics.bad_images += bad
+            self.metrics.images[work.served.name] += count - bad
+        return work.outcome()
 
     def _done(self, works: list[Work], batch_size: int) -> None:
         """Take results from a thread of the batcher to the event loop."""
