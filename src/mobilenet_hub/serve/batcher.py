@@ -23,6 +23,7 @@ from mobilenet_hub.serve.served import LOGITS, Outputs, Postponed, Served
 Result = dict[str, np.ndarray]
 IMAGES = "images"  # of a result, beside the outputs: what the network saw, [n, height, width, 3]
 INDICES, SCORES = "indices", "scores"  # of a result, where the likeliest classes are asked for: [n, top]
+_LONELY_S = 0.05  # without company, before one picture is spread over all cores: others would soon want theirs
 _PART = 4  # pictures that a thread takes at a time, at most: the last of them waits for the others
 
 
@@ -120,6 +121,7 @@ class Batcher:
         self._waiting: SimpleQueue[_Task | None] = SimpleQueue()
         self._lock = Lock()
         self._busy = 0  # threads that have something to do
+        self._company = 0.0  # when last there was more than one thing to do
         names = [f"compute_{number}" for number in range(threads or available_cores())]
         self._threads = [Thread(target=self._work, name=name, daemon=True) for name in names]
         for thread in self._threads:
@@ -153,6 +155,8 @@ class Batcher:
         while (first := self._waiting.get()) is not None:
             with self._lock:
                 self._busy += 1
+            if self._busy > 1 or not self._waiting.empty():
+                self._company = time.monotonic()
             tasks = [first, *self._more()]
             try:
                 self._compute(self._decoded(tasks))
@@ -220,7 +224,7 @@ class Batcher:
             images = np.concatenate([images for _, images in group])
         try:
             engine = work.served.engine(work.outputs)
-            alone = len(images) == 1 and self._busy == 1 and self._waiting.empty()
+            alone = len(images) == 1 and start - self._company > _LONELY_S
             outputs = (engine.run if alone else engine.run_here)(images)
             if work.top:
                 assert work.served.classifier is not None
