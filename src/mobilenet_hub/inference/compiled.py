@@ -1,6 +1,7 @@
 """Models made for this machine, and where they are kept, so that the next start is fast."""
 
 import hashlib
+import mmap
 import os
 from importlib import import_module
 from pathlib import Path
@@ -58,6 +59,26 @@ def load_kept(file: Path) -> memoryview | None:
         return None
     model, checksum = content[:-_CHECKSUM], content[-_CHECKSUM:]
     return model if hashlib.sha256(model).digest() == checksum else None
+
+
+def mapped(file: Path) -> memoryview | None:
+    """Return the model that was kept, mapped into memory, or None where there is none that is whole.
+
+    It may be written to, as OpenVINO demands of what it reads in place; nothing of that reaches the file.
+    """
+    if not is_whole(file):
+        return None
+    try:
+        with file.open("rb") as stream:
+            return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY))[:-_CHECKSUM]
+    except OSError:  # dropped from the cache meanwhile
+        return None
+
+
+def unload(model: memoryview) -> None:
+    """Have the memory of a mapped model back; what is read again comes from the file. Not for what was written to."""
+    if hasattr(mmap, "MADV_DONTNEED") and isinstance(model.obj, mmap.mmap):
+        model.obj.madvise(mmap.MADV_DONTNEED)
 
 
 def is_whole(file: Path) -> bool:
