@@ -116,6 +116,22 @@ def test_the_second_start_takes_the_compiled_model_from_disk(folder, monkeypatch
     np.testing.assert_array_equal(Engine(folder, ["logits"], engine=engine).run(images)["logits"], first)
 
 
+def test_a_cache_that_is_emptied_or_replaced_changes_nothing_for_whoever_runs(folder, engine):
+    """What was kept is mapped into memory: it stays there without its name."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 48, 40, 3), np.uint8)
+    first = Engine(folder, ["logits"], engine=engine)
+    expected, here = first.run(images)["logits"], first.run_here(images)["logits"]
+    for runner in (first, Engine(folder, ["logits"], engine=engine)):
+        np.testing.assert_array_equal(runner.run(images)["logits"], expected)
+        for file in blobs():
+            other = file.with_name("other")
+            other.write_bytes(b"\0" * file.stat().st_size)
+            other.replace(file)
+            file.unlink()
+        np.testing.assert_array_equal(runner.run(images)["logits"], expected)
+        np.testing.assert_array_equal(runner.run_here(images)["logits"], here)
+
+
 def test_other_weights_of_the_same_shape_are_not_mistaken_for_the_cached_ones(folder, module, engine):
     images = np.full((1, 48, 40, 3), 0.5, np.float32)
     first = Engine(folder, ["logits"], engine=engine).run(images)["logits"]
