@@ -10,7 +10,7 @@ from mobilenet_hub.host.files import printable
 from mobilenet_hub.images.batches import Batch
 
 if TYPE_CHECKING:
-    from pyarrow import RecordBatch, Schema
+    from pyarrow import DataType, RecordBatch, Schema
 
 
 LABEL_COLUMNS = ("path", "label", "score", "index")
@@ -46,6 +46,22 @@ def feature_rows(num_features: int, *, half: bool = False) -> Rows:
         return pa.RecordBatch.from_arrays([_paths(batch), pa.array(widths), pa.array(heights), lists], schema=schema)
 
     return Rows("features", schema, make)
+
+
+def dtype_of(features: "DataType") -> np.dtype:
+    """Return NumPy's type of the numbers that a column of lists holds, without pandas, which pyarrow's own way takes.
+
+    Raises:
+        AttributeError: it is no column of lists.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> dtype_of(pa.list_(pa.float16(), 3))
+        dtype('float16')
+    """
+    import pyarrow as pa
+
+    return pa.array([], features.value_type).to_numpy(zero_copy_only=False).dtype
 
 
 def label_rows(

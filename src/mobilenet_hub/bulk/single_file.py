@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from mobilenet_hub.bulk.manifest import MANIFEST_FILE, METADATA_PREFIX, SKIPPED_FILE, as_metadata, settings_in
-from mobilenet_hub.bulk.rows import LABEL_COLUMNS, Rows
+from mobilenet_hub.bulk.rows import LABEL_COLUMNS, Rows, dtype_of
 from mobilenet_hub.bulk.shard_file import open_parquet, schema_of
 from mobilenet_hub.bulk.shards import Shards, is_written_here, remove_folder
 from mobilenet_hub.errors import InputError, OutputError
@@ -179,8 +179,7 @@ def _write_parquet(file: IO[bytes], shards: Shards, schema: "Schema") -> None:
 
 def _write_npy(file: IO[bytes], shards: Shards, schema: "Schema") -> None:
     kind = schema.field("features").type
-    dtype = np.dtype(kind.value_type.to_pandas_dtype())
-    header = {"descr": dtype.str, "fortran_order": False, "shape": (shards.rows, kind.list_size)}
+    header = {"descr": dtype_of(kind).str, "fortran_order": False, "shape": (shards.rows, kind.list_size)}
     np.lib.format.write_array_header_1_0(file, header)
     for batch in _record_batches(shards, ["features"]):
         file.write(batch.column("features").flatten().to_numpy().tobytes())

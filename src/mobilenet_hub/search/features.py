@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mobilenet_hub.bulk.manifest import MANIFEST_FILE, Manifest, settings_in
+from mobilenet_hub.bulk.rows import dtype_of
 from mobilenet_hub.bulk.single_file import index_of
 from mobilenet_hub.errors import CorruptFileError, InputError
 from mobilenet_hub.host.files import is_file, is_folder
@@ -168,7 +169,7 @@ class Features:
                     with parquet.ParquetFile(path) as opened:
                         found, schema = opened.metadata.num_rows, opened.schema_arrow
                     kind = schema.field("features").type
-                    dtype, length = np.dtype(kind.value_type.to_pandas_dtype()), kind.list_size
+                    dtype, length = dtype_of(kind), kind.list_size
             except (ArrowException, OSError, ValueError, KeyError, IndexError, AttributeError) as error:
                 raise CorruptFileError(f"{path} cannot be read as features: {error}; embed again") from None
             if rows is not None and found != rows:
@@ -256,9 +257,7 @@ def _decoded(file: Path, rows: np.ndarray, num_features: int) -> np.ndarray:
         sizes = [opened.metadata.row_group(group).num_rows for group in range(opened.metadata.num_row_groups)]
         ends = np.cumsum(sizes)
         owner = np.searchsorted(ends, rows, "right")
-        parts = np.empty(
-            (len(rows), num_features), opened.schema_arrow.field("features").type.value_type.to_pandas_dtype()
-        )
+        parts = np.empty((len(rows), num_features), dtype_of(opened.schema_arrow.field("features").type))
         for group in np.unique(owner):
             column = opened.read_row_group(int(group), columns=["features"]).column(0).combine_chunks()
             values = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, num_features)
