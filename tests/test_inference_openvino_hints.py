@@ -47,8 +47,7 @@ def test_what_stays_float32_is_what_is_named():
     nodes = [node for node in model.get_ordered_ops() if node.get_type_name() not in ("Constant", "Parameter")]
     clamps = [index for index, node in enumerate(nodes) if node.get_type_name() == "Clamp"]
     kept = keep_float32(model, names_up_to([nodes[clamps[2]]]))
-    marked = hinted(kept, "DisablePrecision") or hinted(kept, "precise")  # as OpenVINO before 2026.3 names it
-    assert marked == {node.get_friendly_name() for node in nodes[: clamps[2] + 1]}
+    assert hinted(kept, "DisablePrecision") == {node.get_friendly_name() for node in nodes[: clamps[2] + 1]}
 
 
 def test_avx2_kernels_are_for_cpus_with_avx2_and_nothing_wider():

@@ -16,10 +16,7 @@ from mobilenet_hub.host.files import beside
 if TYPE_CHECKING:
     from openvino import Model, Node
 
-_FLOAT32 = (  # the name for it until OpenVINO 2026.2, and the later one; each version ignores the other
-    '<attribute name="precise" version="0"/>'
-    '<attribute name="DisablePrecisionConversion" version="0" value="dynamic:f16"/>'
-)
+_FLOAT32 = '<attribute name="DisablePrecisionConversion" version="0" value="dynamic:f16"/>'
 _FILES = "mobilenet-hub-hints"  # in the temporary folder
 _KERNELS = '<attribute name="primitives_priority" version="0" value="cpu:{}"/>'
 
