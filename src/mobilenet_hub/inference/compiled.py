@@ -50,17 +50,6 @@ def compiled_file(name: str) -> Path:
     return cache_folder() / "compiled" / name
 
 
-def load_kept(file: Path) -> memoryview | None:
-    """Return the model that was kept, or None where there is none that is whole."""
-    try:
-        content = memoryview(file.read_bytes())
-        os.utime(file)  # the cache drops what was not used for longest
-    except OSError:
-        return None
-    model, checksum = content[:-_CHECKSUM], content[-_CHECKSUM:]
-    return model if hashlib.sha256(model).digest() == checksum else None
-
-
 def mapped(file: Path) -> memoryview | None:
     """Return the model that was kept, mapped into memory, or None where there is none that is whole.
 

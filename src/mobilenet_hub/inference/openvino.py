@@ -8,6 +8,7 @@ from collections.abc import Collection
 from importlib.util import find_spec
 from io import BytesIO
 from math import log2
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -94,20 +95,15 @@ class OpenVINO:
             return CompiledNetwork(build()[0], chunk, job.outputs)
         key = cache_key(job, machine(), chunk, input_type, settings)
         file = compiled_file(f"{key}.blob")
-
-        def imported() -> CompiledNetwork | None:
-            content = mapped(file)
-            compiled = None if content is None else _imported(content, settings)
-            return None if compiled is None else CompiledNetwork(compiled, chunk, job.outputs, content)
-
-        if (network := imported()) is not None:
+        if (network := _kept(file, settings, chunk, job.outputs)) is not None:
             return network
         compiled, worth_keeping = build()
         if worth_keeping:
             exported = BytesIO()
             compiled.export_model(exported)
-            if keep(file, exported.getbuffer()) and (network := imported()) is not None:
-                return network  # which takes a third of the memory
+            # Read in place it takes a third less memory than what was just compiled.
+            if keep(file, exported.getbuffer()) and (network := _kept(file, settings, chunk, job.outputs)) is not None:
+                return network
         return CompiledNetwork(compiled, chunk, job.outputs)
 
     @property
@@ -125,14 +121,18 @@ def machine() -> object:
     return openvino.get_version(), hardware, sorted(cpu_features())
 
 
-def _imported(content: memoryview, settings: dict[str, Any]) -> "CompiledModel | None":
+def _kept(file: Path, settings: dict[str, Any], chunk: int, outputs: tuple[str, ...]) -> "CompiledNetwork | None":
     """Import what was kept. Read in place it takes half the memory and time: most weights are only packed anew."""
+    content = mapped(file)
+    if content is None:
+        return None
     openvino = import_openvino()
     try:
         tensor = openvino.Tensor(np.frombuffer(content, np.uint8), shared_memory=True)
-        return openvino.Core().import_model(tensor, "CPU", settings)
+        compiled = openvino.Core().import_model(tensor, "CPU", settings)
     except RuntimeError:  # of another build of OpenVINO, against all odds
         return None
+    return CompiledNetwork(compiled, chunk, outputs, content)
 
 
 def _device_settings(precision: str, threads: int | None, way: _Way) -> dict[str, Any]:

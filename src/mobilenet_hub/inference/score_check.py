@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from mobilenet_hub.inference.compiled import cache_key, compiled_file, keep, load_kept
+from mobilenet_hub.inference.compiled import cache_key, compiled_file, keep, mapped
 from mobilenet_hub.inference.graph import Arithmetic
 from mobilenet_hub.inference.job import Job
 from mobilenet_hub.inference.openvino import OpenVINO, machine
@@ -32,7 +32,7 @@ def keeps_scores(job: Job) -> bool:
     if job.folder is None:
         return scores_moved(job) <= MOST_MOVED
     file = compiled_file(f"{cache_key(replace(job, threads=None), machine(), 'moved')}.moved")
-    kept = load_kept(file)
+    kept = mapped(file)
     moved = scores_moved(job) if kept is None else float(bytes(kept))
     if kept is None:
         keep(file, repr(moved).encode())

@@ -3,7 +3,7 @@
 A thread takes pictures, decodes them, has the network compute them on one core and makes the answers, all by itself: a
 request changes threads on its way in, and its answer on its way out. It takes its share of what waits, several pictures
 at a time where many do. As many threads work as there are cores, whatever the number of modules; a picture that is all
-there is has them all for the network.
+there is, and was for a while, has them all for the network.
 """
 
 import time
