@@ -1,13 +1,18 @@
-"""Works that go wrong leave nothing behind."""
+"""Works that go wrong leave nothing behind; each thread keeps to a core."""
 
 import gc
+import os
+import time
 import weakref
+from pathlib import Path
+from queue import Queue
 
+import numpy as np
 import pytest
 
-from mobilenet_hub.serve.batcher import Work
+from mobilenet_hub.serve.batcher import Batcher, Work
 from mobilenet_hub.serve.limits import Refusal
-from mobilenet_hub.serve.served import LOGITS, Options, Served
+from mobilenet_hub.serve.served import FEATURES, LOGITS, Options, Served
 from mobilenet_hub.store import resolve
 
 
@@ -56,3 +61,33 @@ def test_what_was_made_is_the_outcome(served):
     work.expect(3, 0.0)
     work.finish()
     assert work.outcome() == 3
+
+
+def narrow_threads():
+    """The numbers of this process's threads that may not run on every core."""
+    cores = os.sched_getaffinity(0)
+    return {task for each in Path("/proc/self/task").iterdir() if os.sched_getaffinity(task := int(each.name)) != cores}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no cores to choose")
+@pytest.mark.parametrize("engine", ["litert", "openvino"])
+def test_each_thread_keeps_to_its_core_and_nothing_that_it_begins_does(engine):
+    """A thread inherits its cores from the one that begins it; OpenVINO sends its caller to all of them, for good."""
+    pytest.importorskip({"litert": "ai_edge_litert", "openvino": "openvino"}[engine])
+    served = Served("starter", "1", resolve("starter"), Options(engine=engine))
+    cores, before, done = os.sched_getaffinity(0), narrow_threads(), Queue()
+    batcher = Batcher(lambda works, _: done.put(works))
+    try:
+        for count in (1, 40, 1):  # one that has all cores for itself, many that are shared out, and one again
+            time.sleep(0.06)
+            work = Work(served, (FEATURES,), make=lambda work: len(work.results))
+            batcher.pictures(work, [np.zeros((32, 32, 3), np.uint8)] * count, 30)
+            while work not in done.get(timeout=30):
+                pass
+            assert work.outcome() == count
+        ours = {thread.native_id: os.sched_getaffinity(thread.native_id) for thread in batcher._threads}
+        assert sorted(map(tuple, ours.values())) == [(core,) for core in sorted(cores)]
+        if engine == "litert":  # OpenVINO gives its own threads cores of their own
+            assert narrow_threads() - before <= set(ours)
+    finally:
+        batcher.close()

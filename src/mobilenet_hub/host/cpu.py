@@ -3,9 +3,12 @@
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from threading import local
+
+_place = local()  # the core that a thread keeps to, and those that it had before
 
 
 def available_cores() -> int:
@@ -15,7 +18,14 @@ def available_cores() -> int:
         >>> available_cores() >= 1
         True
     """
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(_cores()) or os.cpu_count() or 1
+
+
+def _cores() -> set[int]:
+    """Return the cores of this process, whichever of them this thread keeps to; none where it cannot be said."""
+    if not hasattr(os, "sched_getaffinity"):
+        return set()
+    return getattr(_place, "before", None) or os.sched_getaffinity(0)
 
 
 def own_cores(threads: int) -> Iterator[int]:
@@ -27,14 +37,39 @@ def own_cores(threads: int) -> Iterator[int]:
         >>> list(own_cores(available_cores() + 1))
         []
     """
-    known = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    return iter(known if len(known) == threads else [])
+    cores = _cores()
+    return iter(sorted(cores) if len(cores) == threads else [])
 
 
 def keep_to(core: int | None) -> None:
     """Have this thread run on one core alone; None: wherever it may."""
-    if core is not None:
-        with suppress(OSError):  # a core that was taken away meanwhile
+    if core is None:
+        return
+    with suppress(OSError):  # a core that was taken away meanwhile
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {core})
+        _place.core, _place.before = core, before
+
+
+@contextmanager
+def on_every_core() -> Iterator[None]:
+    """Let a thread that keeps to a core run wherever it might before: threads that begin meanwhile inherit its cores.
+
+    Example:
+        >>> with on_every_core():
+        ...     available_cores() >= 1
+        True
+    """
+    core = getattr(_place, "core", None)
+    if core is None:
+        yield
+        return
+    with suppress(OSError):
+        os.sched_setaffinity(0, _place.before)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
             os.sched_setaffinity(0, {core})
 
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from mobilenet_hub.errors import CorruptFileError, InputError
-from mobilenet_hub.host.cpu import available_cores, keep_to, own_cores
+from mobilenet_hub.host.cpu import available_cores, keep_to, on_every_core, own_cores
 from mobilenet_hub.inference.compiled import cache_key, compiled_file, is_whole, keep
 from mobilenet_hub.inference.graph import InputType
 from mobilenet_hub.inference.job import Job
@@ -210,8 +210,9 @@ class LiteRT:
     def _model(self, dtype: np.dtype) -> LiteRTModel:
         with self._lock:
             if dtype not in self._models:
-                written = self._written(cast("InputType", str(dtype)))
-                self._models[dtype] = LiteRTModel(written, threads=self._job.threads)
+                with on_every_core():
+                    written = self._written(cast("InputType", str(dtype)))
+                    self._models[dtype] = LiteRTModel(written, threads=self._job.threads)
             return self._models[dtype]
 
     def _written(self, input_type: InputType) -> bytes | Path:
