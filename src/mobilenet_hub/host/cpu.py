@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from threading import local
 
-_place = local()  # the core that a thread keeps to, and those that it had before
+_place = local()  # the core that a thread keeps to, and those that it had before; neither until it first does
 
 
 def available_cores() -> int:
@@ -23,9 +23,9 @@ def available_cores() -> int:
 
 def _cores() -> set[int]:
     """Return the cores of this process, whichever of them this thread keeps to; none where it cannot be said."""
-    if not hasattr(os, "sched_getaffinity"):
-        return set()
-    return getattr(_place, "before", None) or os.sched_getaffinity(0)
+    if getattr(_place, "core", None) is not None:
+        return _place.before
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 
 def own_cores(threads: int) -> Iterator[int]:
@@ -42,13 +42,15 @@ def own_cores(threads: int) -> Iterator[int]:
 
 
 def keep_to(core: int | None) -> None:
-    """Have this thread run on one core alone; None: wherever it may."""
-    if core is None:
+    """Have this thread run on one core alone; None: wherever it might before."""
+    kept = getattr(_place, "core", None)
+    if core == kept:
         return
     with suppress(OSError):  # a core that was taken away meanwhile
-        before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {core})
-        _place.core, _place.before = core, before
+        if kept is None:
+            _place.before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, _place.before if core is None else {core})
+        _place.core = core
 
 
 @contextmanager
@@ -61,16 +63,11 @@ def on_every_core() -> Iterator[None]:
         True
     """
     core = getattr(_place, "core", None)
-    if core is None:
-        yield
-        return
-    with suppress(OSError):
-        os.sched_setaffinity(0, _place.before)
+    keep_to(None)
     try:
         yield
     finally:
-        with suppress(OSError):
-            os.sched_setaffinity(0, {core})
+        keep_to(core)
 
 
 @cache

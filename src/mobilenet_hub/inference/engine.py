@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mobilenet_hub.errors import InputError, InvalidModuleError, MissingExtraError
-from mobilenet_hub.host.cpu import cpu_features, on_every_core
+from mobilenet_hub.host.cpu import cpu_features
 from mobilenet_hub.inference.graph import Arithmetic, checked_outputs
 from mobilenet_hub.inference.job import PRECISIONS, EngineName, Job, Precision
 from mobilenet_hub.inference.litert import LiteRT
@@ -153,11 +153,10 @@ class Engine:
             4
         """
         self._check(images)
-        with on_every_core():
-            if self._kept:
-                return self._kept.run(images)
-            with self._lock:
-                return self._runner.run(images)
+        if self._kept:
+            return self._kept.run(images)
+        with self._lock:
+            return self._runner.run(images)
 
     def run_here(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Compute as `run` does, on one core: for threads that each have images of their own, any number of them.
@@ -173,10 +172,8 @@ class Engine:
             >>> engine.run_here(np.zeros((2, *engine.image_size, 3), np.uint8))["features"].shape[0]
             2
         """
-        if self._kept:
-            return self.run(images)
         self._check(images)
-        return self._runner.run_here(images)
+        return self._kept.run(images) if self._kept else self._runner.run_here(images)
 
     def _check(self, images: np.ndarray) -> None:
         if images.shape[1:] != self._shape or images.dtype not in _DTYPES:

@@ -97,7 +97,8 @@ class LiteRTModel:
         self._lock = Lock()
         self._reading = Lock()
         self._content: bytes | None = None  # the model's bytes, once several interpreters need them
-        self._first = _Interpreter(self._model, self._count)
+        with on_every_core():  # its threads begin here
+            self._first = _Interpreter(self._model, self._count)
         self._single: deque[_Interpreter] = deque()  # of one thread each, those that are free
         self.input, self.outputs = self._first.input, self._first.outputs
         self._pool: ThreadPoolExecutor | None = None
@@ -210,9 +211,8 @@ class LiteRT:
     def _model(self, dtype: np.dtype) -> LiteRTModel:
         with self._lock:
             if dtype not in self._models:
-                with on_every_core():
-                    written = self._written(cast("InputType", str(dtype)))
-                    self._models[dtype] = LiteRTModel(written, threads=self._job.threads)
+                written = self._written(cast("InputType", str(dtype)))
+                self._models[dtype] = LiteRTModel(written, threads=self._job.threads)
             return self._models[dtype]
 
     def _written(self, input_type: InputType) -> bytes | Path:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 
 from mobilenet_hub.errors import InputError
-from mobilenet_hub.host.cpu import cpu_features, on_every_core
+from mobilenet_hub.host.cpu import cpu_features
 from mobilenet_hub.inference.compiled import cache_key, compiled_file, keep, mapped, unload
 from mobilenet_hub.inference.graph import Arithmetic, InputType, build_graph, import_openvino
 from mobilenet_hub.inference.job import PRECISIONS, Job, Precision
@@ -60,7 +60,7 @@ class OpenVINO:
         try:
             network = free.pop()
         except IndexError:
-            with self._lock, on_every_core():
+            with self._lock:
                 network = self._compile(images.dtype, "here", 1)
         try:
             return network.run(images)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mobilenet_hub.errors import InputError, InvalidModuleError
-from mobilenet_hub.host.cpu import available_cores
+from mobilenet_hub.host.cpu import available_cores, on_every_core
 from mobilenet_hub.inference.litert import without_chatter
 from mobilenet_hub.module import ModuleConfig
 from mobilenet_hub.weights.litert import QuantizedFile, read_quantized
@@ -51,7 +51,8 @@ class QuantizedNetwork:
             raise InvalidModuleError(f"{file} gives {found.num_classes} classes, not {config.num_classes}")
         self.gives_probabilities = found.activation != "linear"
         self._variant = config.variant
-        self._networks = {name: _open(data, file, found, name, threads) for name in outputs}
+        with on_every_core():  # their threads begin here
+            self._networks = {name: _open(data, file, found, name, threads) for name in outputs}
         self._lock = Lock()
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:

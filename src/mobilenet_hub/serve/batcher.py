@@ -123,7 +123,7 @@ class Batcher:
         self._busy = 0  # threads that have something to do
         self._company = 0.0  # when last there was more than one thing to do
         count = threads or available_cores()
-        # Left to itself, Linux has two of them take turns of 4 ms on one core, while another idles.
+        # Left to itself, Linux has two busy ones take turns of 4 ms on one core, while another idles.
         cores = [*own_cores(count)] or [None] * count
         self._threads = [
             Thread(target=self._work, args=(core,), name=f"compute_{number}", daemon=True)
@@ -157,12 +157,13 @@ class Batcher:
         self.pool.shutdown(wait=True)
 
     def _work(self, core: int | None) -> None:
-        keep_to(core)
         while (first := self._waiting.get()) is not None:
             with self._lock:
                 self._busy += 1
+            now = time.monotonic()
             if self._busy > 1 or not self._waiting.empty():
-                self._company = time.monotonic()
+                self._company = now
+            keep_to(None if self._is_lonely(now) else core)
             tasks = [first, *self._more()]
             try:
                 self._compute(self._decoded(tasks))
@@ -171,6 +172,9 @@ class Batcher:
             finally:
                 with self._lock:
                     self._busy -= 1
+
+    def _is_lonely(self, now: float) -> bool:
+        return now - self._company > _LONELY_S
 
     def _more(self) -> Iterable[_Task]:
         """Take some of what waits beside the first: half of this thread's share, for the last of them waits longest."""
@@ -230,7 +234,7 @@ class Batcher:
             images = np.concatenate([images for _, images in group])
         try:
             engine = work.served.engine(work.outputs)
-            alone = len(images) == 1 and start - self._company > _LONELY_S
+            alone = len(images) == 1 and self._is_lonely(start)
             outputs = (engine.run if alone else engine.run_here)(images)
             if work.top:
                 assert work.served.classifier is not None

@@ -9,7 +9,6 @@ from threading import Lock
 import numpy as np
 
 from mobilenet_hub.errors import ImageError, InputError
-from mobilenet_hub.host.cpu import on_every_core
 from mobilenet_hub.images.decode import held_pixels
 from mobilenet_hub.images.fit import Fit
 from mobilenet_hub.inference.classify import Classifier
@@ -96,16 +95,15 @@ class Served:
         """Return what computes these outputs; it is compiled when it first runs."""
         with self._lock:
             if outputs not in self._engines:
-                with on_every_core():
-                    self._engines[outputs] = Engine(
-                        self._source,
-                        outputs,
-                        image_size=self.image_size,
-                        precision=self._options.precision,
-                        threads=self._options.threads,
-                        any_size=True,
-                        engine=self._options.engine,
-                    )
+                self._engines[outputs] = Engine(
+                    self._source,
+                    outputs,
+                    image_size=self.image_size,
+                    precision=self._options.precision,
+                    threads=self._options.threads,
+                    any_size=True,
+                    engine=self._options.engine,
+                )
             return self._engines[outputs]
 
     def explainer(self) -> Explainer:
