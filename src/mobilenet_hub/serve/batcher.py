@@ -1,9 +1,9 @@
 """Batches of images out of many requests: each core's thread takes what is there, and nobody waits.
 
 A thread takes pictures, decodes them, has the network compute them on one core and makes the answers, all by itself: a
-request changes threads on its way in, and its answer on its way out. It takes its share of what waits, several pictures
-at a time where many do. As many threads work as there are cores, whatever the number of modules; a picture that is all
-there is, and was for a while, has them all for the network.
+request changes threads on its way in, and its answer on its way out. It takes several pictures at a time where many wait.
+As many threads work as there are cores, whatever the number of modules, and each keeps to one; a picture that is all there
+is, and was for a while, has them all for the network.
 """
 
 import time
@@ -235,6 +235,8 @@ class Batcher:
         try:
             engine = work.served.engine(work.outputs)
             alone = len(images) == 1 and self._is_lonely(start)
+            if alone:
+                keep_to(None)  # OpenVINO sends its caller to every core anyway, and leaves it there
             outputs = (engine.run if alone else engine.run_here)(images)
             if work.top:
                 assert work.served.classifier is not None
