@@ -1,9 +1,9 @@
 """Batches of images out of many requests: each core's thread takes what is there, and nobody waits.
 
 A thread takes pictures, decodes them, has the network compute them on one core and makes the answers, all by itself: a
-request changes threads on its way in, and its answer on its way out. It takes several pictures at a time where many wait.
-As many threads work as there are cores, whatever the number of modules, and each keeps to one; a picture that is all there
-is, and was for a while, has them all for the network.
+request changes threads on its way in, and its answer on its way out. It takes several pictures at a time where many
+wait. As many threads work as there are cores, whatever the number of modules, and each keeps to one; a picture that is
+all there is, and was for a while, has them all for the network.
 """
 
 import time
