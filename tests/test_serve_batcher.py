@@ -4,6 +4,7 @@ import gc
 import os
 import time
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from queue import Queue
 
@@ -65,8 +66,12 @@ def test_what_was_made_is_the_outcome(served):
 
 def narrow_threads():
     """The numbers of this process's threads that may not run on every core."""
-    cores = os.sched_getaffinity(0)
-    return {task for each in Path("/proc/self/task").iterdir() if os.sched_getaffinity(task := int(each.name)) != cores}
+    cores, narrow = os.sched_getaffinity(0), set()
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            if os.sched_getaffinity(int(task.name)) != cores:
+                narrow.add(int(task.name))
+    return narrow
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no cores to choose")

@@ -2,13 +2,19 @@
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from threading import local
 
-_place = local()  # the core that a thread keeps to, and those that it had before; neither until it first does
+
+class _Place(local):
+    core: int | None = None  # that this thread keeps to
+    before: Set[int] = frozenset()  # the cores that it had until then
+
+
+_place = _Place()
 
 
 def available_cores() -> int:
@@ -21,9 +27,9 @@ def available_cores() -> int:
     return len(_cores()) or os.cpu_count() or 1
 
 
-def _cores() -> set[int]:
+def _cores() -> Set[int]:
     """Return the cores of this process, whichever of them this thread keeps to; none where it cannot be said."""
-    if getattr(_place, "core", None) is not None:
+    if _place.core is not None:
         return _place.before
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
@@ -43,11 +49,10 @@ def own_cores(threads: int) -> Iterator[int]:
 
 def keep_to(core: int | None) -> None:
     """Have this thread run on one core alone; None: wherever it might before."""
-    kept = getattr(_place, "core", None)
-    if core == kept:
+    if core == _place.core:
         return
     with suppress(OSError):  # a core that was taken away meanwhile
-        if kept is None:
+        if _place.core is None:
             _place.before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, _place.before if core is None else {core})
         _place.core = core
@@ -62,7 +67,7 @@ def on_every_core() -> Iterator[None]:
         ...     available_cores() >= 1
         True
     """
-    core = getattr(_place, "core", None)
+    core = _place.core
     keep_to(None)
     try:
         yield

@@ -116,13 +116,13 @@ class Batcher:
     """The threads that decode and compute, and beside them those of `pool`, for bodies and answers that take long."""
 
     def __init__(self, on_done: OnDone, threads: int | None = None):
-        self.pool = ThreadPoolExecutor(threads or available_cores(), "body")
+        count = threads or available_cores()
+        self.pool = ThreadPoolExecutor(count, "body")
         self._on_done = on_done
         self._waiting: SimpleQueue[_Task | None] = SimpleQueue()
         self._lock = Lock()
         self._busy = 0  # threads that have something to do
         self._company = 0.0  # when last there was more than one thing to do
-        count = threads or available_cores()
         # Left to itself, Linux has two busy ones take turns of 4 ms on one core, while another idles.
         cores = [*own_cores(count)] or [None] * count
         self._threads = [
