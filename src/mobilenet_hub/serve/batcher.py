@@ -36,6 +36,7 @@ class Work:
         top: how many of the likeliest classes to name beside it, as `INDICES` and `SCORES`; 0: none.
         keep_images: whether what the network saw is kept beside the results, as `IMAGES`.
         make: called with the work once it is complete, in a thread of the batcher; what it returns or raises is `made`.
+        count: how many images there are.
         results: for each image (or part of a batch) its outputs [n, ...] by name, or the reason why there are none.
         late: the deadline passed before the network was reached.
         failure: an error of ours.
@@ -52,6 +53,7 @@ class Work:
         make: "Callable[[Work], Any] | None" = None,
     ):
         self.served, self.outputs, self.top, self.keep_images, self.make = served, outputs, top, keep_images, make
+        self.count = 0
         self.results: list[Result | str] = []
         self.made: Any = None
         self.left = 0

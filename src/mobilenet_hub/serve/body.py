@@ -48,11 +48,8 @@ class Bodies:
             Refusal: 411, 413: no length, too long; 408: too slow; 503: no room.
             Gone: the client has hung up.
         """
-        self._check_length(headers)
-        body = whole()
+        body = self.take(headers, whole)
         if body is not None:
-            self._check_room(len(body), self.held + len(body))
-            self.held += len(body)
             return body
         parts: list[bytes] = []
         size = 0
@@ -83,6 +80,15 @@ class Bodies:
                 ) from None
             raise
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def take(self, headers: Mapping[str, str], whole: Callable[[], bytes | None]) -> bytes | None:
+        """Read a body that has come already, as `read` does; None: it has not."""
+        self._check_length(headers)
+        body = whole()
+        if body is not None:
+            self._check_room(len(body), self.held + len(body))
+            self.held += len(body)
+        return body
 
     def release(self, size: int) -> None:
         """Give back what a body held."""

@@ -4,13 +4,14 @@ import asyncio
 import json
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn import Config, Server
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from mobilenet_hub.serve.app import App
 from mobilenet_hub.serve.exchange import KEY, Exchange
@@ -38,13 +39,15 @@ class Connection(HttpToolsProtocol):
 
     head_timeout_s = 10.0
     most_connections = 1000
+    at_once: Callable[[Any], bool]  # takes a request whose whole has come, or does not
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection; a client that never says anything has as long as an idle one."""
         super().connection_made(transport)
-        self._in_head = self._in_message = False
+        self._in_head = self._in_message = self._parsing = False
         self._head_bytes = self._trailer_bytes = 0
         self._refused = False
+        self._held: tuple[RequestResponseCycle, Any] | None = None  # a request whose rest may have come with its head
         self._without_offer: bytes | None = None  # the head of a request that is to be parsed again
         self._rest_timer: asyncio.TimerHandle | None = None
         self._taking_timer: asyncio.TimerHandle | None = None
@@ -84,6 +87,15 @@ class Connection(HttpToolsProtocol):
             self._head_timer = self.loop.call_later(self.head_timeout_s, self._cut_off)
 
     def _feed(self, data: bytes) -> None:
+        """Parse, and have a task for a request that has not come whole."""
+        self._parsing = True
+        try:
+            self._parse(data)
+        finally:
+            self._parsing = False
+            self._begin_held()
+
+    def _parse(self, data: bytes) -> None:
         """Parse, as uvicorn does; but a request that offers another protocol keeps its body.
 
         httptools ends a message at the head of such a request, and clients offer HTTP/2 with the first that they send
@@ -161,6 +173,21 @@ class Connection(HttpToolsProtocol):
         self._in_message, self._head_bytes = False, 0
         self._stop_rest()
         super().on_message_complete()
+        if self._held is not None and (self.transport.is_closing() or self.at_once(self._held[0].scope)):
+            self._held = None
+        self._begin_held()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Begin a request; but one of which only the head has been parsed waits for the rest of what has come."""
+        if self._parsing:
+            self._held = cycle, app
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def _begin_held(self) -> None:
+        if self._held is not None:
+            held, self._held = self._held, None
+            super()._start_asgi_task(*held)
 
     def on_response_complete(self) -> None:
         """Let a client that was refused in the middle of its body see why: closed at once, it would see a reset."""
@@ -294,7 +321,11 @@ def server_for(app: App, state: State) -> GracefulServer:
         http=type(
             "BoundConnection",
             (Connection,),
-            {"head_timeout_s": timeout_s, "most_connections": _open_files() - _SPARE_FILES},
+            {
+                "head_timeout_s": timeout_s,
+                "most_connections": _open_files() - _SPARE_FILES,
+                "at_once": staticmethod(app.at_once),
+            },
         ),
         backlog=_ACCEPTED,
         ws="none",

@@ -32,7 +32,18 @@ class Exchange:
         cycle.message_event.clear()
         return body
 
+    @property
+    def is_free(self) -> bool:
+        """Whether the client takes its answers: otherwise the next has to wait."""
+        return not self._cycle.flow.write_paused
+
     async def answer(self, answer: Answer, headers: Mapping[str, str]) -> None:
+        """Send an answer once the client has taken those before; as `send` does."""
+        if not self.is_free and not self._cycle.disconnected:
+            await self._cycle.flow.drain()
+        self.send(answer, headers)
+
+    def send(self, answer: Answer, headers: Mapping[str, str]) -> None:
         """Send an answer.
 
         Args:
@@ -43,8 +54,6 @@ class Exchange:
             RuntimeError: a header with a line break in it.
         """
         cycle: Any = self._cycle  # as uvicorn leaves it untyped
-        if cycle.flow.write_paused and not cycle.disconnected:
-            await cycle.flow.drain()
         if cycle.disconnected:
             return
         lines = [f"{name.lower()}: {value}" for name, value in headers.items()]
@@ -66,3 +75,8 @@ class Exchange:
         if not cycle.keep_alive:
             cycle.transport.close()
         cycle.on_response()
+        cycle.on_response = _nothing  # it leads to the connection, and that to this
+
+
+def _nothing() -> None:
+    """Stand for what was to be called once."""

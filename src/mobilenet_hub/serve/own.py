@@ -10,8 +10,8 @@ import numpy as np
 from mobilenet_hub.serve import explain
 from mobilenet_hub.serve.batcher import INDICES, SCORES, Work
 from mobilenet_hub.serve.limits import Answer, Refusal, json_answer
-from mobilenet_hub.serve.served import FEATURES, LOGITS
-from mobilenet_hub.serve.state import Call, whole_number
+from mobilenet_hub.serve.served import FEATURES, LOGITS, Served
+from mobilenet_hub.serve.state import ONE, Call, whole_number
 
 DEFAULT_TOP = 5
 MOST_ASKED = 1_000_000  # classes; there are never so many
@@ -21,12 +21,7 @@ NPY = "application/x-npy"
 
 async def classify(call: Call) -> Answer:
     """Answer POST /classify: the likeliest classes of each picture."""
-    query = call.query("top", "module", "explain")
-    top = whole_number(query.get("top", str(DEFAULT_TOP)), "top", MOST_ASKED)
-    explained = whole_number(query["explain"], "explain", explain.MOST_CLASSES) if "explain" in query else 0
-    served = call.served(query.get("module"))
-    if served.classifier is None:
-        raise Refusal(422, f"module {served.name!r} gives feature vectors and has no classifier: use /embed")
+    served, top, explained = _asked(call)
     pictures = await call.pictures()
     call.images = len(pictures)
     names, files = [name for name, _ in pictures], [data for _, data in pictures]
@@ -34,7 +29,13 @@ async def classify(call: Call) -> Answer:
         outputs = await explain.outputs(call, served, len(pictures))
         make = partial(_labels, names, explained=explained)
         return await call.state.pictures(Work(served, outputs, top=top, keep_images=True, make=make), files)
-    return await call.state.pictures(Work(served, (LOGITS,), top=top, make=partial(_labels, names)), files)
+    return await call.state.pictures(_labelling(served, top, names), files)
+
+
+def classify_one(call: Call) -> Work | None:
+    """Return the work of POST /classify with one picture, where the network is all that it needs."""
+    served, top, explained = _asked(call)
+    return None if explained else _labelling(served, top, [ONE])
 
 
 async def embed(call: Call) -> Answer:
@@ -42,8 +43,32 @@ async def embed(call: Call) -> Answer:
     served = call.served(call.query("module").get("module"))
     pictures = await call.pictures()
     call.images = len(pictures)
-    make = partial(_features, [name for name, _ in pictures], NPY in call.headers.get("accept", ""))
-    return await call.state.pictures(Work(served, (FEATURES,), make=make), [data for _, data in pictures])
+    work = _embedding(call, served, [name for name, _ in pictures])
+    return await call.state.pictures(work, [data for _, data in pictures])
+
+
+def embed_one(call: Call) -> Work:
+    """Return the work of POST /embed with one picture."""
+    return _embedding(call, call.served(call.query("module").get("module")), [ONE])
+
+
+def _asked(call: Call) -> tuple[Served, int, int]:
+    """Return the module, how many classes to name, and how many of them to explain."""
+    query = call.query("top", "module", "explain")
+    top = whole_number(query.get("top", str(DEFAULT_TOP)), "top", MOST_ASKED)
+    explained = whole_number(query["explain"], "explain", explain.MOST_CLASSES) if "explain" in query else 0
+    served = call.served(query.get("module"))
+    if served.classifier is None:
+        raise Refusal(422, f"module {served.name!r} gives feature vectors and has no classifier: use /embed")
+    return served, top, explained
+
+
+def _labelling(served: Served, top: int, names: Sequence[str]) -> Work:
+    return Work(served, (LOGITS,), top=top, make=partial(_labels, names))
+
+
+def _embedding(call: Call, served: Served, names: Sequence[str]) -> Work:
+    return Work(served, (FEATURES,), make=partial(_features, names, NPY in call.headers.get("accept", "")))
 
 
 def _labels(names: Sequence[str], work: Work, explained: int = 0) -> Answer:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _QUICK_BYTES = 1 << 18  # a body that is taken apart at once; a larger one in a thread, so that others do not wait
 
+_ANY = ("", "application/octet-stream")  # Content-Types that may be a picture's, too
+ONE = "image 0"  # the name of a picture that has none
 _SHORT = 200  # an address's parameters that are kept in mind
 
 Picture = tuple[str, bytes]  # its name, its file's bytes
@@ -44,7 +46,7 @@ class State:
         self.has_teach = False  # the page may teach
         self.occupied = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: dict[Work, asyncio.Future[None]] = {}
+        self._waiting: dict[Work, Callable[[Work], object]] = {}  # who hears of it
 
     async def pictures(self, work: Work, pictures: Sequence[bytes | np.ndarray]) -> Any:
         """Do the work with pictures, and return what was to be made; those that cannot be read are its `failures`.
@@ -66,6 +68,14 @@ class State:
             Refusal: as `pictures` does.
         """
         return await self._computed(work, self.batcher.batch, images)
+
+    def begin(self, work: Work, picture: bytes, done: Callable[[Work], object]) -> None:
+        """Begin the work with one picture; `done` is called in the event loop once `settled` can tell of it.
+
+        Raises:
+            Refusal: 503: no room now.
+        """
+        self._begin(work, self.batcher.pictures, [picture], done)
 
     def check_size(self, images: int) -> None:
         """Refuse a request of more images than the queue ever holds, before anything is made of them.
@@ -91,24 +101,35 @@ class State:
             raise busy(f"the queue is full ({self.occupied} of {self.limits.queue} images wait); try again")
 
     async def _computed(self, work: Work, start: Callable[[Work, Any, float], None], images: Any) -> Any:
-        count = len(images)
-        self.check_room(count)
+        future = asyncio.get_running_loop().create_future()
+        self._begin(work, start, images, lambda _: future.done() or future.set_result(None))
+        await future
+        return self.settled(work)
+
+    def _begin(
+        self, work: Work, start: Callable[[Work, Any, float], None], images: Any, done: Callable[[Work], object]
+    ) -> None:
+        work.count = len(images)
+        self.check_room(work.count)
         self._loop = asyncio.get_running_loop()
-        future = self._waiting[work] = self._loop.create_future()
-        self.occupied += count
-        try:
-            start(work, images, self.limits.timeout_s)
-            await future
-        finally:
-            self.occupied -= count
-            self._waiting.pop(work, None)
+        self._waiting[work] = done
+        self.occupied += work.count
+        start(work, images, self.limits.timeout_s)
+
+    def settled(self, work: Work) -> Any:
+        """Return what was to be made of work that is done.
+
+        Raises:
+            Refusal: 503: it was not done in time.
+            What the work's `make` raises.
+        """
         if work.late:
             raise busy(f"not computed within {self.limits.timeout_s:g} s; try again")
         if work.failure is None:
             self.metrics.stages(work.decode_s, work.wait_s, work.compute_s)
             bad = len(work.failures())
             self.metrics.bad_images += bad
-            self.metrics.images[work.served.name] += count - bad
+            self.metrics.images[work.served.name] += work.count - bad
         return work.outcome()
 
     def _done(self, works: list[Work], batch_size: int) -> None:
@@ -120,9 +141,8 @@ class State:
         if batch_size:
             self.metrics.batches.observe(batch_size)
         for work in works:
-            future = self._waiting.get(work)
-            if future is not None and not future.done():
-                future.set_result(None)
+            self.occupied -= work.count
+            self._waiting.pop(work)(work)
 
     async def in_thread(self, make: Callable[[], Any], quick: bool = False) -> Any:
         """Return what a function returns, called in a thread unless it is quick."""
@@ -148,13 +168,13 @@ class Call:
         state: State,
         method: str,
         path: Mapping[str, str],
-        query: str,
+        query: bytes,
         headers: Mapping[str, str],
         receive: Any,
         exchange: "Exchange",
     ):
         self.state, self.method, self.path, self.headers = state, method, path, headers
-        self._query, self._receive, self._exchange = query, receive, exchange
+        self._query, self._receive, self._exchange = query.decode("latin-1"), receive, exchange
         self._held = 0
         self.module, self.images = "", 0
 
@@ -212,14 +232,31 @@ class Call:
                 lambda: multipart_files(data, self.headers["content-type"], self.state.limits.queue),
                 quick=len(data) <= _QUICK_BYTES,
             )
-        if not kind.startswith("image/") and kind not in ("", "application/octet-stream"):
+        if not kind.startswith("image/") and kind not in _ANY:
             hint = "; with curl add -H 'Content-Type: image/jpeg' or use -F file=@PHOTO" if "urlenc" in kind else ""
             raise Refusal(
                 415,
                 f"Content-Type {kind[:80]!r} is no picture: send one as image/* or application/octet-stream, or any "
                 f"number of files as multipart/form-data{hint}",
             )
-        return [("image 0", await self.body())]
+        return [(ONE, await self.body())]
+
+    @property
+    def is_one_picture(self) -> bool:
+        """Whether the body is one picture, as it is."""
+        kind = media_type(self.headers)
+        return (kind.startswith("image/") or kind in _ANY) and "content-encoding" not in self.headers
+
+    def take(self) -> bytes | None:
+        """Read a body that has come already; None: it has not.
+
+        Raises:
+            Refusal: as `body` does.
+        """
+        self.state.check_room()
+        data = self.state.bodies.take(self.headers, self._exchange.whole_body)
+        self._held += len(data or b"")
+        return data
 
     def close(self) -> None:
         """Give back what the body held."""
