@@ -1,5 +1,7 @@
 """Connections: what smuggles, floods, waits, or offers other protocols gets an error or an answer, and nothing else."""
 
+import asyncio
+import re
 import socket
 import time
 from contextlib import ExitStack, closing
@@ -77,6 +79,94 @@ def test_what_proxies_and_servers_read_differently_is_refused_and_the_connection
     assert b'{"error":' in answer
     assert answer.count(b"HTTP/1.1 ") == 1  # what followed is no request
     assert b"connection: close" in answer
+
+
+def pieces(data, *cuts):
+    return [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+
+
+@pytest.mark.parametrize("address", [b"/classify?top=3", b"/embed", b"/classify?module=none", b"/classify?top=0"])
+def test_a_request_gets_the_same_answer_whichever_way_it_comes(server, address):
+    data = CAT.read_bytes()
+    whole = post(data, b"X-Request-Id: a").replace(b"/classify?top=1", address)
+    head = whole.index(b"\r\n\r\n") + 4
+    chunked = (CHUNKED + b"X-Request-Id: a\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(data), data)).replace(
+        b"/classify?top=1", address
+    )
+    ways = [
+        [whole],
+        pieces(whole, 30),
+        pieces(whole, head),
+        pieces(whole, head + 1, head + 2000, head + 9000),
+        [chunked],
+        [post(data, b"X-Request-Id: a", b"Expect: 100-continue").replace(b"/classify?top=1", address)],
+    ]
+    answers = set()
+    for way in ways:
+        with connected(server) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for piece in way:
+                connection.sendall(piece)
+                time.sleep(0.05)
+            answer = received(connection).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+        answers.add(re.sub(rb"date: [^\r]+\r\n", b"", answer))
+    assert len(answers) == 1, answers
+
+
+def test_what_is_wrong_with_a_request_ends_no_connection(server):
+    wrong = [
+        post(b"\xff\xd8" + bytes(100_000)).replace(b"top=1", b"top=none"),
+        post(b"\xff\xd8" + bytes(100_000)),
+        post(bytes(100_000)).replace(b"image/jpeg", b"text/plain"),
+        post(b""),
+    ]
+    with connected(server) as connection:
+        connection.sendall(b"".join(wrong) + post(CAT.read_bytes()))  # pipelined
+        assert re.findall(rb"HTTP/1.1 (\d+)", received(connection)) == [b"422", b"400", b"415", b"400", b"200"]
+    with connected(server) as connection:
+        for data, status in zip([*wrong, post(CAT.read_bytes())], [422, 400, 415, 400, 200], strict=True):
+            connection.sendall(data)
+            connection.settimeout(20)
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 %d" % status)
+
+
+def test_an_idle_connection_is_closed_and_one_in_use_is_not(monkeypatch):
+    from mobilenet_hub.serve import connection as subject
+    from mobilenet_hub.serve.app import Access, App
+    from mobilenet_hub.serve.limits import Limits
+    from mobilenet_hub.serve.served import Modules, Options
+    from mobilenet_hub.serve.state import State
+
+    monkeypatch.setattr(subject, "KEEP_ALIVE_S", 1.0)
+    modules = Modules()
+    modules.add("starter", Options())
+    state = State(modules, Limits(), 1)
+    ask = b"GET /v2 HTTP/1.1\r\nHost: a\r\n\r\n"
+
+    async def used() -> None:
+        server = subject.server_for(App(state, Access()), state)
+        server.config.load()
+        about = {"config": server.config, "server_state": server.server_state, "app_state": {}}
+        make = lambda: server.config.http_protocol_class(**about)  # noqa: E731
+        async with await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0) as listening:
+            reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+            for _ in range(3):  # two seconds, and never one without a request
+                writer.write(ask)
+                assert (await reader.read(1 << 16)).startswith(b"HTTP/1.1 200")
+                await asyncio.sleep(0.7)
+            writer.write(ask[:20])  # a head has a time of its own
+            await asyncio.sleep(0.7)
+            writer.write(ask[20:])
+            assert (await reader.read(1 << 16)).startswith(b"HTTP/1.1 200")
+            begun = time.monotonic()
+            assert await asyncio.wait_for(reader.read(), 20) == b""
+            assert time.monotonic() - begun > 0.9
+            writer.close()
+
+    try:
+        asyncio.run(used())
+    finally:
+        state.batcher.close()
 
 
 def test_pipelined_requests_are_answered_in_their_order(server):

@@ -1,5 +1,6 @@
 """The ASGI application: addresses to functions, who may ask, ids, log lines, and every error as JSON."""
 
+import asyncio
 import hmac
 import json
 import re
@@ -125,8 +126,8 @@ class App:
                 return False
             call.images = 1
             self.state.begin(work, picture, done)
-        except Exception as error:
-            end(self._failed(scope, request, error))
+        except Exception as error:  # answered when the connection has parsed what came
+            asyncio.get_running_loop().call_soon(end, self._failed(scope, request, error))
         return True
 
     def _admit(self, scope: Scope, request: "_Request") -> None:

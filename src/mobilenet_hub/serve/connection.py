@@ -50,6 +50,8 @@ class Connection(HttpToolsProtocol):
         self._held: tuple[RequestResponseCycle, Any] | None = None  # a request whose rest may have come with its head
         self._without_offer: bytes | None = None  # the head of a request that is to be parsed again
         self._rest_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._idle_since = 0.0
         self._taking_timer: asyncio.TimerHandle | None = None
         self._head_timer: asyncio.TimerHandle | None = self.loop.call_later(KEEP_ALIVE_S, self._cut_off)
         if len(self.connections) > self.most_connections:
@@ -65,6 +67,8 @@ class Connection(HttpToolsProtocol):
         """Forget the connection."""
         self._stop_timer()
         self._stop_rest()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         self.resume_writing()
         super().connection_lost(exc)
 
@@ -166,6 +170,16 @@ class Connection(HttpToolsProtocol):
                 lines.append(name + b": " + value)
         return b"\r\n".join([*lines, b"", b""])
 
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body; the first as it is, which is most often the whole: uvicorn would copy it twice."""
+        cycle: Any = self.cycle  # its body is a bytearray for uvicorn
+        if not cycle.body and not cycle.response_complete:
+            cycle.body = body
+            cycle.message_event.set()
+        else:
+            cycle.body = bytearray(cycle.body)
+            super().on_body(body)
+
     def on_message_complete(self) -> None:
         """Have the whole of a request."""
         if self._without_offer is not None:
@@ -194,7 +208,27 @@ class Connection(HttpToolsProtocol):
         refused_early = self._in_message and not self._in_head and self.cycle.response_complete
         if refused_early and self._rest_timer is None and not self.transport.is_closing():
             self._rest_timer = self.loop.call_later(_REST_S, self.transport.close)
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        # As uvicorn does, but for the timer: one for the connection, not one for each request.
+        self._idle_since = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(KEEP_ALIVE_S, self._close_idle)
+
+    def _close_idle(self) -> None:
+        self._idle_timer = None
+        if self.transport.is_closing() or not self.cycle.response_complete or self._head_timer is not None:
+            return  # something is under way, and has its own clock
+        left_s = self._idle_since + KEEP_ALIVE_S - self.loop.time()
+        if left_s <= 0:
+            self.transport.close()
+        else:
+            self._idle_timer = self.loop.call_later(left_s, self._close_idle)
 
     def pause_writing(self) -> None:
         """Have more to send than is being taken: a client that is slow to take it is cut off."""

@@ -1,6 +1,7 @@
 """One request and its answer, past ASGI's messages where the whole is there: a body at once, an answer in one write."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
@@ -66,7 +67,7 @@ class Exchange:
         head = "\r\n".join(lines).encode("latin-1")
         if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1:
             raise RuntimeError("a header with a line break in it")
-        usual = b"".join(b"%s: %s\r\n" % pair for pair in cycle.default_headers)
+        usual = _lines(tuple(cycle.default_headers))
         body = b"" if cycle.scope["method"] == "HEAD" else answer.body
         cycle.response_started, cycle.waiting_for_100_continue = True, False
         cycle.transport.write(b"".join((STATUS_LINE[answer.status], usual, head, b"\r\n\r\n", body)))
@@ -76,6 +77,12 @@ class Exchange:
             cycle.transport.close()
         cycle.on_response()
         cycle.on_response = _nothing  # it leads to the connection, and that to this
+
+
+@lru_cache(maxsize=1)
+def _lines(headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """Return what stands in every answer; the date in it changes once a second."""
+    return b"".join(b"%s: %s\r\n" % pair for pair in headers)
 
 
 def _nothing() -> None:
