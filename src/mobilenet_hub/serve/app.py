@@ -288,8 +288,8 @@ class _Request:
         self.start = time.perf_counter()
         # Of a header that comes twice the first counts.
         self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(headers)}
-        asked = self.headers.get("x-request-id", "")
-        self.id = asked if _ID.fullmatch(asked) else f"{_STARTED}{next(_numbers):08x}"
+        asked = self.headers.get("x-request-id")
+        self.id = asked if asked and _ID.fullmatch(asked) else f"{_STARTED}{next(_numbers):08x}"
         self.endpoint = "other"  # no address of ours: not to be counted one by one
         self.call: Call | None = None
         self.answer = Answer(b"", 500)

@@ -82,7 +82,11 @@ class Bodies:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def take(self, headers: Mapping[str, str], whole: Callable[[], bytes | None]) -> bytes | None:
-        """Read a body that has come already, as `read` does; None: it has not."""
+        """Read a body that has come already, as `read` does; None: it has not.
+
+        Raises:
+            Refusal: 411, 413, 503: as `read` does.
+        """
         self._check_length(headers)
         body = whole()
         if body is not None:

@@ -150,7 +150,7 @@ class Connection(HttpToolsProtocol):
         """
         self._in_head = False
         assert self.parser is not None
-        version, hosts = self.parser.get_http_version(), sum(name == b"host" for name, _ in self.headers)
+        version, hosts = self.parser.get_http_version(), [name for name, _ in self.headers].count(b"host")
         if version not in ("1.0", "1.1") or hosts > 1 or (version == "1.1" and hosts == 0):
             raise _NotHTTP
         if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":

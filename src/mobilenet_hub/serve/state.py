@@ -251,9 +251,8 @@ class Call:
         """Read a body that has come already; None: it has not.
 
         Raises:
-            Refusal: as `body` does.
+            Refusal: as `Bodies.take` does.
         """
-        self.state.check_room()
         data = self.state.bodies.take(self.headers, self._exchange.whole_body)
         self._held += len(data or b"")
         return data
