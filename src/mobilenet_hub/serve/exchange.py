@@ -1,6 +1,8 @@
 """One request and its answer, past ASGI's messages where the whole is there: a body at once, an answer in one write."""
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -70,7 +72,7 @@ class Exchange:
         usual = _lines(tuple(cycle.default_headers))
         body = b"" if cycle.scope["method"] == "HEAD" else answer.body
         cycle.response_started, cycle.waiting_for_100_continue = True, False
-        cycle.transport.write(b"".join((STATUS_LINE[answer.status], usual, head, b"\r\n\r\n", body)))
+        _write(cycle.transport, b"".join((STATUS_LINE[answer.status], usual, head, b"\r\n\r\n", body)))
         cycle.response_complete = True
         cycle.message_event.set()
         if not cycle.keep_alive:
@@ -83,6 +85,16 @@ class Exchange:
 def _lines(headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
     """Return what stands in every answer; the date in it changes once a second."""
     return b"".join(b"%s: %s\r\n" % pair for pair in headers)
+
+
+def _write(transport: Any, data: bytes) -> None:
+    """Write at once and without Python's lock, which uvloop would hold while the client that wakes takes its core."""
+    done = 0
+    if os.name == "posix" and not transport.is_closing() and not transport.get_write_buffer_size():
+        with suppress(OSError):  # no room now, or nobody there: the transport knows what to do
+            done = os.write(transport.get_extra_info("socket").fileno(), data)
+    if done < len(data):
+        transport.write(data[done:] if done else data)
 
 
 def _nothing() -> None:
