@@ -38,12 +38,12 @@ def likeliest(scores: np.ndarray, top: int, logits: np.ndarray | None = None) ->
         >>> indices.tolist(), scores.tolist()
         ([[1]], [[0.75]])
     """
-    order = scores if logits is None else logits.astype(np.float64)
+    order = scores if logits is None else logits
     best = np.argsort(-order, axis=1, kind="stable")[:, :top]
-    return best, np.take_along_axis(scores, best, axis=1)
+    return best, scores[np.arange(len(scores))[:, np.newaxis], best]
 
 
 def _shifted(logits: np.ndarray) -> np.ndarray:
     """Return logits less the largest of each row, which changes no probability and lets no power overflow."""
-    exact = logits.astype(np.float64)
+    exact = logits.astype(np.float64, copy=False)
     return exact - exact.max(axis=1, keepdims=True)
