@@ -8,6 +8,8 @@ beside bulk's loop over the same files; the spread of latencies at half of that 
 process of its own on the same cores, and bulk has none. So two ratios are printed: as a client sees it, and beside what
 bulk would make of the cores that the client leaves (its rate times the share of all cores' time that the client did not
 take); and the processor time of an image, which says what the server costs whatever else runs.
+That loop has its photos in memory, ranks nothing and writes nothing. `--folder` puts the rate beside that of the whole
+command, `mobilenet classify FOLDER -o LABELS.csv`, from its start to its end and without its start.
 """
 
 import argparse
@@ -38,6 +40,7 @@ def main():
     parser.add_argument("--kilobytes", type=int, default=60, help="about the size that photos are brought to")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--folder", action="store_true", help="also beside the command, on a folder of the same photos")
     parser.add_argument("--peers", action="store_true", help="other servers instead (see serve_peers.py)")
     parser.add_argument("--peers-python", default=sys.executable, help="the Python that has them, and this package")
     parser.add_argument("--client", help=argparse.SUPPRESS)
@@ -145,6 +148,8 @@ def ours(args, files):
                 part = asked(address, files, **plan)
                 spread.append((part["p50"], part["p99"]))
         memory = resident(process.pid)
+        if args.folder:
+            beside_the_command(args, files, address)
     alone, one, bulk, bulk_ms, many, many_ms, fair = np.median(rows, axis=0)
     ratio = np.median([row[4] / row[2] for row in rows])
     print("| | |\n|---|---|")
@@ -188,6 +193,33 @@ def bulk_rate(classifier, files, seconds):
     for _, logits in compute(items(), classifier.engine, "logits", classifier.preprocessing):
         done += len(logits)
     return done / (time.perf_counter() - start), done
+
+
+def beside_the_command(args, files, address, few=1000, many=6000):
+    """Print the server's rate beside that of the command on folders of so many photos, in turns."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for count in (few, many):
+            Path(folder, str(count)).mkdir()
+            for number in range(count):
+                Path(folder, str(count), f"{number}.jpg").write_bytes(files[number % len(files)])
+        for _ in range(args.turns):
+            rate = asked(address, files, connections=CONNECTIONS, seconds=args.seconds)["rate"]
+            short, long = (command_s(args.module, Path(folder, str(count))) for count in (few, many))
+            rows.append((rate, many / long, (many - few) / (long - short)))
+    rate, whole, steady = np.median(rows, axis=0)
+    of_whole, of_steady = (np.median([row[0] / row[other] for row in rows]) for other in (1, 2))
+    print(f"beside the command on {many} photos: {rate:.0f} images/s and {whole:.0f} ({of_whole:.2f}),", end=" ")
+    print(f"without its start {steady:.0f} ({of_steady:.2f})\n")
+
+
+def command_s(module, folder):
+    """Return how long the command takes for a folder."""
+    with tempfile.TemporaryDirectory() as written:
+        words = ["classify", str(folder), "--module", module, "--top", "5", "--quiet", "-o", f"{written}/labels.csv"]
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "mobilenet_hub.cli.main", *words], check=True, capture_output=True)
+        return time.perf_counter() - begun
 
 
 def resident(pid):
