@@ -108,7 +108,8 @@ class App:
             try:
                 exchange.send(answer, self._head(request, answer))
             except RuntimeError as error:
-                exchange.send(self._failed(scope, request, error), {})
+                answer = self._failed(scope, request, error)
+                exchange.send(answer, {})
             self._note(scope, request, answer.status)
 
         def done(work: Work) -> None:

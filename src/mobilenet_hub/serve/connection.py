@@ -44,7 +44,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection; a client that never says anything has as long as an idle one."""
         super().connection_made(transport)
-        self._in_head = self._in_message = self._parsing = False
+        self._in_head = self._in_message = False
         self._head_bytes = self._trailer_bytes = 0
         self._refused = False
         self._held: tuple[RequestResponseCycle, Any] | None = None  # a request whose rest may have come with its head
@@ -92,11 +92,9 @@ class Connection(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> None:
         """Parse, and have a task for a request that has not come whole."""
-        self._parsing = True
         try:
             self._parse(data)
         finally:
-            self._parsing = False
             self._begin_held()
 
     def _parse(self, data: bytes) -> None:
@@ -105,7 +103,6 @@ class Connection(HttpToolsProtocol):
         httptools ends a message at the head of such a request, and clients offer HTTP/2 with the first that they send
         (Java's does so unasked, curl with --http2). Without the offer it is parsed again: it may be passed over.
         """
-        self._unset_keepalive_if_required()
         if self._refused:
             return
         try:
@@ -192,11 +189,8 @@ class Connection(HttpToolsProtocol):
         self._begin_held()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Begin a request; but one of which only the head has been parsed waits for the rest of what has come."""
-        if self._parsing:
-            self._held = cycle, app
-        else:
-            super()._start_asgi_task(cycle, app)
+        """Keep a request whose head has been parsed until the rest of what has come is."""
+        self._held = cycle, app
 
     def _begin_held(self) -> None:
         if self._held is not None:
@@ -213,7 +207,7 @@ class Connection(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            super()._start_asgi_task(*self.pipeline.pop())
             return
         # As uvicorn does, but for the timer: one for the connection, not one for each request.
         self._idle_since = self.loop.time()
@@ -369,7 +363,6 @@ def server_for(app: App, state: State) -> GracefulServer:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=int(KEEP_ALIVE_S),
         timeout_graceful_shutdown=int(timeout_s + _SPARE_S),
     )
     return GracefulServer(config, state)

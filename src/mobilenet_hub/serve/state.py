@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _QUICK_BYTES = 1 << 18  # a body that is taken apart at once; a larger one in a thread, so that others do not wait
 
-_ANY = ("", "application/octet-stream")  # Content-Types that may be a picture's, too
 ONE = "image 0"  # the name of a picture that has none
 _SHORT = 200  # an address's parameters that are kept in mind
 
@@ -232,7 +231,7 @@ class Call:
                 lambda: multipart_files(data, self.headers["content-type"], self.state.limits.queue),
                 quick=len(data) <= _QUICK_BYTES,
             )
-        if not kind.startswith("image/") and kind not in _ANY:
+        if not _may_be_a_picture(kind):
             hint = "; with curl add -H 'Content-Type: image/jpeg' or use -F file=@PHOTO" if "urlenc" in kind else ""
             raise Refusal(
                 415,
@@ -244,8 +243,7 @@ class Call:
     @property
     def is_one_picture(self) -> bool:
         """Whether the body is one picture, as it is."""
-        kind = media_type(self.headers)
-        return (kind.startswith("image/") or kind in _ANY) and "content-encoding" not in self.headers
+        return _may_be_a_picture(media_type(self.headers)) and "content-encoding" not in self.headers
 
     def take(self) -> bytes | None:
         """Read a body that has come already; None: it has not.
@@ -261,6 +259,11 @@ class Call:
         """Give back what the body held."""
         self.state.bodies.release(self._held)
         self._held = 0
+
+
+def _may_be_a_picture(kind: str) -> bool:
+    """Tell whether a body of this Content-Type is read as a picture."""
+    return kind.startswith("image/") or kind in ("", "application/octet-stream")
 
 
 @lru_cache(maxsize=256)
