@@ -173,9 +173,10 @@ class Connection(HttpToolsProtocol):
         if not cycle.body and not cycle.response_complete:
             cycle.body = body
             cycle.message_event.set()
-        else:
+            return
+        if isinstance(cycle.body, bytes):  # the second part: from here on uvicorn's
             cycle.body = bytearray(cycle.body)
-            super().on_body(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Have the whole of a request."""
